@@ -1,0 +1,97 @@
+# Batch-size schedules and grokking. `make` alone prints help.
+ifneq ($(filter 1.% 2.% 3.%,$(MAKE_VERSION)),)
+$(error GNU make 4 or newer is needed, this is $(MAKE_VERSION); on macOS: brew install make, then use gmake)
+endif
+
+STUDY ?= paper
+RESULTS ?= results
+DEVICE ?= auto
+PRECISION ?=
+THREADS ?= 1
+SEEDS_PER_RUN ?= 1
+LAUNCH ?=
+PYTHON ?= python3
+VENV ?= .venv
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# VENV= (empty) uses PYTHON as it is: conda, a cluster's modules, a machine without network.
+PY := $(if $(VENV),$(CURDIR)/$(VENV)/bin/python,$(PYTHON))
+STAMP := $(if $(VENV),$(VENV)/installed)
+export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
+export OMP_NUM_THREADS := $(THREADS)
+
+COMMON = "$(STUDY)" --results "$(RESULTS)" $(if $(PRECISION),--precision "$(PRECISION)")
+HOW = --device "$(DEVICE)" --threads "$(THREADS)"
+# Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
+SIDE_BY_SIDE = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+
+.PHONY: help env quick all run report status lab test lint bench clean runs
+
+help: ## this text
+	@echo "How batch-size schedules change grokking. Targets:"
+	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@echo "Settings: STUDY=$(STUDY) RESULTS=$(RESULTS) DEVICE=auto|cpu|cuda PRECISION=float32|bf16 THREADS=$(THREADS)"
+	@echo "          SEEDS_PER_RUN=$(SEEDS_PER_RUN) LAUNCH=\"srun -n1 -c1\" VENV=$(VENV) (VENV= uses PYTHON=$(PYTHON) as it is)"
+
+env: $(STAMP) ## set up .venv from requirements.txt, nothing else
+
+$(VENV)/installed: requirements.txt pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is not Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 2; }
+	"$(PYTHON)" -m venv "$(VENV)"
+	"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@# The package is imported from where it is, from notebooks opened by hand too.
+	@"$(PY)" -c 'import os, site; open(site.getsitepackages()[0] + "/grok_utils.pth", "w").write(os.getcwd())'
+	@touch "$@"
+
+quick: ## the whole pipeline small, in minutes: results/quick/report.html
+	@$(MAKE) all STUDY=quick
+
+all: $(STAMP) ## every missing run of STUDY, then its report
+	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(HOW) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
+	if [ -n "$$runs" ]; then $(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$(echo $$runs)" || \
+		{ echo "$(STUDY): some runs are missing; make goes on where it stopped" >&2; exit 2; }; \
+	else echo "$(STUDY): all records found in $(RESULTS)"; fi
+	@"$(PY)" -m grok_utils report $(COMMON)
+
+runs: $(RUNS)
+
+# run/ARM/SEEDS, as the plan names what is missing. The record itself is checked in the launched command and again
+# here, where a lost node cannot hide it.
+run/%:
+	@$(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(word 1,$(subst /, ,$*))" --seeds "$(word 2,$(subst /, ,$*))"
+	@test -f "$(RESULTS)/$(basename $(notdir $(STUDY)))/records/$(word 1,$(subst /, ,$*))-seed$(lastword $(subst $(comma), ,$(word 2,$(subst /, ,$*)))).parquet" || \
+		{ echo "$@: ended without its record" >&2; exit 1; }
+comma := ,
+
+run: $(STAMP) ## one record: make run SCHEDULE=linear SEED=0
+	@$(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(SCHEDULE)" --seeds "$(SEED)"
+
+report: $(STAMP) ## report.html from the records of STUDY
+	@"$(PY)" -m grok_utils report $(COMMON)
+
+status: $(STAMP) ## what of STUDY is done, begun and missing, and how long is left
+	@"$(PY)" -m grok_utils status $(COMMON)
+
+lab: $(STAMP) ## JupyterLab on the notebooks
+	"$(PY)" -m jupyter lab notebooks/explore.ipynb
+
+test: $(STAMP) ## the whole test suite
+	"$(PY)" -m pytest -q
+
+lint: $(STAMP) ## style and errors
+	"$(PY)" -m ruff check .
+	"$(PY)" -m ruff format --check .
+
+bench: $(STAMP) ## the engine beside the usual loop, on this machine
+	"$(PY)" -m grok_utils.bench
+
+clean: ## remove .venv and caches; results stay
+	rm -rf .venv .cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

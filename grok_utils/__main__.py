@@ -1,0 +1,79 @@
+"""`python -m grok_utils`: what the Makefile calls to plan a study, make its runs and build its report."""
+
+import argparse
+import sys
+from pathlib import Path
+
+from grok_utils.checkpoints import Damaged
+from grok_utils.studies import BadInput, check_seeds, load_study, make_run
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    top = argparse.ArgumentParser(prog="python -m grok_utils", description=__doc__)
+    commands = top.add_subparsers(dest="command", required=True)
+    about = {
+        "plan": "check the study and print its missing runs, one word each: run/ARM/SEEDS",
+        "run": "make the records of one arm and its seeds by executing run.ipynb",
+        "report": "build report.html from the study's records",
+        "status": "say what is done, begun and missing, and how long is left",
+    }
+    for name, text in about.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
+        command.add_argument("--results", type=Path, default=Path("results"), help="folder of all results")
+        command.add_argument("--precision", help="instead of the study's precision")
+        if name in ("plan", "run"):
+            command.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+            command.add_argument("--threads", type=int, default=1, help="CPU threads of a run (default 1)")
+        if name == "plan":
+            command.add_argument(
+                "--seeds-per-run", type=int, default=1, help="seeds that one run trains at once (default 1)"
+            )
+        if name == "run":
+            command.add_argument("--schedule", required=True, help="the arm")
+            command.add_argument("--seeds", required=True, help="such as 0 or 0,1,2")
+    return top
+
+
+def seeds_from(text: str) -> list[int]:
+    """The seeds of `0,1,2`; BadInput where that is no list of whole numbers."""
+    try:
+        return [int(word) for word in text.split(",")]
+    except ValueError:
+        raise BadInput(f"seeds: {text!r} is not a list of whole numbers such as 0,1,2") from None
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
+    a = parser().parse_args(arguments)
+    from grok_utils import execution  # after --help: it loads torch and papermill
+
+    try:
+        study = load_study(a.study, precision=a.precision)
+        if a.command == "plan":
+            if a.seeds_per_run < 1:
+                raise BadInput(f"seeds-per-run: {a.seeds_per_run} is not a whole number from 1 on")
+            for arm in study.schedules:
+                make_run(a.study, arm.name, [0], a.results, a.device, a.threads, a.precision)
+            for run in execution.planned_runs(study, a.results, a.seeds_per_run):
+                print(f"run/{run.arm.name}/{','.join(map(str, run.seeds))}")
+        elif a.command == "run":
+            seeds = list(check_seeds(seeds_from(a.seeds)))
+            run = make_run(a.study, a.schedule, seeds, a.results, a.device, a.threads, a.precision)
+            execution.execute_run(run, a.study)
+        elif a.command == "report":
+            print(execution.execute_report(study, a.study, a.results))
+        else:
+            print("\n".join(execution.status_lines(study, a.results)))
+    except BadInput as error:
+        print(error, file=sys.stderr)
+        return 2
+    except (Damaged, execution.Failed) as error:
+        print(error, file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

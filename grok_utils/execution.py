@@ -1,0 +1,215 @@
+"""Executing the notebooks by papermill: one run, the report, and what of a study is still to be done."""
+
+import contextlib
+import fcntl
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import papermill
+import psutil
+
+from grok_utils import checkpoints
+from grok_utils.records import is_complete, read_record
+from grok_utils.studies import Run, Study
+from grok_utils.training import forward_passes
+
+NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
+REPORT_SECONDS = 30.0  # between two lines of progress
+STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
+
+
+class Failed(Exception):
+    """One line that says what failed and where to look."""
+
+
+def clock(seconds: float) -> str:
+    """Such as 0:04:31."""
+    return str(timedelta(seconds=round(seconds)))
+
+
+def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Run]:
+    """The runs whose records are missing, most work first; every arm's missing seeds in blocks of `seeds_per_run`.
+
+    Raises Damaged where a record is there but is not valid.
+    """
+    runs = []
+    for arm in study.schedules:
+        every = Run(study, arm, study.seeds, results)
+        missing = [seed for seed in study.seeds if not is_complete(every, seed)]
+        for i in range(0, len(missing), seeds_per_run):
+            runs.append(Run(study, arm, tuple(missing[i : i + seeds_per_run]), results))
+    return sorted(runs, key=lambda run: -run.batch_sizes.sum() * len(run.seeds))
+
+
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Only one process at a time works on a run; a second one says so and waits."""
+    path = run.checkpoint.with_suffix(".lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{run.name}: another process is working on it; waiting", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def progress_of(run: Run) -> tuple[int, float] | None:
+    """Updates and seconds of training that the run's checkpoint holds; None where there is none."""
+    try:
+        metadata = checkpoints.read_metadata(run.checkpoint)
+    except checkpoints.Damaged:
+        return None
+    return metadata["updates"], metadata["seconds"]
+
+
+@contextlib.contextmanager
+def progress_lines(run: Run) -> Iterator[None]:
+    """Print where the run is, one line now and then, read from its checkpoints."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        seen = 0
+        while not finished.wait(REPORT_SECONDS):
+            done, seconds = progress_of(run) or (0, 0.0)
+            if done > seen:
+                seen, total = done, run.study.updates
+                left = clock(seconds / done * (total - done))
+                print(f"{run.name}: {done:,} of {total:,} updates, about {left} left", flush=True)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+@contextlib.contextmanager
+def graceful_stop() -> Iterator[list[int]]:
+    """On SIGINT or SIGTERM interrupt the kernel, which then saves its checkpoint; end it where it takes too long.
+
+    Yields a list that holds the signal's number once one came.
+    """
+    received: list[int] = []
+    last_resort = threading.Timer(STOP_SECONDS, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    last_resort.daemon = True
+
+    def stop(number: int, frame: object) -> None:
+        kernels = psutil.Process().children(recursive=True)
+        if received:
+            for kernel in kernels:
+                kernel.kill()
+            os._exit(128 + received[0])
+        received.append(number)
+        for kernel in kernels:
+            kernel.send_signal(signal.SIGINT)
+        last_resort.start()
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        last_resort.cancel()
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
+    """Execute a notebook of the project to `output`, which appears only once it is whole.
+
+    While it runs, and after a failure, the copy is beside it under the name `*.part.ipynb`. Raises Failed.
+    """
+    output.parent.mkdir(parents=True, exist_ok=True)
+    part = output.with_suffix(".part.ipynb")
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS)}
+    options["extra_arguments"] = [
+        "--IPKernelApp.log_level=50"
+    ]  # its warnings of TCP on this host, and of our interrupt
+    with graceful_stop() as received:
+        try:
+            papermill.execute_notebook(str(NOTEBOOKS / notebook), str(part), parameters, **options)
+        except Exception as error:
+            if received:
+                raise SystemExit(128 + received[0]) from None
+            reason = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
+            raise Failed(f"{output.stem}: {' '.join(reason.split())[:300]} (see {part})") from None
+    os.replace(part, output)
+
+
+def from_notebooks(path: Path) -> str:
+    """`path` as a notebook sees it, relative wherever it is inside the project."""
+    path, root = path.resolve(), NOTEBOOKS.parent
+    return os.path.relpath(path, NOTEBOOKS) if path.is_relative_to(root) else str(path)
+
+
+def study_parameter(study: str) -> str:
+    """A study's name as it is; the path of a study file as a notebook sees it."""
+    return from_notebooks(Path(study)) if study.endswith((".yaml", ".yml")) else study
+
+
+def execute_run(run: Run, study: str) -> None:
+    """Make the run's missing records through run.ipynb. `study` is the name or path that the study was loaded by."""
+    start = time.monotonic()
+    with locked(run):
+        missing = tuple(seed for seed in run.seeds if not is_complete(run, seed))
+        if not missing:
+            return
+        run = replace(run, seeds=missing)
+        parameters = {"study": study_parameter(study), "schedule": run.arm.name, "seeds": list(run.seeds)}
+        parameters |= {"results": from_notebooks(run.results), "device": run.device, "threads": run.threads}
+        parameters["precision"] = run.study.precision
+        with progress_lines(run):
+            execute("run.ipynb", run.folder / "runs" / f"{run.name}.ipynb", parameters)
+    for seed in missing:
+        if not is_complete(run, seed):
+            raise Failed(f"{run.name}: the notebook ended without leaving {run.record(seed)}")
+    paths = record_paths(run.study, run.results)
+    done = sum(path.exists() for path in paths)
+    print(f"{run.name}: done in {clock(time.monotonic() - start)} ({done} of {len(paths)} records)", flush=True)
+
+
+def record_paths(study: Study, results: Path) -> list[Path]:
+    """The records that make the study complete."""
+    return [Run(study, arm, (seed,), results).record(seed) for arm in study.schedules for seed in study.seeds]
+
+
+def status_lines(study: Study, results: Path) -> list[str]:
+    """What of the study is done, begun and still to do, and how long the rest will take one run after another."""
+    pending = planned_runs(study, results)
+    lines, paces, work = [], [], 0.0
+    for path in record_paths(study, results):
+        if path.exists():
+            metadata = read_record(path)[1]
+            run = Run(study, study.arm(metadata["schedule"]), (metadata["seed"],), results)
+            paces.append(metadata["seconds"] / metadata["members"] * len(study.operations) / forward_passes(run))
+    for run in pending:
+        done, _ = progress_of(run) or (0, 0.0)
+        work += forward_passes(run) * (1 - done / study.updates)
+        lines.append(f"{run.name}: {done:,} of {study.updates:,} updates" if done else f"{run.name}: not begun")
+    total = len(record_paths(study, results))
+    lines.append(f"{study.name}: {total - len(pending)} of {total} records complete")
+    if pending and paces:
+        lines[-1] += (
+            f"; about {clock(work * sorted(paces)[len(paces) // 2])} of training left, divided by the runs at a time"
+        )
+    return lines
+
+
+def execute_report(study: Study, name: str, results: Path) -> Path:
+    """Build the study's report from its records; returns the path of the HTML page."""
+    from grok_utils.report import export_html  # nbconvert takes a second to load, which a run need not wait for
+
+    folder = results / study.name
+    executed = folder / "report.ipynb"
+    execute("report.ipynb", executed, {"study": study_parameter(name), "results": from_notebooks(results)})
+    export_html(executed, folder / "report.html", study.title or study.name)
+    return folder / "report.html"

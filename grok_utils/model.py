@@ -1,0 +1,185 @@
+"""The decoder twice: plain, of PyTorch's own layers, and as a stack of independent members trained at once.
+
+The plain `Decoder` is what the study describes; it supplies the initial weights and is the oracle in the tests. The
+stacked functions compute the same numbers for M members with work left out that cannot change them:
+
+- only the last position is read, so block 2 computes queries, attention and FFN there alone;
+- the mask is causal, so in every layer positions 0 and 1 depend on x alone: at most one row for each element, not one
+  for each example. Rows are computed once for each element, then gathered (`distinct=True`).
+"""
+
+import math
+from collections.abc import Iterable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, key
+
+WIDTH, HEADS, BLOCKS, POSITIONS = 128, 4, 2, 5
+
+
+class Block(nn.Module):
+    """Post-norm decoder block: `a = LN(x + attention(x))`, then `LN(a + FFN(a))`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
+        self.norm1 = nn.LayerNorm(WIDTH)
+        self.up = nn.Linear(WIDTH, 4 * WIDTH)
+        self.down = nn.Linear(4 * WIDTH, WIDTH)
+        self.norm2 = nn.LayerNorm(WIDTH)
+
+    def forward(self, x: Tensor) -> Tensor:
+        mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
+        a = self.norm1(x + self.attention(x, x, x, attn_mask=mask, need_weights=False)[0])
+        return self.norm2(a + self.down(F.gelu(self.up(a))))
+
+
+class Decoder(nn.Module):
+    """The study's model for one task: tokens int64 [B, 4] to logits [B, classes] at the last position."""
+
+    def __init__(self, vocabulary: int, classes: int) -> None:
+        super().__init__()
+        self.tokens = nn.Embedding(vocabulary, WIDTH)
+        self.positions = nn.Embedding(POSITIONS, WIDTH)
+        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
+        self.norm = nn.LayerNorm(WIDTH)
+        self.head = nn.Linear(WIDTH, classes)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
+        for block in self.blocks:
+            x = block(x)
+        return self.head(self.norm(x[:, -1]))
+
+
+def sequence(x: Tensor, y: Tensor) -> Tensor:
+    """Tokens [B, 4] of the input `x ∘ y =` for elements `x`, `y` [B]."""
+    special = torch.ones_like(x)
+    return torch.stack([x + SPECIAL_TOKENS, special * OPERATOR, y + SPECIAL_TOKENS, special * EQUALS], dim=1)
+
+
+def initial_decoder(task: Task) -> Decoder:
+    """PyTorch's default initialisation, drawn on the CPU from a generator keyed by (operation, seed)."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(key("weights", task.operation, task.seed) % 2**63)
+        return Decoder(task.vocabulary, task.elements)
+
+
+# --- the stack ---------------------------------------------------------------------------------------------------
+
+
+class Layout:
+    """Where each of the decoder's parameters lies in a member's row of a flat [M, P] tensor; smaller tasks are padded."""
+
+    def __init__(self, tasks: list[Task]) -> None:
+        largest = Decoder(max(t.vocabulary for t in tasks), max(t.elements for t in tasks))
+        self.shapes = {name: p.shape for name, p in largest.named_parameters()}
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
+
+    def pack(self, decoders: Iterable[nn.Module]) -> Tensor:
+        """The parameters of M plain decoders as one [M, P] tensor; rows that a smaller task lacks are zero."""
+        return torch.stack([torch.cat([self._padded(n, p) for n, p in d.named_parameters()]) for d in decoders])
+
+    def _padded(self, name: str, p: Tensor) -> Tensor:
+        full = p.detach().new_zeros(self.shapes[name])
+        full[: len(p)] = p.detach()
+        return full.flatten()
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views [M, *shape] into `flat` [M, P], by the plain decoder's parameter names."""
+        chunks = flat.split(self.sizes, dim=1)
+        return {n: c.unflatten(1, shape) for (n, shape), c in zip(self.shapes.items(), chunks, strict=True)}
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x` [M, R, in] through each member's own map: [M, R, out]."""
+    return torch.bmm(x, weight.mT) + bias.unsqueeze(1)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """LayerNorm over the last axis of `x` [M, R, D] with each member's own gain and offset."""
+    return torch.addcmul(bias.unsqueeze(1), F.layer_norm(x, x.shape[-1:]), weight.unsqueeze(1))
+
+
+def heads(x: Tensor) -> Tensor:
+    """[M, R, D] to [M, R, HEADS, D / HEADS]."""
+    return x.unflatten(-1, (HEADS, -1))
+
+
+def score(q: Tensor, k: Tensor) -> Tensor:
+    """Scaled dot product of each head: `q`, `k` [M, R, D] to [M, R, HEADS]."""
+    return (heads(q) * heads(k)).sum(-1) / math.sqrt(WIDTH // HEADS)
+
+
+def attend(scores: list[Tensor], values: list[Tensor]) -> Tensor:
+    """Values [M, R or 1, D] mixed by the softmax over their scores [M, R or 1, HEADS]: [M, R, D]."""
+    weights = torch.stack(torch.broadcast_tensors(*scores), dim=-1).softmax(-1)
+    mixed = weights[..., 0, None] * heads(values[0])
+    for j, value in enumerate(values[1:], start=1):
+        mixed = torch.addcmul(mixed, weights[..., j, None], heads(value))
+    return mixed.flatten(-2)
+
+
+def rest_of_block(p: dict[str, Tensor], block: int, x: Tensor, attention: Tensor) -> Tensor:
+    """What follows the heads in a block, for rows [M, R, D]: projection, residual, LayerNorm, FFN, LayerNorm."""
+    w = {name: p[f"blocks.{block}.{name}"] for name in BLOCK_TAIL}
+    a = x + linear(attention, w["attention.out_proj.weight"], w["attention.out_proj.bias"])
+    a = layer_norm(a, w["norm1.weight"], w["norm1.bias"])
+    h = F.gelu(linear(a, w["up.weight"], w["up.bias"]))
+    return layer_norm(a + linear(h, w["down.weight"], w["down.bias"]), w["norm2.weight"], w["norm2.bias"])
+
+
+BLOCK_TAIL = [n for n, _ in Block().named_parameters() if "in_proj" not in n]
+
+
+def take(rows: Tensor, index: Tensor | None) -> Tensor:
+    """Rows [M, R, C] gathered by `index` [M, B] to [M, B, C]; None means one row for each example already."""
+    if index is None:
+        return rows
+    members, n, width = rows.shape
+    offset = torch.arange(members, device=rows.device).unsqueeze(1) * n
+    return F.embedding(index + offset, rows.reshape(members * n, width))
+
+
+def stacked_logits(p: dict[str, Tensor], x: Tensor, y: Tensor, distinct: bool) -> Tensor:
+    """Logits [M, B, classes] of M members for elements `x`, `y` int64 [M, B].
+
+    `p` are the parameters as `Layout.views` gives them. With `distinct`, whatever depends on x alone or y alone is
+    computed once for each element and gathered; otherwise once for each example. The numbers are the same.
+    """
+    batch = x.shape[1]
+    embedding, position = p["tokens.weight"], p["positions.weight"]
+    elements = embedding[:, SPECIAL_TOKENS:]
+    of_x, of_y = (x, y) if distinct else (None, None)
+    ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
+    n = ex.shape[1]
+
+    # Block 1. Queries, keys and values are functions of (token, position): x, operator, y, equals at positions 0 to 3.
+    operator, equals = embedding[:, OPERATOR, None], embedding[:, EQUALS, None]
+    rows = torch.cat([e + position[:, i, None] for i, e in enumerate((ex, operator, ey, equals))], dim=1)
+    qkv = linear(rows, p["blocks.0.attention.in_proj_weight"], p["blocks.0.attention.in_proj_bias"])
+    (_, k0, v0), (q1, k1, v1), (q2, k2, v2), (q3, k3, v3) = (r.chunk(3, -1) for r in qkv.split([n, 1, n, 1], 1))
+    at1 = attend([score(q1, k0), score(q1, k1)], [v0, v1])
+    # What the later positions need of x and of y, one row for each example.
+    s30, k0, v0_ = take(torch.cat([score(q3, k0), k0, v0], -1), of_x).split([HEADS, WIDTH, WIDTH], -1)
+    from_y = torch.cat([score(q2, k1), score(q2, k2), score(q3, k2), q2, v2, rows[:, n + 1 : 2 * n + 1]], -1)
+    s21, s22, s32, q2, v2, r2 = take(from_y, of_y).split([HEADS] * 3 + [WIDTH] * 3, -1)
+    at2 = attend([score(q2, k0), s21, s22], [v0_, v1, v2])
+    at3 = attend([s30, score(q3, k1), s32, score(q3, k3)], [v0_, v1, v2, v3])
+    r0, r1 = rows[:, :n], rows[:, n, None].expand(-1, n, -1)
+    r3 = rows[:, -1, None].expand(-1, batch, -1)
+    out = rest_of_block(p, 0, torch.cat([r0, r1, r2, r3], 1), torch.cat([v0, at1, at2, at3], 1))
+
+    # Block 2, read at the last position only.
+    w, b = p["blocks.1.attention.in_proj_weight"], p["blocks.1.attention.in_proj_bias"]
+    last = out[:, 2 * n + batch :]
+    query = linear(last, w[:, :WIDTH], b[:, :WIDTH])
+    kv0, kv1, kv2, kv3 = linear(out, w[:, WIDTH:], b[:, WIDTH:]).split([n, n, batch, batch], 1)
+    k0, v0, k1, v1 = take(torch.cat([kv0, kv1], -1), of_x).chunk(4, -1)
+    (k2, v2), (k3, v3) = kv2.chunk(2, -1), kv3.chunk(2, -1)
+    at = attend([score(query, k) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
+    out = rest_of_block(p, 1, last, at)
+    return linear(layer_norm(out, p["norm.weight"], p["norm.bias"]), p["head.weight"], p["head.bias"])

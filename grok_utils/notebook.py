@@ -1,0 +1,176 @@
+"""What a notebook shows: figures and tables with captions, kept as files beside the report, and the progress of a run."""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+import numpy as np
+import pandas as pd
+from IPython.display import DisplayHandle, display
+from matplotlib.figure import Figure
+from matplotlib.ticker import PercentFormatter
+
+from grok_utils.checkpoints import replace_whole
+from grok_utils.style import STYLE, WIDTH, svg
+
+REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
+
+
+def publish(figure: Figure, name: str, alt: str, caption: str, folder: Path | str | None = None) -> None:
+    """Show a figure, and keep it as `folder/name.svg`; the report prints it with its caption and describes it by `alt`.
+
+    Names are unique within a notebook: prose refers to a figure as `[Figure](#name)`.
+    """
+    text = svg(figure, name)
+    save(text, folder, f"{name}.svg")
+    show("image/svg+xml", text, {"name": name, "alt": alt, "caption": caption}, f"{caption}\n{alt}")
+
+
+Headings = Mapping[str | tuple[str, str], str]
+
+
+def publish_table(
+    frame: pd.DataFrame,
+    name: str,
+    caption: str,
+    folder: Path | str | None = None,
+    headings: Headings | None = None,
+    best: Mapping[str, str] | None = None,
+    within: str | None = None,
+    missing: Mapping[str, str] | None = None,
+) -> None:
+    """Show a table, and keep all its columns, unrounded, as `folder/name.csv`.
+
+    `headings` maps the columns to show to their headings (default: all); a pair of columns is shown as an interval.
+    `best` maps columns to `min` or `max`: their best cell, or the best for each value of column `within`, is printed
+    bold. `missing` maps columns to the words for an absent value. Prose refers to the table as `[Table](#name)`.
+    """
+    save(frame.to_csv(index=False), folder, f"{name}.csv")
+    headings = headings or {column: str(column).replace("_", " ") for column in frame}
+    text = table_html(frame, headings, bold_cells(frame, best or {}, within), missing or {})
+    show("text/html", text, {"name": name, "caption": caption}, f"{caption}\n{frame.to_string(index=False)}")
+
+
+def save(text: str, folder: Path | str | None, name: str) -> None:
+    """Write `text` to `folder/name`, whole or not at all; nowhere without a folder."""
+    if folder is None:
+        return
+    path = Path(folder, name)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    temporary.write_text(text, encoding="utf-8")
+    replace_whole(temporary, path)
+
+
+def show(mimetype: str, data: str, metadata: dict[str, str], plain: str) -> None:
+    """Display `data` with metadata that the report's template prints."""
+    display({mimetype: data, "text/plain": plain}, metadata={mimetype: metadata}, raw=True)
+
+
+def bold_cells(frame: pd.DataFrame, best: Mapping[str, str], within: str | None) -> pd.DataFrame:
+    """Which cells equal the best of their column, or of their group in it; a column of equals has no best."""
+    bold = pd.DataFrame(False, index=frame.index, columns=frame.columns)
+    for column, which in best.items():
+        groups = frame.groupby(within)[column] if within else frame.assign(_=0).groupby("_")[column]
+        bold[column] = (frame[column] == groups.transform(which)) & (groups.transform("nunique") > 1)
+    return bold
+
+
+def words(columns: pd.DataFrame, absent: str = "–") -> list[str]:
+    """The cells of one column, or of the two that bound an interval, as text.
+
+    Whole numbers get separators, others the digits that the column's size calls for.
+    """
+    form = number_format(columns)
+    rows = columns.astype(object).itertuples(index=False)
+    return [absent if any(map(pd.isna, row)) else " to ".join(format(v, form(v)) for v in row) for row in rows]
+
+
+def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
+    """The format of a value among the values of `columns`."""
+    floats = columns.select_dtypes("floating").to_numpy(np.float64)
+    largest = np.nanmax(np.abs(floats), initial=0)
+    digits = ",.0f" if largest >= 100 else ".1f" if largest >= 10 else ".3f" if largest >= 0.1 else ".2g"
+    return lambda v: digits if isinstance(v, float | np.floating) else "," if type(v) is int else ""
+
+
+def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, missing: Mapping[str, str]) -> str:
+    """A plain HTML table; columns of numbers are aligned right."""
+    head, columns = "", []
+    for column, heading in headings.items():
+        cells = frame[list(column) if isinstance(column, tuple) else [column]]
+        first = cells.columns[0]
+        number = ' class="number"' if pd.api.types.is_numeric_dtype(cells[first].dtype.base) else ""
+        texts = map(escape, words(cells, missing.get(first, "–")))
+        heavy = bold[first] if len(cells.columns) == 1 else [False] * len(cells)
+        head += f'<th scope="col"{number}>{escape(heading)}</th>'
+        columns.append([f"<td{number}>{f'<b>{t}</b>' if b else t}</td>" for t, b in zip(texts, heavy, strict=True)])
+    body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in zip(*columns, strict=True))
+    return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
+
+
+class Progress:
+    """The progress of a training run in one display that is replaced, so that an executed notebook keeps its last state.
+
+    `Progress(updates, title)` is called as `training.train` calls it: with the updates done and the logs so far
+    [logs, members, 4], whose last axis is training loss and accuracy, validation loss and accuracy. `figure=True`
+    adds validation accuracy as it grows, a line for each of `members`.
+    """
+
+    def __init__(self, total: int, title: str, figure: bool = False, members: Sequence[str] = ()) -> None:
+        self.total, self.title, self.figure, self.members = total, title, figure, members
+        self.start, self.first = time.monotonic(), 0
+        self.bar: DisplayHandle | None = None
+        self.live: DisplayHandle | None = None
+        self.shown = self.drawn = -np.inf
+
+    def __call__(self, update: int, logs: np.ndarray | None = None) -> None:
+        now, done = time.monotonic(), update >= self.total
+        if self.bar is None:
+            self.first = update  # a resumed run starts in the middle: its rate counts from here
+        if done or now - self.shown >= REFRESH:
+            self.shown = now
+            self.bar = replace(self.bar, {"text/plain": self.text(update, logs, now - self.start)})
+        if self.figure and logs is not None and (done or now - self.drawn >= REDRAW):
+            self.drawn = now
+            self.live = replace(self.live, {"image/svg+xml": self.picture(logs), "text/plain": "validation accuracy"})
+
+    def text(self, update: int, logs: np.ndarray | None, seconds: float) -> str:
+        """One line: bar, per cent, updates, time gone and left, median validation accuracy over members."""
+        part = update / self.total
+        line = f"{self.title}  {'█' * int(20 * part):░<20}  {part:4.0%}  {update:,} of {self.total:,} updates  {clock(seconds)}"
+        if update < self.total and update > self.first:
+            line += f", {clock(seconds * (self.total - update) / (update - self.first))} left"
+        if logs is not None and len(logs):
+            line += f"  validation accuracy {np.nanmedian(logs[-1, :, 3]):.1%}"
+        return line
+
+    def picture(self, logs: np.ndarray) -> str:
+        """The validation accuracy of every member so far, as SVG."""
+        with matplotlib.rc_context(STYLE):
+            figure = Figure((WIDTH, 2.4), layout="constrained")
+            ax = figure.subplots()
+            updates = np.linspace(0, self.total, round(self.total / 10) + 1)[1 : len(logs) + 1]
+            lines = ax.plot(updates, logs[:, :, 3])
+            ax.set(xlim=(0, self.total), ylim=(0, 1.02), xlabel="update", ylabel="validation accuracy")
+            ax.yaxis.set_major_formatter(PercentFormatter(1))
+            if self.members:
+                figure.legend(lines, self.members, loc="outside right upper")
+        return svg(figure, "live")
+
+
+def clock(seconds: float) -> str:
+    """Seconds as m:ss or h:mm:ss."""
+    minutes, s = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02}:{s:02}" if minutes >= 60 else f"{minutes}:{s:02}"
+
+
+def replace(handle: DisplayHandle | None, data: dict[str, Any]) -> DisplayHandle | None:
+    """Show `data` in place of what `handle` showed; outside IPython nothing is shown."""
+    if handle is None:
+        return display(data, raw=True, display_id=True)
+    handle.update(data, raw=True)
+    return handle

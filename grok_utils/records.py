@@ -1,0 +1,173 @@
+"""What a run leaves: one Parquet file for each schedule and seed, with its provenance, checked when it is read back."""
+
+import hashlib
+import importlib.metadata
+import json
+import platform
+import subprocess
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import torch
+
+from grok_utils.checkpoints import Damaged, replace_whole
+from grok_utils.schedules import BLOCK
+from grok_utils.studies import Run
+from grok_utils.training import Result
+
+SCHEMA_VERSION = 1
+LOGGED = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+# One row a log. Readers and other tools rely on these names: add columns, don't rename them.
+COLUMNS = {
+    "schedule": pa.string(),
+    "operation": pa.string(),
+    "seed": pa.int32(),
+    "update": pa.int32(),
+    "batch_size": pa.int32(),
+    "examples_seen": pa.int64(),
+    **dict.fromkeys(LOGGED, pa.float32()),
+    "diverged": pa.bool_(),  # true from the first log on whose loss is not finite
+}
+SCHEMA = pa.schema(list(COLUMNS.items()))
+
+
+def frame(run: Run, logs: np.ndarray) -> pd.DataFrame:
+    """The logs [logs, M, 4] of a run, complete or not, as one row a log: member by member, in the columns above."""
+    sizes = run.batch_sizes[: len(logs)]
+    members = []
+    for i, task in enumerate(run.tasks()):
+        finite = np.isfinite(logs[:, i, [LOGGED.index("train_loss"), LOGGED.index("val_loss")]]).all(axis=1)
+        member = {"schedule": run.arm.name, "operation": task.operation, "seed": task.seed}
+        member |= {"update": BLOCK * np.arange(1, len(logs) + 1), "batch_size": sizes}
+        member |= {"examples_seen": BLOCK * sizes.cumsum()} | dict(zip(LOGGED, logs[:, i].T, strict=True))
+        members.append(pd.DataFrame(member | {"diverged": np.logical_or.accumulate(~finite)}))
+    return pd.concat(members, ignore_index=True)
+
+
+def write_records(result: Result) -> pd.DataFrame:
+    """Write one record for each seed of a completed run, then remove its checkpoint; returns all rows.
+
+    A valid record that is already there is left as it is.
+    """
+    run = result.run
+    rows = frame(run, result.logs)
+    shared = run.study.settings(run.arm) | asdict(result.path) | provenance(result.path.device)
+    shared |= {"study": run.study.name, "schedule": run.arm.name, "schema_version": SCHEMA_VERSION}
+    shared |= {"started": result.started, "seconds": round(result.seconds, 3), "members": result.logs.shape[1]}
+    for seed in run.seeds:
+        if not is_complete(run, seed):
+            write_record(run.record(seed), rows[rows["seed"] == seed], shared | {"seed": seed})
+    run.checkpoint.unlink(missing_ok=True)
+    return rows
+
+
+def write_record(path: Path, rows: pd.DataFrame, metadata: dict[str, Any]) -> None:
+    """Write `rows` (the columns above) and JSON-able `metadata` atomically."""
+    table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
+    text = json.dumps(metadata, sort_keys=True)
+    table = table.replace_schema_metadata({"grok_utils": text, "sha256": digest(table, text)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(".part")
+    texts = [f.name for f in SCHEMA if pa.types.is_string(f.type)]
+    numbers = [name for name in LOGGED]
+    options = {"compression": "zstd", "compression_level": 19, "use_dictionary": texts}
+    pq.write_table(table, temporary, use_byte_stream_split=numbers, **options)
+    replace_whole(temporary, path)
+
+
+def digest(table: pa.Table, text: str) -> str:
+    """SHA-256 over the columns' names, types and values, and over the metadata's `text`."""
+    h = hashlib.sha256(text.encode())
+    for name in table.column_names:
+        column = table[name]
+        h.update(f"{name}{column.type}{len(column)}".encode())
+        values = column.to_numpy(zero_copy_only=False)
+        h.update("\0".join(values).encode() if pa.types.is_string(column.type) else np.ascontiguousarray(values))
+    return h.hexdigest()
+
+
+def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
+    """The rows and the metadata of one record. Raises Damaged unless both are exactly what was written there."""
+    mend = "move it away or delete it, then run make again"
+    try:
+        table = pq.read_table(path, partitioning=None)
+        stored = table.schema.metadata
+        text = stored[b"grok_utils"].decode()
+        intact = digest(table, text) == stored[b"sha256"].decode()
+        metadata = json.loads(text)
+    except Exception as error:  # whatever a parser may raise on arbitrary bytes
+        reason = " ".join(str(error).split())[:200]
+        raise Damaged(f"{path} is not a readable record ({type(error).__name__}: {reason}): {mend}") from None
+    if not intact:
+        raise Damaged(f"{path} is damaged (its checksum differs): {mend}")
+    if metadata["schema_version"] != SCHEMA_VERSION or not table.schema.equals(SCHEMA):
+        raise Damaged(f"{path} has another schema than this version reads: {mend}")
+    if path.name != f"{metadata['schedule']}-seed{metadata['seed']}.parquet":
+        raise Damaged(f"{path} holds schedule {metadata['schedule']}, seed {metadata['seed']}: give it back its name")
+    return table.to_pandas(), metadata
+
+
+def is_complete(run: Run, seed: int) -> bool:
+    """Whether the record of this seed exists. Raises Damaged where it is no valid record of this study's settings."""
+    path = run.record(seed)
+    if not path.exists():
+        return False
+    _, metadata = read_record(path)
+    for name, value in (run.study.settings(run.arm) | {"study": run.study.name}).items():
+        if metadata[name] != value:
+            how = f"{path} was made with {name} = {metadata[name]!r}, the study says {value!r}"
+            raise Damaged(f"{how}: move it away, or give the changed study a name of its own")
+    return True
+
+
+def read_study(folder: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """All rows of the records in `folder`/records, and each record's metadata. Raises Damaged on a bad record."""
+    paths = sorted(Path(folder).glob("records/*.parquet"))
+    if not paths:
+        raise Damaged(f"{folder} holds no records yet: make the runs first")
+    read = [read_record(path) for path in paths]
+    return pd.concat([rows for rows, _ in read], ignore_index=True), [metadata for _, metadata in read]
+
+
+# --- provenance ----------------------------------------------------------------------------------------------------
+
+PACKAGES = ["torch", "numpy", "pandas", "pyarrow", "scipy", "papermill"]
+
+
+def _git(*arguments: str) -> str | None:
+    root = Path(__file__).resolve().parent.parent
+    try:
+        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return done.stdout.strip()
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def _device_name(device: str) -> str:
+    if device == "cuda":
+        return torch.cuda.get_device_name()
+    try:
+        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+        return models[0].split(":", 1)[1].strip()
+    except (OSError, IndexError):
+        return platform.processor() or platform.machine()
+
+
+def provenance(device: str) -> dict[str, Any]:
+    """Versions, device, commit, and whether the tree had uncommitted changes, results/ aside (None: no git)."""
+    changes = _git("status", "--porcelain", "--", ".", ":!results")
+    versions = {p: _version(p) for p in PACKAGES} | {"python": platform.python_version(), "cuda": torch.version.cuda}
+    named = {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+    return named | {"versions": versions, "device_name": _device_name(device), "platform": platform.system()}

@@ -1,0 +1,210 @@
+"""What a study's records say: time to 99 % with its censoring, final metrics, contrasts, and the reported numbers.
+
+All members of a study are censored at the same update, its horizon. The mean of min(crossing, horizon) is therefore
+exactly the restricted mean survival time (RMST) at the horizon, and the empirical distribution of the crossings is one
+minus the Kaplan–Meier curve.
+"""
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from grok_utils.schedules import SCHEDULES
+from grok_utils.tasks import OPERATIONS
+
+THRESHOLD = 0.99
+CONFIDENCE = 0.95
+MEMBER = ["schedule", "operation", "seed"]
+CELL = ["operation", "schedule"]
+FINAL = {
+    "final_train_loss": "train_loss",
+    "final_val_loss": "val_loss",
+    "final_train_acc": "train_accuracy",
+    "final_val_acc": "val_accuracy",
+}
+RMST = "step_val_acc_99"  # the original's name of it
+REPORTED_SEEDS = 3
+# The settings under which the original's numbers were made; under others they do not apply.
+PROTOCOL = {
+    "updates": 7500,
+    "schedule_length": 7500,  # None in a record: as long as the run
+    "modulus": 97,
+    "train_fraction": 0.5,
+    "lo": 32,
+    "hi": 512,
+    "learning_rate": 1e-3,
+    "weight_decay": 0.5,
+}
+
+
+class Estimate(NamedTuple):
+    """A mean of n values and its confidence interval, NaN where the values cannot give one."""
+
+    n: int
+    mean: float
+    low: float
+    high: float
+
+
+def mean_interval(values: Any, least: float = -np.inf, greatest: float = np.inf) -> Estimate:
+    """Mean and 95 % t-interval, mean ± t(0.975, n − 1) · s / √n, of the finite values; clipped to [least, greatest].
+
+    With fewer than two values, or with all values equal, there is no interval: equal values estimate no spread, and an
+    interval of no width would claim certainty.
+    """
+    x = np.asarray(values, dtype=np.float64)
+    x = x[np.isfinite(x)]
+    if not len(x):
+        return Estimate(0, np.nan, np.nan, np.nan)
+    if np.ptp(x) == 0:
+        return Estimate(len(x), x[0], np.nan, np.nan)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * stats.sem(x)
+    return Estimate(len(x), x.mean(), max(x.mean() - half, least), min(x.mean() + half, greatest))
+
+
+def share_interval(k: int, n: int) -> tuple[float, float]:
+    """Exact (Clopper–Pearson) 95 % interval of a share of k in n."""
+    interval = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="exact")
+    return interval.low, interval.high
+
+
+def in_order(names: Iterable[str], known: Iterable[str] = tuple(SCHEDULES)) -> list[str]:
+    """Distinct names of arms (or of operations): first the `known` ones in their order, then others by name."""
+    rank = {name: i for i, name in enumerate(known)}
+    return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
+
+
+def by_cell(frame: pd.DataFrame, within: Sequence[str] = ()) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+    """The rows of each (operation, schedule, *within) with that key, in the protocol's order."""
+    groups = dict(list(frame.groupby([*CELL, *within], sort=False)))
+    order = [in_order(frame["operation"], OPERATIONS), in_order(frame["schedule"])]
+    for key in sorted(groups, key=lambda key: [names.index(k) for names, k in zip(order, key, strict=False)]):
+        yield dict(zip([*CELL, *within], key, strict=True)), groups[key]
+
+
+def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
+    """One row a member: when its validation accuracy first exceeds `threshold`, if it does.
+
+    Columns: schedule, operation, seed, reached (bool), updates (float: the first logged update above the threshold, NaN
+    if never), restricted (updates, or the horizon if never), examples_seen (at the crossing), diverged, horizon.
+    A member that diverges at any time never counts as reached. ValueError where members end at different updates.
+    """
+    members = frame.groupby(MEMBER)
+    last = members["update"].max()
+    if last.nunique() > 1:
+        raise ValueError(f"members end at different updates: {sorted(last.unique())}; a study has one horizon")
+    above = frame[frame["val_accuracy"] > np.float32(threshold)].sort_values("update")
+    first = above.groupby(MEMBER)[["update", "examples_seen"]].first().reindex(last.index)
+    table = pd.DataFrame({"diverged": members["diverged"].any(), "horizon": last})
+    table["reached"] = first["update"].notna() & ~table["diverged"]
+    table["updates"] = first["update"].where(table["reached"]).astype(float)
+    table["examples_seen"] = first["examples_seen"].where(table["reached"]).astype(float)
+    table["restricted"] = table["updates"].fillna(table["horizon"])
+    return pd.concat([rows for _, rows in by_cell(table.reset_index())], ignore_index=True)
+
+
+def summarise(members: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell of `crossings`: n, reached, diverged, rmst with low and high, share with its exact interval, median
+    (NaN: not reached by half), mean examples_seen at the crossing of those that reached it, horizon."""
+    rows = []
+    for key, cell in by_cell(members):
+        n, reached, horizon = len(cell), int(cell["reached"].sum()), int(cell["horizon"].iloc[0])
+        rmst = mean_interval(cell["restricted"], least=0, greatest=horizon)
+        share_low, share_high = share_interval(reached, n)
+        median = np.median(cell["updates"].fillna(np.inf))
+        row = key | {"n": n, "reached": reached, "diverged": int(cell["diverged"].sum())}
+        row |= {"rmst": rmst.mean, "rmst_low": rmst.low, "rmst_high": rmst.high}
+        row |= {"share": reached / n, "share_low": share_low, "share_high": share_high}
+        row |= {"median": median if np.isfinite(median) else np.nan}
+        rows.append(row | {"examples_seen": cell["examples_seen"].mean(), "horizon": horizon})
+    return pd.DataFrame(rows)
+
+
+def share_by_update(members: pd.DataFrame) -> pd.DataFrame:
+    """Share grokked by each update, the empirical distribution of the crossings: a row wherever it steps, and at both
+    ends. Columns: operation, schedule, n, update, share."""
+    tables = []
+    for key, cell in by_cell(members):
+        crossed = cell["updates"].dropna()
+        updates = np.unique(np.r_[0, crossed, cell["horizon"].iloc[0]]).astype(int)
+        share = [(crossed <= u).sum() / len(cell) for u in updates]
+        tables.append(pd.DataFrame(key | {"n": len(cell), "update": updates, "share": share}))
+    return pd.concat(tables, ignore_index=True)
+
+
+def metrics_by_member(frame: pd.DataFrame) -> pd.DataFrame:
+    """One row a member and metric, by the original's names: operation, schedule, seed, metric, value."""
+    last = frame.loc[frame.groupby(MEMBER)["update"].idxmax()].set_index(MEMBER)
+    wide = last[list(FINAL.values())].set_axis(list(FINAL), axis=1)
+    wide[RMST] = crossings(frame).set_index(MEMBER)["restricted"]
+    return wide.reset_index().melt(MEMBER, var_name="metric")
+
+
+def final_metrics(frame: pd.DataFrame) -> pd.DataFrame:
+    """Mean over seeds of each metric at the last log: operation, schedule, metric, n, mean, low, high.
+
+    `step_val_acc_99` is the RMST. Values that are not finite are left out, and n counts the others.
+    """
+    cells = by_cell(metrics_by_member(frame), ["metric"])
+    return pd.DataFrame([key | mean_interval(rows["value"])._asdict() for key, rows in cells])
+
+
+def paired_differences(members: pd.DataFrame, baseline: str = "baseline") -> pd.DataFrame:
+    """Each arm's RMST less the baseline's, paired by seed (the same split and start), in updates.
+
+    Columns: operation, schedule, n (common seeds), difference, low, high, percent (of the baseline's RMST), verdict:
+    sooner or later where the interval excludes 0, otherwise cannot tell. No rows without a baseline.
+    """
+    of = members.set_index(["operation", "seed"])["restricted"]
+    start = of[(members["schedule"] == baseline).to_numpy()]
+    rows = []
+    for key, cell in by_cell(members[members["schedule"] != baseline]):
+        pairs = cell.set_index(["operation", "seed"])[["restricted"]].join(start.rename("start"), how="inner")
+        n, mean, low, high = mean_interval(pairs["restricted"] - pairs["start"])
+        if n:
+            verdict = "sooner" if high < 0 else "later" if low > 0 else "cannot tell"
+            row = key | {"n": n, "difference": mean, "low": low, "high": high}
+            rows.append(row | {"percent": 100 * mean / pairs["start"].mean(), "verdict": verdict})
+    return pd.DataFrame(rows, columns=[*CELL, "n", "difference", "low", "high", "percent", "verdict"])
+
+
+def reported_results() -> pd.DataFrame:
+    """The original's means over 3 seeds: schedule, operation, metric, reported."""
+    arms = json.loads(Path(__file__).with_name("reported_results.json").read_text())["arms"]
+    rows = [(o, a, m, v) for a, of in arms.items() for o, metrics in of.items() for m, v in metrics.items()]
+    return pd.DataFrame(rows, columns=[*CELL, "metric", "reported"])
+
+
+def unlike_protocol(metadata: list[dict[str, Any]]) -> list[str]:
+    """The settings in which a study's records differ from the original's, in words; empty where it can be compared."""
+    found = {k: sorted({PROTOCOL[k] if m[k] is None else m[k] for m in metadata}) for k in PROTOCOL}
+    return [f"{k} {', '.join(map(str, v))} instead of {PROTOCOL[k]}" for k, v in found.items() if v != [PROTOCOL[k]]]
+
+
+def beside_reported(frame: pd.DataFrame) -> pd.DataFrame:
+    """Reported means beside ours, for the arms and operations in both: the columns of `final_metrics`, reported,
+    predicted_low and predicted_high, verdict.
+
+    A mean of 3 further seeds falls into mean ± t(0.975, n − 1) · s · √(1/n + 1/3) with 95 % probability (prediction
+    interval of a mean, normal errors). `agrees` or `differs` says whether the reported mean does; where there is no
+    interval (n < 2, or all values equal) only equality agrees, and otherwise one cannot tell.
+    """
+    reported = reported_results().set_index([*CELL, "metric"])["reported"]
+    rows = []
+    for key, cell in by_cell(metrics_by_member(frame), ["metric"]):
+        if tuple(key.values()) not in reported.index:
+            continue
+        value, ours = reported[tuple(key.values())], mean_interval(cell["value"])
+        # The interval of our mean alone has half-width t · s / √n.
+        half = (ours.high - ours.mean) * np.sqrt(1 + ours.n / REPORTED_SEEDS)
+        apart = abs(value - ours.mean)
+        verdict = "agrees" if apart <= half or apart == 0 else "differs" if apart > half else "cannot tell"
+        row = key | ours._asdict() | {"reported": value}
+        rows.append(row | {"predicted_low": ours.mean - half, "predicted_high": ours.mean + half, "verdict": verdict})
+    columns = [*CELL, "metric", *Estimate._fields, "reported", "predicted_low", "predicted_high", "verdict"]
+    return pd.DataFrame(rows, columns=columns)

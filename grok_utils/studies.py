@@ -1,0 +1,281 @@
+"""A study: its arms, seeds, operations and settings, read from a YAML file and checked before any work is done."""
+
+import dataclasses
+import hashlib
+import math
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import yaml
+
+from grok_utils.schedules import BLOCK, CONTROLS, SCHEDULES, batch_sizes, constant, shuffle
+from grok_utils.tasks import OPERATIONS, Task, count_pairs, make_task
+
+STUDIES = Path(__file__).resolve().parent.parent / "notebooks" / "studies"
+DEVICES = ("auto", "cpu", "cuda")
+PRECISIONS = ("float32", "bf16")
+
+
+class BadInput(ValueError):
+    """One line that names the field, the value and what is allowed."""
+
+
+def require(allowed: bool, field_name: str, value: Any, what: str) -> None:
+    """Raise BadInput unless `allowed`; `what` completes the sentence `field: value is not …`."""
+    if not allowed:
+        raise BadInput(f"{field_name}: {value!r} is not {what}")
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One arm of a study: a schedule, perhaps with a control over a window of updates."""
+
+    name: str
+    schedule: str
+    batch_size: int | None = None  # of schedule `constant`
+    control: str | None = None  # reverse, shuffle or mean
+    window: int | None = None  # the control covers the updates in [0, window]; None: all of them
+    order: int = 0  # which of the shuffled orders
+
+    def batch_sizes(self, study: "Study") -> np.ndarray:
+        """Batch size of each block of 10 updates: int64 [updates / 10]."""
+        f = constant(self.batch_size) if self.schedule == "constant" else SCHEDULES[self.schedule]
+        control = CONTROLS.get(self.control)
+        if control is shuffle:
+            control = lambda sizes: shuffle(sizes, self.order)  # noqa: E731
+        try:
+            return batch_sizes(f, study.updates, study.lo, study.hi, study.schedule_length, control, self.window)
+        except ValueError as error:
+            raise BadInput(str(error)) from None
+
+
+@dataclass(frozen=True)
+class Study:
+    """Every setting of a study, and the only place where a default lives. Defaults are the protocol's."""
+
+    name: str  # the study file's name; its results are in results/<name>
+    schedules: tuple[Arm, ...]
+    title: str = ""
+    seeds: tuple[int, ...] = (0, 1, 2)
+    operations: tuple[str, ...] = ("x_plus_y", "x_minus_y", "x_div_y", "permutation")
+    updates: int = 7500
+    schedule_length: int | None = None  # the schedules' T where it is not `updates`
+    modulus: int = 97
+    train_fraction: float = 0.5
+    lo: int = 32  # smallest and …
+    hi: int = 512  # … largest batch size of the schedules
+    learning_rate: float = 1e-3
+    weight_decay: float = 0.5
+    precision: str = "float32"
+
+    def arm(self, name: str) -> Arm:
+        """The arm called `name`; BadInput where the study has none."""
+        arms = {a.name: a for a in self.schedules}
+        require(name in arms, "schedule", name, f"an arm of study {self.name} ({', '.join(arms)})")
+        return arms[name]
+
+    def settings(self, arm: Arm) -> dict[str, Any]:
+        """What decides the numbers of one arm's records, as JSON types: all but names, seeds and the other arms."""
+        left_out = {"name", "title", "schedules", "seeds"}
+        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in left_out}
+        values |= {"operations": list(self.operations), "arm": dataclasses.asdict(arm)}
+        # A schedule is code: whoever edits it gets another digest, hence another run.
+        return values | {"batch_sizes_sha256": hashlib.sha256(arm.batch_sizes(self)).hexdigest()}
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of run.ipynb: one arm and a block of seeds of a study, on every operation."""
+
+    study: Study
+    arm: Arm
+    seeds: tuple[int, ...]
+    results: Path = field(default=Path("results"))
+    device: str = "auto"
+    threads: int = 1  # CPU threads
+
+    @property
+    def name(self) -> str:
+        """Such as linear-seed0, linear-seeds0-2 or linear-seeds0,5."""
+        first, last = self.seeds[0], self.seeds[-1]
+        if len(self.seeds) == 1:
+            return f"{self.arm.name}-seed{first}"
+        consecutive = self.seeds == tuple(range(first, last + 1))
+        return f"{self.arm.name}-seeds" + (f"{first}-{last}" if consecutive else ",".join(map(str, self.seeds)))
+
+    @property
+    def folder(self) -> Path:
+        """Where the study's results are."""
+        return self.results / self.study.name
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the run's state is kept while it is not complete."""
+        return self.folder / "checkpoints" / f"{self.name}.safetensors"
+
+    @property
+    def batch_sizes(self) -> np.ndarray:
+        """Batch size of each block of 10 updates: int64 [updates / 10]."""
+        return self.arm.batch_sizes(self.study)
+
+    def record(self, seed: int) -> Path:
+        """Where the record of this arm and `seed` is or will be."""
+        return self.folder / "records" / f"{self.arm.name}-seed{seed}.parquet"
+
+    def tasks(self) -> list[Task]:
+        """The stack's members: each operation with each seed, operation by operation."""
+        s = self.study
+        return [make_task(op, seed, s.modulus, s.train_fraction) for op in s.operations for seed in self.seeds]
+
+
+# --- reading and checking ------------------------------------------------------------------------------------------
+
+
+def load_study(study: str, **overrides: Any) -> Study:
+    """The checked study of a name in notebooks/studies, or of a path to a YAML file; `overrides` replace its settings.
+
+    Raises BadInput with one line for whatever is not allowed.
+    """
+    require(isinstance(study, str) and study != "", "study", study, "a study's name or the path of a .yaml file")
+    path = Path(study) if study.endswith((".yaml", ".yml")) else STUDIES / f"{study}.yaml"
+    known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
+    require(path.is_file(), "study", study, f"a study ({known}) or the path of a .yaml file")
+    require(re.fullmatch(r"[\w.-]+", path.stem) is not None, "study", path.stem, "a name of letters, digits, . _ and -")
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise BadInput(f"study: {path.name} cannot be read as YAML: {' '.join(str(error).split())}") from None
+    require(isinstance(values, dict), "study", path.name, "a YAML mapping of settings")
+    allowed = [f.name for f in dataclasses.fields(Study) if f.name != "name"]
+    values |= {k: v for k, v in overrides.items() if v is not None}
+    for name in values:
+        require(name in allowed, "study", name, f"a setting (allowed: {', '.join(allowed)})")
+    require("schedules" in values, "schedules", None, "given; a study names its arms")
+    values["schedules"] = _arms(values["schedules"])
+    for name in ("seeds", "operations"):
+        if name in values:
+            require(isinstance(values[name], list), name, values[name], "a list")
+            values[name] = tuple(values[name])
+    return _checked(Study(name=path.stem, **values))
+
+
+def _arms(schedules: Any) -> tuple[Arm, ...]:
+    """Arms from a list of schedule names, or from a mapping of arm names to what `Arm` holds."""
+    if isinstance(schedules, list):
+        require(len(set(map(str, schedules))) == len(schedules), "schedules", schedules, "free of repetitions")
+        schedules = dict.fromkeys(map(str, schedules))
+    require(isinstance(schedules, dict) and len(schedules) > 0, "schedules", schedules, "a list or mapping of arms")
+    allowed = [f.name for f in dataclasses.fields(Arm) if f.name != "name"]
+    arms = []
+    for name, spec in schedules.items():
+        require(isinstance(spec, dict | None), f"schedules.{name}", spec, "a mapping")
+        spec = {"schedule": name} | (spec or {})
+        for k in spec:
+            require(k in allowed, f"schedules.{name}", k, f"a setting of an arm (allowed: {', '.join(allowed)})")
+        arms.append(Arm(name=name, **spec))
+    return tuple(arms)
+
+
+def _is_whole(value: Any, low: int, high: int) -> bool:
+    return type(value) is int and low <= value <= high
+
+
+def _is_number(value: Any, low: float, high: float) -> bool:
+    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+
+
+def _is_prime(p: int) -> bool:
+    return p > 1 and all(p % d for d in range(2, math.isqrt(p) + 1))
+
+
+def check_seeds(seeds: Any) -> tuple[int, ...]:
+    """`seeds` as a sorted tuple; BadInput unless it is a non-empty list of distinct whole numbers from 0 on."""
+    good = isinstance(seeds, list | tuple) and len(seeds) > 0 and all(_is_whole(s, 0, 2**31 - 1) for s in seeds)
+    require(good, "seeds", seeds, "a non-empty list of whole numbers from 0 to 2147483647")
+    require(len(set(seeds)) == len(seeds), "seeds", list(seeds), "free of repetitions")
+    return tuple(sorted(seeds))
+
+
+def _checked(s: Study) -> Study:
+    """The study itself, once every setting is known to be allowed."""
+    check_seeds(s.seeds)
+    require(isinstance(s.title, str), "title", s.title, "text")
+    require(_is_whole(s.modulus, 2, 1999) and _is_prime(s.modulus), "modulus", s.modulus, "a prime from 2 to 1999")
+    whole = f"a whole number from {BLOCK} to 1000000 that is a multiple of {BLOCK}, the log interval"
+    require(_is_whole(s.updates, BLOCK, 10**6) and s.updates % BLOCK == 0, "updates", s.updates, whole)
+    length = s.schedule_length
+    good = length is None or (_is_whole(length, BLOCK, 10**6) and length % BLOCK == 0)
+    require(good, "schedule_length", length, whole)
+    require(_is_whole(s.hi, 1, 65536), "hi", s.hi, "a batch size, a whole number from 1 to 65536")
+    require(_is_whole(s.lo, 1, s.hi), "lo", s.lo, f"a batch size, a whole number from 1 to hi = {s.hi}")
+    require(_is_number(s.learning_rate, 0, 1), "learning_rate", s.learning_rate, "a number from 0 to 1 (write 1.0e-3)")
+    require(_is_number(s.weight_decay, 0, 100), "weight_decay", s.weight_decay, "a number from 0 to 100")
+    require(s.precision in PRECISIONS, "precision", s.precision, f"one of {', '.join(PRECISIONS)}")
+    fraction = s.train_fraction
+    require(_is_number(fraction, 0, 1) and 0 < fraction < 1, "train_fraction", fraction, "a number between 0 and 1")
+    require(len(s.operations) > 0, "operations", list(s.operations), "a non-empty list")
+    for op in s.operations:
+        require(isinstance(op, str) and op in OPERATIONS, "operation", op, f"one of {', '.join(OPERATIONS)}")
+        pairs = count_pairs(op, s.modulus)
+        split = f"a fraction that leaves a training and a validation pair of the {pairs} of {op}"
+        require(1 <= math.floor(fraction * pairs) < pairs, "train_fraction", fraction, split)
+    require(len(set(s.operations)) == len(s.operations), "operations", list(s.operations), "free of repetitions")
+    for arm in s.schedules:
+        _check_arm(arm, s)
+    return s
+
+
+def _check_arm(a: Arm, s: Study) -> None:
+    where = f"schedules.{a.name}"
+    good = isinstance(a.name, str) and re.fullmatch(r"[\w.-]+", a.name) is not None
+    require(good, "schedules", a.name, "a name of letters, digits, . _ and -")
+    known = (*SCHEDULES, "constant")
+    require(a.schedule in known, where, a.schedule, f"a schedule (known: {', '.join(known)})")
+    constant_size = a.schedule == "constant"
+    size = (
+        f"a batch size, a whole number from 1 to hi = {s.hi}" if constant_size else "for this schedule, only `constant`"
+    )
+    good = _is_whole(a.batch_size, 1, s.hi) if constant_size else a.batch_size is None
+    require(good, f"{where}.batch_size", a.batch_size, size)
+    require(a.control in (None, *CONTROLS), f"{where}.control", a.control, f"one of {', '.join(CONTROLS)}")
+    good = a.window is None or (_is_whole(a.window, BLOCK, s.updates) and a.window % BLOCK == 0)
+    require(good, f"{where}.window", a.window, f"a multiple of {BLOCK} from {BLOCK} to updates = {s.updates}")
+    require(_is_whole(a.order, 0, 2**31 - 1), f"{where}.order", a.order, "a whole number from 0")
+    a.batch_sizes(s)
+
+
+def make_run(
+    study: str,
+    schedule: str,
+    seeds: list[int],
+    results: str = "results",
+    device: str = "auto",
+    threads: int = 1,
+    precision: str | None = None,
+) -> Run:
+    """A checked run; `precision` replaces the study's. Raises BadInput with one line for whatever is not allowed."""
+    loaded = load_study(study, precision=precision)
+    require(device in DEVICES, "device", device, f"one of {', '.join(DEVICES)}")
+    available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
+    require(device != "cuda" or torch.cuda.is_available(), "device", device, available)
+    require(_is_whole(threads, 1, 1024), "threads", threads, "a whole number from 1 to 1024")
+    require(isinstance(results, str | Path) and str(results) != "", "results", results, "the path of a folder")
+    return Run(loaded, loaded.arm(schedule), check_seeds(seeds), Path(results), device, threads)
+
+
+def run_from_parameters(namespace: dict[str, Any]) -> Run:
+    """The run that a notebook's parameters cell describes; `namespace` is the notebook's `globals()`.
+
+    papermill only warns of a parameter that the notebook does not have, so a public name that is no parameter of
+    `make_run` raises BadInput here.
+    """
+    ours = {"In", "Out", "exit", "quit", "open", "get_ipython", "run_from_parameters"}
+    parameters = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ours}
+    allowed = [p for p in make_run.__annotations__ if p != "return"]
+    for name in parameters:
+        require(name in allowed, "parameter", name, f"known (allowed: {', '.join(allowed)})")
+    return make_run(**parameters)

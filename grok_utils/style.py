@@ -1,0 +1,105 @@
+"""One style for every figure: size, type, one look per arm, and SVG that is legible on light and on dark ground."""
+
+import io
+import re
+import zlib
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import matplotlib
+import seaborn
+from matplotlib.figure import Figure
+
+WIDTH = 5.4  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
+INK = "#6a737d"  # axes and words: contrast 4.8 on white
+INK_ON_DARK = "#c9d1d9"
+
+STYLE: dict[str, Any] = (
+    seaborn.axes_style("ticks")
+    | {
+        "font.family": "sans-serif",
+        "font.sans-serif": ["DejaVu Sans"],
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.labelsize": 9,
+        "xtick.labelsize": 9,
+        "ytick.labelsize": 9,
+        "legend.fontsize": 9,
+        "legend.frameon": False,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "grid.alpha": 0.25,
+        "grid.linewidth": 0.6,
+        "lines.linewidth": 1.6,
+        "figure.facecolor": "none",
+        "axes.facecolor": "none",
+        "savefig.facecolor": "none",
+        "svg.fonttype": "none",  # words stay words: searchable, and small
+    }
+    | dict.fromkeys(
+        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
+    )
+)
+
+# Words in a figure take the ground of the page they appear on, in the report as in a picture file.
+CSS = f"""svg.plot *{{stroke-linejoin:round;stroke-linecap:butt}}
+@media screen and (prefers-color-scheme:dark){{
+svg.plot [style*="fill: {INK}"]{{fill:{INK_ON_DARK}!important}}
+svg.plot [style*="stroke: {INK}"]{{stroke:{INK_ON_DARK}!important}}}}"""
+
+
+class Look(NamedTuple):
+    """How an arm is drawn, everywhere: colour, marker and dashes (on, off, …; empty: solid)."""
+
+    colour: str
+    marker: str
+    dashes: tuple[float, ...] = ()
+
+
+# Okabe and Ito's colours, the lighter ones darkened until they reach a contrast of 3 on white and on near-black alike.
+LOOKS = {
+    "baseline": Look("#808080", "o"),
+    "linear": Look("#1a7fc1", "s", (5, 1.5)),
+    "exponential": Look("#d55e00", "^", (3, 1, 1, 1)),
+    "logarithmic": Look("#009e73", "D", (1.2, 1)),
+    "cyclic": Look("#c4649c", "v", (7, 1.5, 1, 1.5)),
+    "stepwise": Look("#a67c00", "P", (2.5, 1)),
+}
+
+
+def look(arm: str) -> Look:
+    """The arm's look; one of another name gets a hue, marker and dashes drawn from its name alone."""
+    if arm in LOOKS:
+        return LOOKS[arm]
+    n = zlib.crc32(arm.encode())
+    r, g, b = seaborn.husl_palette(24, s=0.8, l=0.55)[n % 24]
+    return Look(matplotlib.colors.to_hex((r, g, b)), "<>hXpd"[n // 24 % 6], (1 + n // 144 % 5, 1 + n // 720 % 2))
+
+
+def legend_handles(arms: Iterable[str]) -> list[matplotlib.lines.Line2D]:
+    """A short line with marker for each arm."""
+    looks = {arm: look(arm) for arm in arms}
+    return [
+        matplotlib.lines.Line2D(
+            [], [], color=k.colour, marker=k.marker, ls=(0, k.dashes) if k.dashes else "-", label=arm
+        )
+        for arm, k in looks.items()
+    ]
+
+
+def svg(figure: Figure, name: str) -> str:
+    """The figure as SVG to be inlined in a page or saved: the same figure and name always give the same text.
+
+    Identifiers depend on `name`, so that figures with distinct names share a page without clashing.
+    """
+    buffer = io.StringIO()
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name, "svg.id": None}):
+        figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    figure.set_layout_engine("none")  # laid out once: another save would move it by a hair
+    text = buffer.getvalue()
+    text = text[text.index("<svg") :].replace("<svg ", '<svg class="plot" ', 1)
+    text = re.sub(r"<style.*?</style>", f"<style>{CSS}</style>", text, count=1, flags=re.DOTALL)
+    text = re.sub(r'<g id="[^"]*"', "<g", text)  # only clip paths and markers are referred to
+    text = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
+    return re.sub(r"(\d\.\d\d)\d+", r"\1", text)  # a hundredth of a point is finer than any screen

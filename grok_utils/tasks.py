@@ -1,0 +1,102 @@
+"""The binary operations of the study as whole tensors, and their split into training and validation pairs."""
+
+import hashlib
+import itertools
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+OPERATOR, EQUALS, SPECIAL_TOKENS = 0, 1, 2  # the vocabulary's first two entries; element e is token e + 2
+
+
+class Operation(NamedTuple):
+    """A binary operation: `result(x, y, p)` maps int64 tensors of elements to the element `x ∘ y`."""
+
+    result: Callable[[Tensor, Tensor, int], Tensor]
+    smallest_y: int = 0  # x_div_y has no y = 0
+    elements: int | None = None  # None: the residues 0 .. modulus - 1
+
+
+def inverse(y: Tensor, p: int) -> Tensor:
+    """Multiplicative inverse of each nonzero residue `y` modulo the prime `p`."""
+    return torch.tensor([0] + [pow(a, -1, p) for a in range(1, p)])[y]
+
+
+PERMUTATIONS = torch.tensor(list(itertools.permutations(range(5))))  # the 120 elements of S5, in lexicographic order
+
+
+def compose(x: Tensor, y: Tensor, _: int) -> Tensor:
+    """Composition in S5, `result[i] = x[y[i]]`, on indices into `PERMUTATIONS`."""
+    digits = 5 ** torch.arange(5)
+    index_of = torch.empty(5**5, dtype=torch.int64)
+    index_of[PERMUTATIONS @ digits] = torch.arange(len(PERMUTATIONS))
+    return index_of[PERMUTATIONS[x].gather(-1, PERMUTATIONS[y]) @ digits]
+
+
+# The first four are the study's; the others complete the modular operations of Power et al. 2022 (arXiv 2201.02177).
+OPERATIONS: dict[str, Operation] = {
+    "x_plus_y": Operation(lambda x, y, p: (x + y) % p),
+    "x_minus_y": Operation(lambda x, y, p: (x - y) % p),
+    "x_div_y": Operation(lambda x, y, p: (x * inverse(y, p)) % p, smallest_y=1),
+    "permutation": Operation(compose, elements=len(PERMUTATIONS)),
+    "x2_plus_y2": Operation(lambda x, y, p: (x**2 + y**2) % p),
+    "x2_plus_xy_plus_y2": Operation(lambda x, y, p: (x**2 + x * y + y**2) % p),
+    "x2_plus_xy_plus_y2_plus_x": Operation(lambda x, y, p: (x**2 + x * y + y**2 + x) % p),
+    "x3_plus_xy": Operation(lambda x, y, p: (x**3 + x * y) % p),
+    "x3_plus_xy2_plus_y": Operation(lambda x, y, p: (x**3 + x * y**2 + y) % p),
+}
+
+
+@dataclass(frozen=True)
+class Task:
+    """One operation, split: `train` [n, 3] and `validation` [m, 3] int64 rows of (x, y, result), as elements."""
+
+    operation: str
+    seed: int
+    elements: int  # also the number of classes
+    train: Tensor
+    validation: Tensor
+
+    @property
+    def vocabulary(self) -> int:
+        """Number of tokens: the elements and the two special tokens."""
+        return self.elements + SPECIAL_TOKENS
+
+
+def key(*parts: str | int) -> int:
+    """A 64-bit key for random streams, the same on every machine, distinct for distinct `parts`."""
+    return int.from_bytes(hashlib.sha256("/".join(map(str, parts)).encode()).digest()[:8], "little")
+
+
+def stream(*parts: str | int, counter: int = 0) -> np.random.Generator:
+    """A generator that depends on `parts` and `counter` alone (Philox, counter-based: nothing to save or restore)."""
+    return np.random.Generator(np.random.Philox(key=[key(*parts), counter]))
+
+
+def count_pairs(operation: str, modulus: int) -> int:
+    """Number of pairs of `operation`."""
+    elements = OPERATIONS[operation].elements or modulus
+    return elements * (elements - OPERATIONS[operation].smallest_y)
+
+
+def all_pairs(operation: str, modulus: int) -> Tensor:
+    """Every (x, y, result) of `operation` in order of x, then y: int64 [pairs, 3]."""
+    op = OPERATIONS[operation]
+    elements = op.elements or modulus
+    x, y = torch.meshgrid(torch.arange(elements), torch.arange(op.smallest_y, elements), indexing="ij")
+    x, y = x.flatten(), y.flatten()
+    return torch.stack([x, y, op.result(x, y, modulus)], dim=1)
+
+
+def make_task(operation: str, seed: int, modulus: int = 97, train_fraction: float = 0.5) -> Task:
+    """Shuffle all pairs by (operation, seed) and split: `floor(train_fraction · pairs)` train, the rest validation."""
+    pairs = all_pairs(operation, modulus)
+    shuffled = pairs[torch.from_numpy(stream("split", operation, seed).permutation(len(pairs)))]
+    n = math.floor(train_fraction * len(pairs))
+    elements = OPERATIONS[operation].elements or modulus
+    return Task(operation, seed, elements, train=shuffled[:n], validation=shuffled[n:])

@@ -1,0 +1,249 @@
+"""The loop: a stack of members trained under one schedule, validated every block of 10 updates, checkpointed.
+
+Nothing random is left to chance: weights, split and batches are functions of (operation, seed) and of the block, so the
+same seed means the same start, split and stream of examples under every arm and beside any neighbours.
+"""
+
+import contextlib
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from datetime import UTC, datetime
+from itertools import groupby
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from grok_utils import checkpoints
+from grok_utils.model import Layout, initial_decoder, stacked_logits
+from grok_utils.schedules import BLOCK
+from grok_utils.studies import BadInput, Run
+from grok_utils.tasks import Task, stream
+
+WARM_UP = 50  # updates
+BETAS, EPS = (0.9, 0.98), 1e-8
+CHECKPOINT_SECONDS = 20.0
+# Pairs validated at once on a CPU: larger chunks spill the cache (medians within 10 % from 600 to 2,400).
+CPU_CHUNK = 1176
+# Examples' forward passes from which torch.compile earns its minute of compiling on a CPU: eager needs some 18 µs each
+# and compiled saves a quarter.
+COMPILE_FROM = 20_000_000
+
+
+@dataclass(frozen=True)
+class ExecutionPath:
+    """How the numbers are computed. Another path gives the same numbers to rounding, so a resumed run keeps its own."""
+
+    device: str  # cpu or cuda
+    precision: str
+    compiled: bool
+    threads: int
+
+
+def choose_path(run: Run) -> ExecutionPath:
+    """The path by fixed rules: CUDA where `auto` finds it; compiled where work repays it and a C++ compiler exists."""
+    device = "cpu" if run.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    has_compiler = sys.platform == "linux" and any(shutil.which(c) for c in ("g++", "c++", "clang++"))
+    return ExecutionPath(device, run.study.precision, has_compiler and forward_passes(run) >= COMPILE_FROM, run.threads)
+
+
+def forward_passes(run: Run) -> int:
+    """The run's work in examples' forward passes; an update counts three for each of its examples."""
+    updates = 3 * BLOCK * int(run.batch_sizes.sum())
+    logs = len(run.batch_sizes)
+    return sum(updates + logs * len(task.validation) for task in run.tasks())
+
+
+def learning_rate(update: int, full: float) -> float:
+    """Rate of update number `update` (from 0): linear warm-up over 50 updates."""
+    return full * min(update / WARM_UP, 1.0)
+
+
+def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
+    """The training pairs of the 10 updates of `block`, uniform with replacement: int64 [10, batch_size, 3].
+
+    Example i of an update is the same pair whatever the batch size, so arms share their stream as far as it goes.
+    """
+    generator = stream("batches", task.operation, task.seed, counter=block)
+    index = generator.integers(len(task.train), size=(batch_size, BLOCK))
+    return task.train[torch.from_numpy(index.T.copy())]
+
+
+class Trainer:
+    """A stack of M members: their parameters [M, P], AdamW's state, and the logs so far [logs, M, 4]."""
+
+    def __init__(
+        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float, decay: float, path: ExecutionPath
+    ) -> None:
+        torch.set_num_threads(path.threads)
+        self.tasks, self.batch_sizes, self.rate, self.path = tasks, batch_sizes, rate, path
+        self.layout = Layout(tasks)
+        self.flat = self.layout.pack(map(initial_decoder, tasks)).to(path.device).requires_grad_()
+        self.optimizer = torch.optim.AdamW([self.flat], betas=BETAS, eps=EPS, weight_decay=decay, fused=True)
+        self.logs = torch.full((len(batch_sizes), len(tasks), 4), torch.nan, device=path.device)
+        self.block = 0  # blocks completed
+        self.logits = torch.compile(stacked_logits) if path.compiled else stacked_logits
+        classes = torch.tensor([t.elements for t in tasks])
+        beyond = torch.arange(int(classes.max())) >= classes[:, None]
+        self.mask = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
+        self.validation = list(self._validation_chunks())
+        if path.compiled:
+            self._compile()
+
+    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """Every validation pair once, as (members, pairs [m, n, 3]); members of an operation have equally many."""
+        start = 0
+        for _, group in groupby(self.tasks, key=lambda t: t.operation):
+            sets = torch.stack([t.validation for t in group]).to(self.path.device)
+            for i in range(len(sets)):
+                for chunk in sets[i, None].split(CPU_CHUNK, dim=1):
+                    yield slice(start + i, start + i + 1), chunk
+            start += len(sets)
+
+    def _compile(self) -> None:
+        """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with."""
+        for size in (509, 31):
+            pairs = torch.zeros(len(self.tasks), size, 3, dtype=torch.int64, device=self.path.device)
+            self._measure(self.flat, slice(None), pairs)[0].sum().backward()
+        self.optimizer.zero_grad()
+        self._validate()
+
+    def _measure(self, flat: Tensor, members: slice, pairs: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and correctness of each example: float32 [m, B] twice, for `pairs` int64 [m, B, 3]."""
+        x, y, label = (pairs[..., i].contiguous() for i in range(3))
+        if self.path.compiled:
+            for t in (x, y):
+                torch._dynamo.mark_dynamic(t, 1)
+        with torch.autocast(self.path.device, torch.bfloat16, enabled=self.path.precision == "bf16"):
+            # Rows for each element cost less than rows for each example from one batch per element on.
+            logits = self.logits(self.layout.views(flat), x, y, distinct=x.shape[1] > self.mask.shape[-1])
+        logits = logits.float() + self.mask[members]
+        loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
+        return loss, (logits.argmax(-1) == label).float()
+
+    def run_block(self) -> None:
+        """Ten updates at this block's batch size, then a validation; the log gets one more row."""
+        size = int(self.batch_sizes[self.block])
+        batches = torch.stack([draw_batches(t, self.block, size) for t in self.tasks], dim=1).to(self.path.device)
+        trained = torch.zeros(len(self.tasks), 2, device=self.path.device)
+        for i, pairs in enumerate(batches):
+            loss, correct = self._measure(self.flat, slice(None), pairs)
+            loss, accuracy = loss.mean(1), correct.mean(1)
+            loss.sum().backward()  # members are independent: the gradient of each is that of its own loss
+            self.optimizer.param_groups[0]["lr"] = learning_rate(self.block * BLOCK + i, self.rate)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            trained += torch.stack([loss.detach(), accuracy], dim=1) / BLOCK
+        self.logs[self.block, :, :2] = trained
+        self.logs[self.block, :, 2:] = self._validate()
+        self.block += 1
+
+    @torch.no_grad()
+    def _validate(self) -> Tensor:
+        """Loss and accuracy of each member on its whole validation set: float32 [M, 2]."""
+        totals = torch.zeros(len(self.tasks), 2, device=self.path.device)
+        for members, pairs in self.validation:
+            totals[members] += torch.stack([t.sum(1) for t in self._measure(self.flat[members], members, pairs)], dim=1)
+        return totals / torch.tensor([[len(t.validation)] for t in self.tasks], device=self.path.device)
+
+    def state(self) -> dict[str, Tensor]:
+        """Everything that changes while training; with the constructor's arguments, all that a resumed run needs."""
+        adam = self.optimizer.state[self.flat]
+        zeros = torch.zeros_like(self.flat)
+        tensors = {"parameters": self.flat.detach(), "logs": self.logs[: self.block]}
+        return tensors | {k: adam.get(k, zeros) for k in ("exp_avg", "exp_avg_sq")}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`, as an uninterrupted run would."""
+        self.block = len(state["logs"])
+        self.logs[: self.block] = state["logs"].to(self.path.device)
+        with torch.no_grad():
+            self.flat.copy_(state["parameters"])
+        adam = {k: state[k].to(self.path.device) for k in ("exp_avg", "exp_avg_sq")}
+        adam["step"] = torch.tensor(float(self.block * BLOCK), device=self.path.device)
+        self.optimizer.state[self.flat] = adam
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a completed run leaves: `logs` float32 [logs, M, 4], train loss and accuracy, validation loss and accuracy."""
+
+    run: Run
+    path: ExecutionPath
+    logs: np.ndarray
+    started: str  # UTC, ISO 8601
+    seconds: float  # of training, over all sessions of an interrupted run
+
+
+@contextlib.contextmanager
+def deferred_interrupt() -> Iterator[Callable[[], bool]]:
+    """Within, Ctrl-C is remembered instead of raised (a second one is raised); yields a function that says whether."""
+    asked = []
+
+    def remember(number: int, frame: object) -> None:
+        if asked:
+            raise KeyboardInterrupt
+        asked.append(number)
+
+    previous = signal.signal(signal.SIGINT, remember)
+    try:
+        yield lambda: bool(asked)
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
+    """A trainer at the run's checkpoint, or at its start, and the checkpoint's metadata.
+
+    A checkpoint that is damaged or was made with other settings is put aside with a word, and the run starts again.
+    """
+    fresh = {"settings": run.study.settings(run.arm), "seeds": list(run.seeds), "seconds": 0.0}
+    fresh |= {"path": asdict(choose_path(run)), "started": datetime.now(UTC).isoformat(timespec="seconds")}
+    state = None
+    if run.checkpoint.exists():
+        try:
+            state, metadata = checkpoints.load(run.checkpoint)
+            if any(metadata[k] != fresh[k] for k in ("settings", "seeds")):
+                raise checkpoints.Damaged(f"{run.checkpoint} was made with other settings: the run starts again")
+            fresh = metadata
+        except checkpoints.Damaged as error:
+            print(error, file=sys.stderr)
+            state = None
+    path = ExecutionPath(**fresh["path"])
+    if path.device == "cuda" and not torch.cuda.is_available():
+        raise BadInput(
+            f"device: {run.checkpoint} was begun on 'cuda', which is not available here: delete it to start anew"
+        )
+    trainer = Trainer(run.tasks(), run.batch_sizes, run.study.learning_rate, run.study.weight_decay, path)
+    if state is not None:
+        trainer.restore(state)
+    return trainer, fresh
+
+
+def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -> Result:
+    """Train the run from its checkpoint or from its start; a checkpoint is written every 20 seconds and on Ctrl-C.
+
+    `progress(updates, logs)` is called after every block with the updates done and the logs so far [logs, M, 4].
+    """
+    trainer, metadata = resume(run)
+    before, start = metadata["seconds"], time.monotonic()
+    saved = start
+    with deferred_interrupt() as interrupted:
+        while trainer.block < len(trainer.batch_sizes):
+            trainer.run_block()
+            if progress is not None:
+                progress(trainer.block * BLOCK, trainer.logs[: trainer.block].cpu().numpy())
+            now = time.monotonic()
+            if now - saved > CHECKPOINT_SECONDS or interrupted():
+                metadata |= {"updates": trainer.block * BLOCK, "seconds": before + now - start}
+                checkpoints.save(run.checkpoint, trainer.state(), metadata)
+                saved = now
+            if interrupted():
+                raise KeyboardInterrupt
+    seconds = before + time.monotonic() - start
+    return Result(run, trainer.path, trainer.logs.cpu().numpy(), metadata["started"], seconds)
