@@ -24,7 +24,7 @@ from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
 from grok_utils.training import BETAS, CPU_CHUNK, WARM_UP, Trainer, choose_path
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
-START_SECONDS = 8  # of a notebook with torch, without compiling
+NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
 DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
@@ -77,12 +77,11 @@ class UsualLoop:
             total += len(labels)
         return loss_total / total, correct / total
 
-    def run_block(self, batch_size: int) -> dict[str, float]:
-        """Ten updates, then validation on eight drawn batches."""
-        train_loss, train_accuracy = self._measure(self.training, BLOCK, batch_size, train=True)
+    def run_block(self, batch_size: int) -> list[float]:
+        """Ten updates, then validation on eight drawn batches: the four numbers of a log."""
+        trained = self._measure(self.training, BLOCK, batch_size, train=True)
         with torch.no_grad():
-            val_loss, val_accuracy = self._measure(self.validation, VALIDATION_BATCHES, VALIDATION_BATCH, train=False)
-        return dict(train_loss=train_loss, train_accuracy=train_accuracy, val_loss=val_loss, val_accuracy=val_accuracy)
+            return [*trained, *self._measure(self.validation, VALIDATION_BATCHES, VALIDATION_BATCH, train=False)]
 
 
 # --- operations and ceiling ------------------------------------------------------------------------------------------
@@ -108,120 +107,96 @@ def block_flops(tasks: list[Task], batch: int) -> int:
     return 3 * BLOCK * len(tasks) * forward_flops(batch, elements) + sum(forward_flops(c, elements) for c in chunks)
 
 
-def seconds(f: Callable[[], object]) -> float:
+def seconds(f: Callable[..., object], *arguments: object) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
-    f()
+    f(*arguments)
     return time.perf_counter() - start
 
 
-def ceiling(dtype: torch.dtype) -> float:
+def ceiling(precision: str) -> float:
     """Operations a second that a 1024³ matrix product reaches: the best of five."""
-    a = torch.randn(1024, 1024).to(dtype)
-    return 2 * 1024**3 / min(seconds(lambda: a @ a) for _ in range(5))
+    a = torch.randn(1024, 1024).to(DTYPES[precision])
+    return 2 * 1024**3 / min(seconds(torch.mm, a, a) for _ in range(5))
 
 
 # --- measuring -------------------------------------------------------------------------------------------------------
 
 
-def peak_memory() -> float:
-    """Largest resident memory of this process so far, GB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / 1e9 if sys.platform == "darwin" else peak * 1024 / 1e9
-
-
 def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int]) -> pd.DataFrame:
-    """Seconds of a block of the whole stack, by turns: the usual loop, each engine, the ceilings; then the same again.
+    """Seconds of a block of the whole stack, by turns: the usual loop, each engine; then the same again.
 
-    `sizes` are the engines' batch sizes, block by block. Columns: batch_size, loop, seconds, ceiling (operations/s).
+    `sizes` are the engines' batch sizes, block by block. Columns: batch_size, precision, usual, engine, ceiling.
     """
     rows = []
     for i, size in enumerate(sizes):
-        rows.append((size, "usual", sum(seconds(lambda u=u: u.run_block(size)) for u in usual), np.nan))
-        for name, engine in engines.items():
-            rows.append((size, name, seconds(engine.run_block), ceiling(DTYPES[name])))
-        print(f"\rmeasured {i + 1} of {len(sizes)} rounds", end="", file=sys.stderr, flush=True)
-    print(file=sys.stderr)
-    table = pd.DataFrame(rows, columns=["batch_size", "loop", "seconds", "ceiling"])
-    return table[table.groupby(["batch_size", "loop"]).cumcount() > 0]  # the first of each was a warm-up
+        usual_seconds = sum(seconds(loop.run_block, size) for loop in usual)
+        for precision, engine in engines.items():
+            rows.append((size, precision, usual_seconds, seconds(engine.run_block), ceiling(precision)))
+        print(f"round {i + 1} of {len(sizes)} done (batch {size})", file=sys.stderr)
+    table = pd.DataFrame(rows, columns=["batch_size", "precision", "usual", "engine", "ceiling"])
+    return table[table.groupby(["batch_size", "precision"]).cumcount() > 0]  # the first of each was a warm-up
 
 
 def summarise(table: pd.DataFrame, tasks: list[Task]) -> pd.DataFrame:
-    """One row for each precision and batch size: medians, the range of the ratio over the rounds, the ceiling's share."""
+    """One row for each precision and batch size: medians, the rounds' range of the ratio, the share of the ceiling."""
     rows = []
-    for (name, size), own in table[table.loop != "usual"].groupby(["loop", "batch_size"], sort=False):
-        usual = table[(table.loop == "usual") & (table.batch_size == size)]
-        ratios = usual.seconds.to_numpy() / own.seconds.to_numpy()
-        flops, top = block_flops(tasks, size), own.ceiling.max()
-        rows.append(
-            {
-                "precision": name,
-                "batch_size": size,
-                "rounds": len(own),
-                "usual_seconds": usual.seconds.median() / len(tasks),
-                "engine_seconds": own.seconds.median() / len(tasks),
-                "times_faster": usual.seconds.median() / own.seconds.median(),
-                "lowest": ratios.min(),
-                "highest": ratios.max(),
-                "gflop_a_second": flops / own.seconds.median() / 1e9,
-                "ceiling_gflop_a_second": top / 1e9,
-                "ceiling_reached": flops / own.seconds.median() / top,
-            }
-        )
+    for (precision, size), rounds in table.groupby(["precision", "batch_size"], sort=False):
+        usual, engine, ratio = rounds.usual.median(), rounds.engine.median(), rounds.usual / rounds.engine
+        row = {"precision": precision, "batch_size": size, "n": len(rounds)}
+        row |= {"usual_ms": 1e3 * usual / len(tasks), "engine_ms": 1e3 * engine / len(tasks)}
+        row |= {"times_faster": usual / engine, "lowest": ratio.min(), "highest": ratio.max()}
+        row |= {"gflops": block_flops(tasks, size) / engine / 1e9, "ceiling_gflops": rounds.ceiling.max() / 1e9}
+        rows.append(row | {"reached": row["gflops"] / row["ceiling_gflops"]})
     return pd.DataFrame(rows)
 
 
-def projected_hours(study: Study, summary: pd.DataFrame, stack: int, start: float, cores: int) -> float:
-    """Hours for every run of `study`, one on each core, from the block times, linear in the batch size between them."""
-    points = summary.sort_values("batch_size")
-    total = 0.0
-    for arm in study.schedules:
-        blocks = np.interp(arm.batch_sizes(study), points.batch_size, points.engine_seconds * stack)
-        total += len(study.seeds) * (blocks.sum() + start)
-    return total / cores / 3600
+def projected_hours(study: Study, rows: pd.DataFrame, start: float, cores: int) -> float:
+    """Hours for all runs of `study`, one on each core: block times linear in batch size, and `start` seconds a run."""
+    rows = rows.sort_values("batch_size")
+    block_seconds = rows.engine_ms / 1e3 * len(study.operations)
+    arms = [np.interp(arm.batch_sizes(study), rows.batch_size, block_seconds).sum() for arm in study.schedules]
+    return len(study.seeds) * sum(arm + start for arm in arms) / cores / 3600
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.replace("`", ""))
+    """Measure, print the table, and write it where --out says."""
+    parser = argparse.ArgumentParser(prog="python -m grok_utils.bench", description=__doc__.split(":")[0])
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 272, 128, 32], metavar="N")
-    parser.add_argument("--precisions", nargs="+", choices=DTYPES, help="default: float32, and bf16 where it is faster")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measured rounds a batch size (default 5)")
-    parser.add_argument("--eager", action="store_true", help="without torch.compile, which a paper run would use")
+    parser.add_argument("--eager", action="store_true", help="without torch.compile, which a run of `paper` would use")
     parser.add_argument(
         "--out", type=Path, metavar="FILE", help="write the table as CSV, such as results/bench/cpu.csv"
     )
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
-    faster = ceiling(torch.bfloat16) > 1.2 * ceiling(torch.float32)
-    precisions = arguments.precisions or (["float32", "bf16"] if faster else ["float32"])
     sizes = [size for size in arguments.batch_sizes for _ in range(arguments.rounds + 1)]
     engines, start = {}, {}
-    for name in precisions:
-        run = make_run("paper", "baseline", [0], device="cpu", precision=name)
+    for precision in ["float32", "bf16"] if ceiling("bf16") > 1.2 * ceiling("float32") else ["float32"]:
+        began = time.perf_counter()
+        run = make_run("paper", "baseline", [0], device="cpu", precision=precision)
         path = choose_path(run)
         path = replace(path, compiled=path.compiled and not arguments.eager)
-        print(f"preparing {path}", file=sys.stderr)
-        began = time.perf_counter()
-        engines[name] = Trainer(run.tasks(), np.array(sizes), run.study.learning_rate, run.study.weight_decay, path)
-        start[name] = time.perf_counter() - began
-    tasks = run.tasks()
-    summary = summarise(measure([UsualLoop(task, run.study) for task in tasks], engines, sizes), tasks)
+        study, tasks = run.study, run.tasks()
+        engines[precision] = Trainer(tasks, np.array(sizes), study.learning_rate, study.weight_decay, path)
+        start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
+        print(f"ready: {path}", file=sys.stderr)
+    summary = summarise(measure([UsualLoop(task, study) for task in tasks], engines, sizes), tasks)
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(
-        f"A block of {BLOCK} updates with its validation, seconds a model; {len(tasks)} models, one thread, medians of"
+        f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds in alternation, one thread."
     )
-    print(
-        f"{arguments.rounds} rounds in alternation; torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}."
-    )
-    print(summary.to_string(index=False, float_format="{:.3f}".format))
-    for name, rows in summary.groupby("precision", sort=False):
-        hours = projected_hours(run.study, rows, len(tasks), START_SECONDS + start[name], cores)
+    print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
+    print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
+    for precision, rows in summary.groupby("precision", sort=False):
+        hours = projected_hours(study, rows, start[precision], cores)
         print(
-            f"paper study in {name} on {cores} cores: {hours:.2f} h, of which {start[name]:.0f} s a run is preparation"
+            f"`paper` in {precision} on {cores} cores: {hours:.2f} h, {start[precision]:.0f} s of a run before its training"
         )
-    print(f"peak memory {peak_memory():.2f} GB, the usual loop and all engines in one process")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(f"peak memory {peak / 1e9:.2f} GB, both loops and all precisions in one process")
     if arguments.out:
         arguments.out.parent.mkdir(parents=True, exist_ok=True)
         summary.to_csv(arguments.out, index=False)

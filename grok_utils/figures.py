@@ -68,8 +68,8 @@ def panels(names: list[str], arms: Any, height: float = 2.1) -> Iterator[tuple[F
             ax.set(xlabel="", ylabel="")
 
 
-def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, **options: Any) -> None:
-    """One line an arm, in the arm's own look."""
+def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, marked: int = 10, **options: Any) -> None:
+    """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none)."""
     looks = {arm: look(arm) for arm in in_order(frame["schedule"])}
     seaborn.lineplot(
         frame,
@@ -82,10 +82,21 @@ def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, **options: Any) -> None
         palette={arm: k.colour for arm, k in looks.items()},
         dashes={arm: k.dashes or "" for arm, k in looks.items()},
         markers={arm: k.marker for arm, k in looks.items()},
+        markersize=4 if marked else 0,
+        markeredgewidth=0,
+        markevery=(marked // 2, max(1, marked)),
         legend=False,
         ax=ax,
         **options,
     )
+
+
+def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
+    """`val_…` of each arm, median over seeds in a band from lowest to highest; median `train_…` as a thin line."""
+    thin_line = {"errorbar": None, "linewidth": 0.6, "alpha": 0.6}
+    curve(ax, frame, x, f"train_{measure}", marked=0, estimator="median", **thin_line)
+    band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
+    curve(ax, frame, x, f"val_{measure}", estimator="median", **band)
 
 
 def by_operation(frame: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], x: str, y: str) -> Figure:
@@ -107,7 +118,7 @@ def schedules(sizes: Mapping[str, np.ndarray]) -> Figure:
     ]
     frame = thin(pd.concat(frames), points=150)
     with panels([""], in_order(sizes), height=2.2) as (figure, axes):
-        curve(axes[""], frame, "update", "batch_size")
+        curve(axes[""], frame, "update", "batch_size", marked=25)
         axes[""].set_ylim(bottom=0)
         axes[""].xaxis.set_major_formatter(FuncFormatter(short))
         figure.supxlabel("update", fontsize=9)
@@ -116,14 +127,13 @@ def schedules(sizes: Mapping[str, np.ndarray]) -> Figure:
 
 
 def learning_curves(frame: pd.DataFrame, against: str = "update") -> Figure:
-    """Validation accuracy of each arm, an operation a panel: median over seeds, band from the lowest seed to the highest.
+    """Validation accuracy of each arm, an operation a panel: median over seeds, band from lowest to highest seed.
 
     Training accuracy is the thin line. `against` is `update` or `examples_seen`.
     """
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curve(ax, rows, against, "train_accuracy", estimator="median", errorbar=None, linewidth=0.6, alpha=0.6)
-        curve(ax, rows, against, "val_accuracy", estimator="median", errorbar=SPREAD, err_kws={"alpha": 0.15, "lw": 0})
+        curves(ax, rows, against, "accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1))
 
     return by_operation(thin(frame), draw, against, "val_accuracy")
@@ -134,8 +144,7 @@ def loss_curves(frame: pd.DataFrame) -> Figure:
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         ax.set_yscale("log")
-        curve(ax, rows, "update", "train_loss", estimator="median", errorbar=None, linewidth=0.6, alpha=0.6)
-        curve(ax, rows, "update", "val_loss", estimator="median", errorbar=SPREAD, err_kws={"alpha": 0.15, "lw": 0})
+        curves(ax, rows, "update", "loss")
 
     return by_operation(thin(frame), draw, "update", "val_loss")
 
@@ -144,7 +153,7 @@ def share_grokked(members: pd.DataFrame) -> Figure:
     """Share of each arm's seeds above 99 % by each update, from the rows of `statistics.crossings`."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curve(ax, rows, "update", "share", estimator=None, drawstyle="steps-post")
+        curve(ax, rows, "update", "share", marked=1, estimator=None, drawstyle="steps-post")
         ax.set_ylim(-0.04, 1.04)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
 

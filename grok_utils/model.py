@@ -10,6 +10,7 @@ stacked functions compute the same numbers for M members with work left out that
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -72,10 +73,11 @@ def initial_decoder(task: Task) -> Decoder:
 
 
 class Layout:
-    """Where each of the decoder's parameters lies in a member's row of a flat [M, P] tensor; smaller tasks are padded."""
+    """Where each of the decoder's parameters lies in a member's row of a flat [M, P]; smaller tasks are padded."""
 
     def __init__(self, tasks: list[Task]) -> None:
-        largest = Decoder(max(t.vocabulary for t in tasks), max(t.elements for t in tasks))
+        with torch.device("meta"):  # shapes alone: nothing is drawn
+            largest = Decoder(max(t.vocabulary for t in tasks), max(t.elements for t in tasks))
         self.shapes = {name: p.shape for name, p in largest.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
 
@@ -135,12 +137,33 @@ def rest_of_block(p: dict[str, Tensor], block: int, x: Tensor, attention: Tensor
 BLOCK_TAIL = [n for n, _ in Block().named_parameters() if "in_proj" not in n]
 
 
+class GatherRows(torch.autograd.Function):
+    """Rows [M, R, C] gathered by `index` [M, B], its gradient a product with one-hot rows.
+
+    A scatter-add would sum in an order that changes from run to run on a GPU; a matrix product does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.count = rows.shape[1]
+        return rows.gather(1, index.unsqueeze(-1).expand(-1, -1, rows.shape[2]))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        one_hot = index.unsqueeze(-2) == torch.arange(ctx.count, device=index.device).unsqueeze(-1)  # [M, R, B]
+        return one_hot.to(gradient.dtype).bmm(gradient), None
+
+
 def take(rows: Tensor, index: Tensor | None) -> Tensor:
     """Rows [M, R, C] gathered by `index` [M, B] to [M, B, C]; None means one row for each example already."""
     if index is None:
         return rows
+    if rows.is_cuda:
+        return GatherRows.apply(rows, index)
     members, n, width = rows.shape
-    offset = torch.arange(members, device=rows.device).unsqueeze(1) * n
+    offset = torch.arange(members).unsqueeze(1) * n
     return F.embedding(index + offset, rows.reshape(members * n, width))
 
 

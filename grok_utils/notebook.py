@@ -1,4 +1,4 @@
-"""What a notebook shows: figures and tables with captions, kept as files beside the report, and the progress of a run."""
+"""What a notebook shows: figures and tables with captions, kept as files, and the progress of a run."""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -84,17 +84,23 @@ def words(columns: pd.DataFrame, absent: str = "–") -> list[str]:
 
     Whole numbers get separators, others the digits that the column's size calls for.
     """
-    form = number_format(columns)
+    write = number_format(columns)
     rows = columns.astype(object).itertuples(index=False)
-    return [absent if any(map(pd.isna, row)) else " to ".join(format(v, form(v)) for v in row) for row in rows]
+    return [absent if any(map(pd.isna, row)) else " to ".join(write(v) for v in row) for row in rows]
 
 
 def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
-    """The format of a value among the values of `columns`."""
+    """What writes a value among the values of `columns`."""
     floats = columns.select_dtypes("floating").to_numpy(np.float64)
     largest = np.nanmax(np.abs(floats), initial=0)
-    digits = ",.0f" if largest >= 100 else ".1f" if largest >= 10 else ".3f" if largest >= 0.1 else ".2g"
-    return lambda v: digits if isinstance(v, float | np.floating) else "," if type(v) is int else ""
+    digits = ",.0f" if largest >= 1000 else ".1f" if largest >= 10 else ".4f"
+
+    def write(value: Any) -> str:
+        if isinstance(value, bool | str):
+            return str(value)
+        return format(value, digits if isinstance(value, float) else ",").replace("-", "−")
+
+    return write
 
 
 def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, missing: Mapping[str, str]) -> str:
@@ -103,7 +109,7 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, miss
     for column, heading in headings.items():
         cells = frame[list(column) if isinstance(column, tuple) else [column]]
         first = cells.columns[0]
-        number = ' class="number"' if pd.api.types.is_numeric_dtype(cells[first].dtype.base) else ""
+        number = "" if cells.select_dtypes("number").empty else ' class="number"'
         texts = map(escape, words(cells, missing.get(first, "–")))
         heavy = bold[first] if len(cells.columns) == 1 else [False] * len(cells)
         head += f'<th scope="col"{number}>{escape(heading)}</th>'
@@ -113,7 +119,7 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, miss
 
 
 class Progress:
-    """The progress of a training run in one display that is replaced, so that an executed notebook keeps its last state.
+    """The progress of a training run, in one display that is replaced: an executed notebook keeps its last state.
 
     `Progress(updates, title)` is called as `training.train` calls it: with the updates done and the logs so far
     [logs, members, 4], whose last axis is training loss and accuracy, validation loss and accuracy. `figure=True`
@@ -141,7 +147,8 @@ class Progress:
     def text(self, update: int, logs: np.ndarray | None, seconds: float) -> str:
         """One line: bar, per cent, updates, time gone and left, median validation accuracy over members."""
         part = update / self.total
-        line = f"{self.title}  {'█' * int(20 * part):░<20}  {part:4.0%}  {update:,} of {self.total:,} updates  {clock(seconds)}"
+        bar = f"{self.title}  {'█' * int(20 * part):░<20}  {part:4.0%}"
+        line = f"{bar}  {update:,} of {self.total:,} updates  {clock(seconds)}"
         if update < self.total and update > self.first:
             line += f", {clock(seconds * (self.total - update) / (update - self.first))} left"
         if logs is not None and len(logs):

@@ -79,6 +79,15 @@ def mean(sizes: np.ndarray) -> np.ndarray:
 CONTROLS: dict[str, Callable[..., np.ndarray]] = {f.__name__: f for f in (reverse, shuffle, mean)}
 
 
+def _batch_size(f: Schedule, s: int, T: int, lo: int, hi: int) -> int:
+    try:
+        return int(min(f(s, T, lo, hi), hi))  # NaN comes first, so that int() refuses it
+    except OverflowError:  # a growing schedule far beyond its length
+        return hi
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"schedule {f.__name__}: its batch size at update {s} is no number ({error})") from None
+
+
 def batch_sizes(
     f: Schedule,
     updates: int,
@@ -92,13 +101,13 @@ def batch_sizes(
 
     `length` is the schedule's T where it differs from the number of updates: beyond T a growing schedule stays at `hi`
     and `cyclic` goes on cycling. `control` replaces the batch sizes of the updates in [0, `window`] (default: all).
-    Raises ValueError where a batch size would fall below 1.
+    Raises ValueError where a batch size would be below 1 or is no number.
     """
-    T = length or updates
-    sizes = np.array([int(min(hi, f(s, T, lo, hi))) for s in range(BLOCK, updates + 1, BLOCK)], dtype=np.int64)
+    T = updates if length is None else length
+    sizes = np.array([_batch_size(f, s, T, lo, hi) for s in range(BLOCK, updates + 1, BLOCK)], dtype=np.int64)
     if sizes.min() < 1:
         raise ValueError(f"schedule {f.__name__}: batch size {sizes.min()} is not a whole number from 1 on")
     if control is not None:
-        blocks = (window or updates) // BLOCK
-        sizes = np.concatenate([control(sizes[:blocks]), sizes[blocks:]])
+        blocks = (updates if window is None else window) // BLOCK
+        sizes = sizes if blocks == 0 else np.concatenate([control(sizes[:blocks]), sizes[blocks:]])
     return sizes

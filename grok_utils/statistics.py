@@ -1,13 +1,11 @@
-"""What a study's records say: time to 99 % with its censoring, final metrics, contrasts, and the reported numbers.
+"""What a study's records say: time to 99 % with its censoring, final metrics, and contrasts with the baseline.
 
 All members of a study are censored at the same update, its horizon. The mean of min(crossing, horizon) is therefore
 exactly the restricted mean survival time (RMST) at the horizon, and the empirical distribution of the crossings is one
 minus the Kaplan–Meier curve.
 """
 
-import json
 from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -28,43 +26,31 @@ FINAL = {
     "final_val_acc": "val_accuracy",
 }
 RMST = "step_val_acc_99"  # the original's name of it
-REPORTED_SEEDS = 3
-# The settings under which the original's numbers were made; under others they do not apply.
-PROTOCOL = {
-    "updates": 7500,
-    "schedule_length": 7500,  # None in a record: as long as the run
-    "modulus": 97,
-    "train_fraction": 0.5,
-    "lo": 32,
-    "hi": 512,
-    "learning_rate": 1e-3,
-    "weight_decay": 0.5,
-}
 
 
 class Estimate(NamedTuple):
-    """A mean of n values and its confidence interval, NaN where the values cannot give one."""
+    """A mean of n values, their standard deviation (n − 1), and the mean's 95 % interval; NaN where there is none."""
 
     n: int
     mean: float
+    sd: float
     low: float
     high: float
 
 
 def mean_interval(values: Any, least: float = -np.inf, greatest: float = np.inf) -> Estimate:
-    """Mean and 95 % t-interval, mean ± t(0.975, n − 1) · s / √n, of the finite values; clipped to [least, greatest].
+    """Mean and t-interval, mean ± t(0.975, n − 1) · sd / √n, of the finite values; clipped to [least, greatest].
 
     With fewer than two values, or with all values equal, there is no interval: equal values estimate no spread, and an
     interval of no width would claim certainty.
     """
     x = np.asarray(values, dtype=np.float64)
     x = x[np.isfinite(x)]
-    if not len(x):
-        return Estimate(0, np.nan, np.nan, np.nan)
-    if np.ptp(x) == 0:
-        return Estimate(len(x), x[0], np.nan, np.nan)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * stats.sem(x)
-    return Estimate(len(x), x.mean(), max(x.mean() - half, least), min(x.mean() + half, greatest))
+    if len(x) < 2 or np.ptp(x) == 0:
+        return Estimate(len(x), x[0] if len(x) else np.nan, 0.0 if len(x) > 1 else np.nan, np.nan, np.nan)
+    mean, sd = x.mean(), x.std(ddof=1)
+    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * sd / np.sqrt(len(x))
+    return Estimate(len(x), mean, sd, max(mean - half, least), min(mean + half, greatest))
 
 
 def share_interval(k: int, n: int) -> tuple[float, float]:
@@ -96,8 +82,8 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
     """
     members = frame.groupby(MEMBER)
     last = members["update"].max()
-    if last.nunique() > 1:
-        raise ValueError(f"members end at different updates: {sorted(last.unique())}; a study has one horizon")
+    if len(horizons := last.unique()) > 1:
+        raise ValueError(f"members end at different updates: {sorted(horizons)}; a study has one horizon")
     above = frame[frame["val_accuracy"] > np.float32(threshold)].sort_values("update")
     first = above.groupby(MEMBER)[["update", "examples_seen"]].first().reindex(last.index)
     table = pd.DataFrame({"diverged": members["diverged"].any(), "horizon": last})
@@ -109,8 +95,11 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
 
 
 def summarise(members: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell of `crossings`: n, reached, diverged, rmst with low and high, share with its exact interval, median
-    (NaN: not reached by half), mean examples_seen at the crossing of those that reached it, horizon."""
+    """Time to 99 % of each cell of `crossings`: operation, schedule, n, reached, diverged, rmst, share, median, ….
+
+    rmst and share come with rmst_low to share_high, their 95 % intervals (t, exact). median is NaN where half of the
+    members or more never reached it; examples_seen is the mean at the crossing, of those that did.
+    """
     rows = []
     for key, cell in by_cell(members):
         n, reached, horizon = len(cell), int(cell["reached"].sum()), int(cell["horizon"].iloc[0])
@@ -146,12 +135,15 @@ def metrics_by_member(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_metrics(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of each metric at the last log: operation, schedule, metric, n, mean, low, high.
+    """Mean over seeds of each metric at the last log: operation, schedule, metric, n, mean, sd, low, high.
 
     `step_val_acc_99` is the RMST. Values that are not finite are left out, and n counts the others.
     """
-    cells = by_cell(metrics_by_member(frame), ["metric"])
-    return pd.DataFrame([key | mean_interval(rows["value"])._asdict() for key, rows in cells])
+    rows = []
+    for key, cell in by_cell(metrics_by_member(frame), ["metric"]):
+        greatest = frame["update"].max() if key["metric"] == RMST else 1 if key["metric"].endswith("acc") else np.inf
+        rows.append(key | mean_interval(cell["value"], least=0, greatest=greatest)._asdict())
+    return pd.DataFrame(rows)
 
 
 def paired_differences(members: pd.DataFrame, baseline: str = "baseline") -> pd.DataFrame:
@@ -165,46 +157,9 @@ def paired_differences(members: pd.DataFrame, baseline: str = "baseline") -> pd.
     rows = []
     for key, cell in by_cell(members[members["schedule"] != baseline]):
         pairs = cell.set_index(["operation", "seed"])[["restricted"]].join(start.rename("start"), how="inner")
-        n, mean, low, high = mean_interval(pairs["restricted"] - pairs["start"])
+        n, mean, _, low, high = mean_interval(pairs["restricted"] - pairs["start"])
         if n:
             verdict = "sooner" if high < 0 else "later" if low > 0 else "cannot tell"
             row = key | {"n": n, "difference": mean, "low": low, "high": high}
             rows.append(row | {"percent": 100 * mean / pairs["start"].mean(), "verdict": verdict})
     return pd.DataFrame(rows, columns=[*CELL, "n", "difference", "low", "high", "percent", "verdict"])
-
-
-def reported_results() -> pd.DataFrame:
-    """The original's means over 3 seeds: schedule, operation, metric, reported."""
-    arms = json.loads(Path(__file__).with_name("reported_results.json").read_text())["arms"]
-    rows = [(o, a, m, v) for a, of in arms.items() for o, metrics in of.items() for m, v in metrics.items()]
-    return pd.DataFrame(rows, columns=[*CELL, "metric", "reported"])
-
-
-def unlike_protocol(metadata: list[dict[str, Any]]) -> list[str]:
-    """The settings in which a study's records differ from the original's, in words; empty where it can be compared."""
-    found = {k: sorted({PROTOCOL[k] if m[k] is None else m[k] for m in metadata}) for k in PROTOCOL}
-    return [f"{k} {', '.join(map(str, v))} instead of {PROTOCOL[k]}" for k, v in found.items() if v != [PROTOCOL[k]]]
-
-
-def beside_reported(frame: pd.DataFrame) -> pd.DataFrame:
-    """Reported means beside ours, for the arms and operations in both: the columns of `final_metrics`, reported,
-    predicted_low and predicted_high, verdict.
-
-    A mean of 3 further seeds falls into mean ± t(0.975, n − 1) · s · √(1/n + 1/3) with 95 % probability (prediction
-    interval of a mean, normal errors). `agrees` or `differs` says whether the reported mean does; where there is no
-    interval (n < 2, or all values equal) only equality agrees, and otherwise one cannot tell.
-    """
-    reported = reported_results().set_index([*CELL, "metric"])["reported"]
-    rows = []
-    for key, cell in by_cell(metrics_by_member(frame), ["metric"]):
-        if tuple(key.values()) not in reported.index:
-            continue
-        value, ours = reported[tuple(key.values())], mean_interval(cell["value"])
-        # The interval of our mean alone has half-width t · s / √n.
-        half = (ours.high - ours.mean) * np.sqrt(1 + ours.n / REPORTED_SEEDS)
-        apart = abs(value - ours.mean)
-        verdict = "agrees" if apart <= half or apart == 0 else "differs" if apart > half else "cannot tell"
-        row = key | ours._asdict() | {"reported": value}
-        rows.append(row | {"predicted_low": ours.mean - half, "predicted_high": ours.mean + half, "verdict": verdict})
-    columns = [*CELL, "metric", *Estimate._fields, "reported", "predicted_low", "predicted_high", "verdict"]
-    return pd.DataFrame(rows, columns=columns)

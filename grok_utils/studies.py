@@ -3,7 +3,9 @@
 import dataclasses
 import hashlib
 import math
+import os
 import re
+import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,11 +15,15 @@ import torch
 import yaml
 
 from grok_utils.schedules import BLOCK, CONTROLS, SCHEDULES, batch_sizes, constant, shuffle
-from grok_utils.tasks import OPERATIONS, Task, count_pairs, make_task
+from grok_utils.tasks import OPERATIONS, Task, count_pairs, key, make_task
 
 STUDIES = Path(__file__).resolve().parent.parent / "notebooks" / "studies"
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "bf16")
+PRECISIONS = ("float32", "tf32", "bf16")
+NAME = re.compile(r"\w[\w.-]{0,49}")  # of a study or an arm: the name of a folder or file, and a word of a command line
+NAME_ALLOWED = "a name of at most 50 letters, digits, _ . and -, which . and - do not begin"
+_short = reprlib.Repr()
+_short.maxstring = _short.maxother = _short.maxlong = 200
 
 
 class BadInput(ValueError):
@@ -27,7 +33,16 @@ class BadInput(ValueError):
 def require(allowed: bool, field_name: str, value: Any, what: str) -> None:
     """Raise BadInput unless `allowed`; `what` completes the sentence `field: value is not …`."""
     if not allowed:
-        raise BadInput(f"{field_name}: {value!r} is not {what}")
+        try:
+            shown = _short.repr(value)
+        except ValueError:  # Python refuses to print whole numbers of more than 4,300 digits
+            shown = "a huge number"
+        raise BadInput(one_line(f"{field_name}: {shown} is not {what}"))
+
+
+def one_line(text: object) -> str:
+    """`text` without line breaks."""
+    return " ".join(str(text).split())
 
 
 @dataclass(frozen=True)
@@ -49,8 +64,8 @@ class Arm:
             control = lambda sizes: shuffle(sizes, self.order)  # noqa: E731
         try:
             return batch_sizes(f, study.updates, study.lo, study.hi, study.schedule_length, control, self.window)
-        except ValueError as error:
-            raise BadInput(str(error)) from None
+        except (ValueError, ArithmeticError) as error:
+            raise BadInput(one_line(f"schedules.{self.name}: {error}")) from None
 
 
 @dataclass(frozen=True)
@@ -75,7 +90,8 @@ class Study:
     def arm(self, name: str) -> Arm:
         """The arm called `name`; BadInput where the study has none."""
         arms = {a.name: a for a in self.schedules}
-        require(name in arms, "schedule", name, f"an arm of study {self.name} ({', '.join(arms)})")
+        known = f"an arm of study {self.name} ({', '.join(arms)})"
+        require(isinstance(name, str) and name in arms, "schedule", name, known)
         return arms[name]
 
     def settings(self, arm: Arm) -> dict[str, Any]:
@@ -100,12 +116,15 @@ class Run:
 
     @property
     def name(self) -> str:
-        """Such as linear-seed0, linear-seeds0-2 or linear-seeds0,5."""
+        """Such as linear-seed0, linear-seeds0-2 or linear-seeds0,5; with a digest of the seeds where they are many."""
         first, last = self.seeds[0], self.seeds[-1]
         if len(self.seeds) == 1:
             return f"{self.arm.name}-seed{first}"
         consecutive = self.seeds == tuple(range(first, last + 1))
-        return f"{self.arm.name}-seeds" + (f"{first}-{last}" if consecutive else ",".join(map(str, self.seeds)))
+        seeds = f"{first}-{last}" if consecutive else ",".join(map(str, self.seeds))
+        if len(seeds) > 60:  # too long for a file's name
+            seeds = f"{first}-{last}-{key(*self.seeds):016x}"
+        return f"{self.arm.name}-seeds{seeds}"
 
     @property
     def folder(self) -> Path:
@@ -135,6 +154,18 @@ class Run:
 # --- reading and checking ------------------------------------------------------------------------------------------
 
 
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types only, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        merge = "tag:yaml.org,2002:merge"
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def load_study(study: str, **overrides: Any) -> Study:
     """The checked study of a name in notebooks/studies, or of a path to a YAML file; `overrides` replace its settings.
 
@@ -143,12 +174,13 @@ def load_study(study: str, **overrides: Any) -> Study:
     require(isinstance(study, str) and study != "", "study", study, "a study's name or the path of a .yaml file")
     path = Path(study) if study.endswith((".yaml", ".yml")) else STUDIES / f"{study}.yaml"
     known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
-    require(path.is_file(), "study", study, f"a study ({known}) or the path of a .yaml file")
-    require(re.fullmatch(r"[\w.-]+", path.stem) is not None, "study", path.stem, "a name of letters, digits, . _ and -")
+    require(os.path.isfile(path), "study", study, f"a study ({known}) or the path of a .yaml file")
+    require(NAME.fullmatch(path.stem) is not None, "study", path.stem, NAME_ALLOWED)
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise BadInput(f"study: {path.name} cannot be read as YAML: {' '.join(str(error).split())}") from None
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    # ValueError: not UTF-8, a date without such a day, a number of too many digits.
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise BadInput(one_line(f"study: {path.name} cannot be read as YAML: {error}")) from None
     require(isinstance(values, dict), "study", path.name, "a YAML mapping of settings")
     allowed = [f.name for f in dataclasses.fields(Study) if f.name != "name"]
     values |= {k: v for k, v in overrides.items() if v is not None}
@@ -166,12 +198,15 @@ def load_study(study: str, **overrides: Any) -> Study:
 def _arms(schedules: Any) -> tuple[Arm, ...]:
     """Arms from a list of schedule names, or from a mapping of arm names to what `Arm` holds."""
     if isinstance(schedules, list):
-        require(len(set(map(str, schedules))) == len(schedules), "schedules", schedules, "free of repetitions")
-        schedules = dict.fromkeys(map(str, schedules))
-    require(isinstance(schedules, dict) and len(schedules) > 0, "schedules", schedules, "a list or mapping of arms")
+        for name in schedules:
+            require(isinstance(name, str), "schedules", name, NAME_ALLOWED)
+        require(len(set(schedules)) == len(schedules), "schedules", schedules, "free of repetitions")
+        schedules = dict.fromkeys(schedules)
+    require(isinstance(schedules, dict) and len(schedules) > 0, "schedules", schedules, "a non-empty list or mapping of arms")
     allowed = [f.name for f in dataclasses.fields(Arm) if f.name != "name"]
     arms = []
     for name, spec in schedules.items():
+        require(isinstance(name, str) and NAME.fullmatch(name) is not None, "schedules", name, NAME_ALLOWED)
         require(isinstance(spec, dict | None), f"schedules.{name}", spec, "a mapping")
         spec = {"schedule": name} | (spec or {})
         for k in spec:
@@ -185,7 +220,7 @@ def _is_whole(value: Any, low: int, high: int) -> bool:
 
 
 def _is_number(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and math.isfinite(value) and low <= value <= high
+    return type(value) in (int, float) and low <= value <= high  # false of NaN
 
 
 def _is_prime(p: int) -> bool:
@@ -195,8 +230,9 @@ def _is_prime(p: int) -> bool:
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """`seeds` as a sorted tuple; BadInput unless it is a non-empty list of distinct whole numbers from 0 on."""
     good = isinstance(seeds, list | tuple) and len(seeds) > 0 and all(_is_whole(s, 0, 2**31 - 1) for s in seeds)
+    seeds = list(seeds) if isinstance(seeds, tuple) else seeds
     require(good, "seeds", seeds, "a non-empty list of whole numbers from 0 to 2147483647")
-    require(len(set(seeds)) == len(seeds), "seeds", list(seeds), "free of repetitions")
+    require(len(set(seeds)) == len(seeds), "seeds", seeds, "free of repetitions")
     return tuple(sorted(seeds))
 
 
@@ -231,8 +267,6 @@ def _checked(s: Study) -> Study:
 
 def _check_arm(a: Arm, s: Study) -> None:
     where = f"schedules.{a.name}"
-    good = isinstance(a.name, str) and re.fullmatch(r"[\w.-]+", a.name) is not None
-    require(good, "schedules", a.name, "a name of letters, digits, . _ and -")
     known = (*SCHEDULES, "constant")
     require(a.schedule in known, where, a.schedule, f"a schedule (known: {', '.join(known)})")
     constant_size = a.schedule == "constant"
@@ -262,6 +296,8 @@ def make_run(
     require(device in DEVICES, "device", device, f"one of {', '.join(DEVICES)}")
     available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
     require(device != "cuda" or torch.cuda.is_available(), "device", device, available)
+    cpu = device == "cpu" or not torch.cuda.is_available()
+    require(loaded.precision != "tf32" or not cpu, "precision", "tf32", "available on a CPU (allowed: float32, bf16)")
     require(_is_whole(threads, 1, 1024), "threads", threads, "a whole number from 1 to 1024")
     require(isinstance(results, str | Path) and str(results) != "", "results", results, "the path of a folder")
     return Run(loaded, loaded.arm(schedule), check_seeds(seeds), Path(results), device, threads)
@@ -271,11 +307,16 @@ def run_from_parameters(namespace: dict[str, Any]) -> Run:
     """The run that a notebook's parameters cell describes; `namespace` is the notebook's `globals()`.
 
     papermill only warns of a parameter that the notebook does not have, so a public name that is no parameter of
-    `make_run` raises BadInput here.
+    `make_run` raises BadInput here, the first time: later the notebook's own names are there too.
     """
     ours = {"In", "Out", "exit", "quit", "open", "get_ipython", "run_from_parameters"}
-    parameters = {k: v for k, v in namespace.items() if not k.startswith("_") and k not in ours}
     allowed = [p for p in make_run.__annotations__ if p != "return"]
-    for name in parameters:
-        require(name in allowed, "parameter", name, f"known (allowed: {', '.join(allowed)})")
-    return make_run(**parameters)
+    if "_first_time" not in namespace:
+        for name in namespace:
+            good = name.startswith("_") or name in ours or name in allowed
+            require(good, "parameter", name, f"known (allowed: {', '.join(allowed)})")
+    for name in ("study", "schedule", "seeds"):
+        require(name in namespace, "parameter", name, "given")
+    run = make_run(**{k: v for k, v in namespace.items() if k in allowed})
+    namespace["_first_time"] = False
+    return run

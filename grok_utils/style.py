@@ -10,7 +10,7 @@ import matplotlib
 import seaborn
 from matplotlib.figure import Figure
 
-WIDTH = 5.4  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
+WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 INK = "#6a737d"  # axes and words: contrast 4.8 on white
 INK_ON_DARK = "#c9d1d9"
 

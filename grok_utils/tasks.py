@@ -75,7 +75,7 @@ def key(*parts: str | int) -> int:
 
 def stream(*parts: str | int, counter: int = 0) -> np.random.Generator:
     """A generator that depends on `parts` and `counter` alone (Philox, counter-based: nothing to save or restore)."""
-    return np.random.Generator(np.random.Philox(key=[key(*parts), counter]))
+    return np.random.Generator(np.random.Philox(key=np.array([key(*parts), counter], dtype=np.uint64)))
 
 
 def count_pairs(operation: str, modulus: int) -> int:

@@ -5,6 +5,8 @@ same seed means the same start, split and stream of examples under every arm and
 """
 
 import contextlib
+import importlib.util
+import math
 import shutil
 import signal
 import sys
@@ -12,7 +14,6 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from itertools import groupby
 
 import numpy as np
 import torch
@@ -28,6 +29,7 @@ from grok_utils.tasks import Task, stream
 WARM_UP = 50  # updates
 BETAS, EPS = (0.9, 0.98), 1e-8
 CHECKPOINT_SECONDS = 20.0
+PROGRESS_SECONDS = 0.5  # reading the logs makes a GPU wait, so not after every block
 # Pairs validated at once on a CPU: larger chunks spill the cache (medians within 10 % from 600 to 2,400).
 CPU_CHUNK = 1176
 # Examples' forward passes from which torch.compile earns its minute of compiling on a CPU: eager needs some 18 µs each
@@ -46,9 +48,11 @@ class ExecutionPath:
 
 
 def choose_path(run: Run) -> ExecutionPath:
-    """The path by fixed rules: CUDA where `auto` finds it; compiled where work repays it and a C++ compiler exists."""
+    """The path by fixed rules: CUDA where `auto` finds it; compiled where a compiler exists and the work repays it."""
     device = "cpu" if run.device == "cpu" or not torch.cuda.is_available() else "cuda"
-    has_compiler = sys.platform == "linux" and any(shutil.which(c) for c in ("g++", "c++", "clang++"))
+    has_compiler = sys.platform == "linux" and any(shutil.which(c) for c in ("g++", "c++", "clang++", "gcc", "cc"))
+    if device == "cuda":
+        has_compiler = has_compiler and importlib.util.find_spec("triton") is not None
     return ExecutionPath(device, run.study.precision, has_compiler and forward_passes(run) >= COMPILE_FROM, run.threads)
 
 
@@ -65,13 +69,25 @@ def learning_rate(update: int, full: float) -> float:
 
 
 def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
-    """The training pairs of the 10 updates of `block`, uniform with replacement: int64 [10, batch_size, 3].
+    """The training pairs of the 10 updates of `block`, uniform with replacement: int64 [10, 3, batch_size].
 
     Example i of an update is the same pair whatever the batch size, so arms share their stream as far as it goes.
     """
     generator = stream("batches", task.operation, task.seed, counter=block)
     index = generator.integers(len(task.train), size=(batch_size, BLOCK))
-    return task.train[torch.from_numpy(index.T.copy())]
+    return task.train.T[:, torch.from_numpy(index.T.copy())].transpose(0, 1)
+
+
+def example_losses(
+    layout: Layout, flat: Tensor, x: Tensor, y: Tensor, label: Tensor, beyond: Tensor, distinct: bool
+) -> tuple[Tensor, Tensor]:
+    """Cross-entropy and correctness of each example: float32 [M, B] twice, for `x`, `y`, `label` int64 [M, B].
+
+    `beyond` [M, 1, classes] is -inf for the classes that a member's task does not have, else 0.
+    """
+    logits = stacked_logits(layout.views(flat), x, y, distinct).float() + beyond
+    loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
+    return loss, (logits.argmax(-1) == label).float()
 
 
 class Trainer:
@@ -81,75 +97,86 @@ class Trainer:
         self, tasks: list[Task], batch_sizes: np.ndarray, rate: float, decay: float, path: ExecutionPath
     ) -> None:
         torch.set_num_threads(path.threads)
-        self.tasks, self.batch_sizes, self.rate, self.path = tasks, batch_sizes, rate, path
+        self.tasks, self.batch_sizes, self.path = tasks, batch_sizes, path
         self.layout = Layout(tasks)
         self.flat = self.layout.pack(map(initial_decoder, tasks)).to(path.device).requires_grad_()
-        self.optimizer = torch.optim.AdamW([self.flat], betas=BETAS, eps=EPS, weight_decay=decay, fused=True)
+        self.rates = [learning_rate(k, rate) for k in range(len(batch_sizes) * BLOCK)]
+        self.optimizer = self._optimizer(decay)
         self.logs = torch.full((len(batch_sizes), len(tasks), 4), torch.nan, device=path.device)
         self.block = 0  # blocks completed
-        self.logits = torch.compile(stacked_logits) if path.compiled else stacked_logits
         classes = torch.tensor([t.elements for t in tasks])
         beyond = torch.arange(int(classes.max())) >= classes[:, None]
-        self.mask = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
+        self.beyond = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
+        self.trained = torch.zeros(len(tasks), 2, device=path.device)  # loss and accuracy, summed over the block
+        self.pairs = torch.tensor([[len(t.validation)] for t in tasks], device=path.device)
+        torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
+        self.losses = torch.compile(example_losses) if path.compiled else example_losses
         self.validation = list(self._validation_chunks())
         if path.compiled:
             self._compile()
 
+    def _optimizer(self, decay: float) -> torch.optim.Optimizer:
+        return torch.optim.AdamW([self.flat], betas=BETAS, eps=EPS, weight_decay=decay, fused=True)
+
     def _validation_chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Every validation pair once, as (members, pairs [m, n, 3]); members of an operation have equally many."""
-        start = 0
-        for _, group in groupby(self.tasks, key=lambda t: t.operation):
-            sets = torch.stack([t.validation for t in group]).to(self.path.device)
-            for i in range(len(sets)):
-                for chunk in sets[i, None].split(CPU_CHUNK, dim=1):
-                    yield slice(start + i, start + i + 1), chunk
-            start += len(sets)
+        """Every validation pair once, as (members, pairs [3, m, n]): a member and CPU_CHUNK at a time."""
+        for i, task in enumerate(self.tasks):
+            for chunk in task.validation.T.contiguous().chunk(math.ceil(len(task.validation) / CPU_CHUNK), dim=1):
+                yield slice(i, i + 1), chunk.unsqueeze(1)
 
     def _compile(self) -> None:
         """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with."""
         for size in (509, 31):
-            pairs = torch.zeros(len(self.tasks), size, 3, dtype=torch.int64, device=self.path.device)
+            pairs = torch.zeros(3, len(self.tasks), size, dtype=torch.int64)
             self._measure(self.flat, slice(None), pairs)[0].sum().backward()
         self.optimizer.zero_grad()
         self._validate()
 
     def _measure(self, flat: Tensor, members: slice, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and correctness of each example: float32 [m, B] twice, for `pairs` int64 [m, B, 3]."""
-        x, y, label = (pairs[..., i].contiguous() for i in range(3))
+        """`example_losses` of some members for `pairs` [3, m, B] of x, y, label, on this trainer's path."""
+        x, y, label = (part.contiguous() for part in pairs)
         if self.path.compiled:
-            for t in (x, y):
-                torch._dynamo.mark_dynamic(t, 1)
+            for t in (x, y, label):
+                torch._dynamo.maybe_mark_dynamic(t, 1)
         with torch.autocast(self.path.device, torch.bfloat16, enabled=self.path.precision == "bf16"):
-            # Rows for each element cost less than rows for each example from one batch per element on.
-            logits = self.logits(self.layout.views(flat), x, y, distinct=x.shape[1] > self.mask.shape[-1])
-        logits = logits.float() + self.mask[members]
-        loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
-        return loss, (logits.argmax(-1) == label).float()
+            # Rows for each element cost less than rows for each example from about one batch per element on.
+            distinct = self.path.device == "cuda" or x.shape[1] > self.beyond.shape[-1]
+            return self.losses(self.layout, flat, x, y, label, self.beyond[members], distinct)
+
+    def _update(self, pairs: Tensor, weight: Tensor | float) -> None:
+        """One update from `pairs` [3, M, B], each example weighing `weight`; its loss and accuracy join `trained`."""
+        loss, correct = self._measure(self.flat, slice(None), pairs)
+        loss, accuracy = (loss * weight).sum(1), (correct * weight).sum(1)
+        loss.sum().backward()  # members are independent: the gradient of each is that of its own loss
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.trained += torch.stack([loss.detach(), accuracy], dim=1)
+
+    def _train_block(self, batches: Tensor) -> None:
+        """The ten updates of `batches` int64 [10, 3, M, B]."""
+        for i, pairs in enumerate(batches):
+            self.optimizer.param_groups[0]["lr"] = self.rates[self.block * BLOCK + i]
+            self._update(pairs, 1 / pairs.shape[-1])
 
     def run_block(self) -> None:
         """Ten updates at this block's batch size, then a validation; the log gets one more row."""
         size = int(self.batch_sizes[self.block])
-        batches = torch.stack([draw_batches(t, self.block, size) for t in self.tasks], dim=1).to(self.path.device)
-        trained = torch.zeros(len(self.tasks), 2, device=self.path.device)
-        for i, pairs in enumerate(batches):
-            loss, correct = self._measure(self.flat, slice(None), pairs)
-            loss, accuracy = loss.mean(1), correct.mean(1)
-            loss.sum().backward()  # members are independent: the gradient of each is that of its own loss
-            self.optimizer.param_groups[0]["lr"] = learning_rate(self.block * BLOCK + i, self.rate)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            trained += torch.stack([loss.detach(), accuracy], dim=1) / BLOCK
-        self.logs[self.block, :, :2] = trained
-        self.logs[self.block, :, 2:] = self._validate()
+        self.trained.zero_()
+        self._train_block(torch.stack([draw_batches(t, self.block, size) for t in self.tasks], dim=2))
+        self.logs[self.block, :, :2] = self.trained / BLOCK
+        self.logs[self.block, :, 2:] = self._validated()
         self.block += 1
+
+    def _validated(self) -> Tensor:
+        return self._validate()
 
     @torch.no_grad()
     def _validate(self) -> Tensor:
         """Loss and accuracy of each member on its whole validation set: float32 [M, 2]."""
-        totals = torch.zeros(len(self.tasks), 2, device=self.path.device)
+        totals = torch.zeros_like(self.trained)
         for members, pairs in self.validation:
             totals[members] += torch.stack([t.sum(1) for t in self._measure(self.flat[members], members, pairs)], dim=1)
-        return totals / torch.tensor([[len(t.validation)] for t in self.tasks], device=self.path.device)
+        return totals / self.pairs
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes while training; with the constructor's arguments, all that a resumed run needs."""
@@ -171,7 +198,7 @@ class Trainer:
 
 @dataclass(frozen=True)
 class Result:
-    """What a completed run leaves: `logs` float32 [logs, M, 4], train loss and accuracy, validation loss and accuracy."""
+    """What a completed run leaves: `logs` float32 [logs, M, 4], loss and accuracy in training, then in validation."""
 
     run: Run
     path: ExecutionPath
@@ -197,6 +224,15 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, previous)
 
 
+def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
+    """The run's trainer at its start."""
+    if path.device == "cuda":
+        from grok_utils.cuda import GraphedTrainer as kind  # Trainer's subclass: it can be imported only from here on
+    else:
+        kind = Trainer
+    return kind(run.tasks(), run.batch_sizes, run.study.learning_rate, run.study.weight_decay, path)
+
+
 def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
     """A trainer at the run's checkpoint, or at its start, and the checkpoint's metadata.
 
@@ -219,7 +255,7 @@ def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
         raise BadInput(
             f"device: {run.checkpoint} was begun on 'cuda', which is not available here: delete it to start anew"
         )
-    trainer = Trainer(run.tasks(), run.batch_sizes, run.study.learning_rate, run.study.weight_decay, path)
+    trainer = make_trainer(run, path)
     if state is not None:
         trainer.restore(state)
     return trainer, fresh
@@ -228,17 +264,18 @@ def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
 def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -> Result:
     """Train the run from its checkpoint or from its start; a checkpoint is written every 20 seconds and on Ctrl-C.
 
-    `progress(updates, logs)` is called after every block with the updates done and the logs so far [logs, M, 4].
+    `progress(updates, logs)` is called twice a second with the updates done and the logs so far [logs, M, 4].
     """
     trainer, metadata = resume(run)
     before, start = metadata["seconds"], time.monotonic()
-    saved = start
+    saved, shown = start, -PROGRESS_SECONDS
     with deferred_interrupt() as interrupted:
         while trainer.block < len(trainer.batch_sizes):
             trainer.run_block()
-            if progress is not None:
+            now, last = time.monotonic(), trainer.block == len(trainer.batch_sizes)
+            if progress is not None and (last or now - shown > PROGRESS_SECONDS):
+                shown = now
                 progress(trainer.block * BLOCK, trainer.logs[: trainer.block].cpu().numpy())
-            now = time.monotonic()
             if now - saved > CHECKPOINT_SECONDS or interrupted():
                 metadata |= {"updates": trainer.block * BLOCK, "seconds": before + now - start}
                 checkpoints.save(run.checkpoint, trainer.state(), metadata)

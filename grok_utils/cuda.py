@@ -1,0 +1,113 @@
+"""The loop on a GPU: the same updates as `Trainer`'s, recorded once as CUDA graphs and replayed.
+
+A stack of small models leaves a GPU waiting for launches. An update is captured once for each rounded-up batch size:
+rows beyond the batch weigh zero, so they change nothing. The host draws the next block's batches while the GPU trains;
+nothing inside a block waits for the GPU.
+"""
+
+from collections.abc import Callable, Iterator
+from itertools import groupby
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from grok_utils.schedules import BLOCK
+from grok_utils.tasks import Task
+from grok_utils.training import BETAS, EPS, ExecutionPath, Trainer
+
+ROUND = 32  # batch sizes are rounded up to a multiple: at most 16 graphs up to 512, 5 % of rows wasted
+
+
+class GraphedTrainer(Trainer):
+    """A stack of members on one GPU; float32 products are exact float32 unless the precision is tf32."""
+
+    def __init__(
+        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float, decay: float, path: ExecutionPath
+    ) -> None:
+        torch.set_float32_matmul_precision("high" if path.precision == "tf32" else "highest")
+        torch._inductor.config.deterministic = True  # no benchmarking that could choose other code the next time
+        largest = -(-int(batch_sizes.max()) // ROUND) * ROUND
+        self.buffer = torch.zeros(3 * len(tasks) * largest, dtype=torch.int64, device=path.device)
+        self.weight = torch.zeros(largest, device=path.device)
+        self.lr = torch.zeros((), device=path.device)
+        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
+        self.pool = torch.cuda.graph_pool_handle()
+        super().__init__(tasks, batch_sizes, rate, decay, path)
+        self.device_rates = torch.tensor(self.rates, device=path.device)
+        self.validated = torch.zeros_like(self.trained)
+        self._capture_all()
+
+    def _optimizer(self, decay: float) -> torch.optim.Optimizer:
+        options = {"betas": BETAS, "eps": EPS, "weight_decay": decay, "fused": True, "capturable": True}
+        return torch.optim.AdamW([self.flat], lr=self.lr, **options)
+
+    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor]]:
+        """All pairs of an operation's members at once."""
+        start = 0
+        for _, group in groupby(self.tasks, key=lambda t: t.operation):
+            sets = torch.stack([t.validation.T for t in group], dim=1).to(self.path.device)
+            yield slice(start, start + sets.shape[1]), sets
+            start += sets.shape[1]
+
+    def _compile(self) -> None:
+        """Nothing: capturing runs everything once, at fixed sizes."""
+
+    def _static(self, size: int) -> tuple[Tensor, Tensor]:
+        """The inputs that the graph of batch size `size` reads: pairs [3, M, size] and weights [size]."""
+        return self.buffer[: 3 * len(self.tasks) * size].view(3, len(self.tasks), size), self.weight[:size]
+
+    def _capture_all(self) -> None:
+        """Capture a validation and an update of every size, and leave parameters and AdamW's state as they were."""
+        parameters = self.flat.detach().clone()
+        largest = len(self.weight)
+        sizes = sorted({-(-int(b) // ROUND) * ROUND for b in self.batch_sizes}, reverse=True)
+        self._warm_up(lambda: self._update(*self._static(largest)))
+        for size in sizes:
+            self._warm_up(lambda size=size: self._update(*self._static(size)))
+            self.graphs[size] = self._captured(lambda size=size: self._update(*self._static(size)))
+        self._warm_up(self._validate)
+        self.validation_graph = self._captured(lambda: self.validated.copy_(self._validate()))
+        with torch.no_grad():
+            self.flat.copy_(parameters)
+            for value in self.optimizer.state[self.flat].values():
+                value.zero_()
+
+    def _warm_up(self, work: Callable[[], object]) -> None:
+        """Run `work` outside a capture: it compiles, and libraries set themselves up."""
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(2):
+                work()
+        torch.cuda.current_stream().wait_stream(side)
+
+    def _captured(self, work: Callable[[], object]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self.pool):
+            work()
+        return graph
+
+    def _train_block(self, batches: Tensor) -> None:
+        size = batches.shape[-1]
+        rounded = -(-size // ROUND) * ROUND
+        pairs, weight = self._static(rounded)
+        weight.zero_()
+        weight[:size] = 1 / size
+        batches = batches.pin_memory().to(self.path.device, non_blocking=True)
+        for i in range(BLOCK):
+            pairs[:, :, :size].copy_(batches[i])
+            self.lr.copy_(self.device_rates[self.block * BLOCK + i])
+            self.graphs[rounded].replay()
+
+    def _validated(self) -> Tensor:
+        self.validation_graph.replay()
+        return self.validated
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from `state`; the graphs hold the addresses of AdamW's state, so its values are copied in place."""
+        adam = dict(self.optimizer.state[self.flat])
+        super().restore(state)
+        for name, value in adam.items():
+            value.copy_(self.optimizer.state[self.flat][name])
+        self.optimizer.state[self.flat] = adam

@@ -1,0 +1,122 @@
+"""Export of an executed notebook to one HTML page that needs no address and no script; mathematics is MathML."""
+
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from bs4 import BeautifulSoup
+from bs4.element import Tag
+from jinja2 import pass_context
+from math_core import LatexToMathML
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+from grok_utils.checkpoints import replace_whole
+
+ROOT = Path(__file__).resolve().parent.parent
+TEMPLATES = ROOT / "notebooks"
+MATHEMATICS = LatexToMathML()
+
+
+class Renderer(IPythonRenderer):
+    """Markdown to HTML with TeX as MathML; raises math_core.LatexError on TeX that it does not know."""
+
+    def text(self, text: str) -> str:
+        return super().text(text).replace(" %", "\u00a0%")
+
+    def inline_math(self, body: str) -> str:
+        return MATHEMATICS.convert_with_local_state(body, displaystyle=False)
+
+    def block_math(self, body: str) -> str:
+        return MATHEMATICS.convert_with_local_state(body, displaystyle=True)
+
+
+class Exporter(HTMLExporter):
+    """nbconvert's exporter with the project's template and renderer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(template_name="template", extra_template_basedirs=[str(TEMPLATES)], **options)
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source)
+
+
+def export_html(executed_notebook: Path, html: Path, title: str | None = None) -> None:
+    """Write `executed_notebook` as one page to `html`, whole or not at all.
+
+    `title` is the page's (default: its first heading). ValueError where the prose refers to something absent.
+    """
+    notebook = nbformat.read(executed_notebook, as_version=4)
+    text, _ = Exporter().from_notebook_node(notebook)
+    page = BeautifulSoup(text, "html.parser")
+    page.title.string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)
+    join_code(page)
+    labels = name_headings(page) | number(page, "figure.picture", "Figure") | number(page, "figure.numbers", "Table")
+    link(page, labels)
+    list_contents(page)
+    html.parent.mkdir(parents=True, exist_ok=True)
+    temporary = html.with_suffix(".part")
+    temporary.write_text(without_paths(str(page)), encoding="utf-8")
+    replace_whole(temporary, html)
+
+
+def join_code(page: BeautifulSoup) -> None:
+    """Fold the code of a cell that shows nothing together with that of the next one."""
+    for silent in page.select("details.silent"):
+        following = silent.find_next("details")
+        if following is not None:
+            for block in reversed(silent.find_all("div", recursive=False)):
+                following.summary.insert_after(block.extract())
+            silent.decompose()
+
+
+def name_headings(page: BeautifulSoup) -> dict[str, str]:
+    """Give each heading an id made of its words; returns the words by id."""
+    labels: dict[str, str] = {}
+    for tag in page.select("main :is(h1, h2, h3, h4)"):
+        words = tag.get_text().strip()
+        name = "-".join("".join(c if c.isalnum() else " " for c in words.lower()).split())
+        while name in labels:
+            name += "-again"
+        tag["id"] = name
+        labels[name] = words
+    return labels
+
+
+def number(page: BeautifulSoup, selector: str, word: str) -> dict[str, str]:
+    """Number the figures or tables through their captions; returns their labels by id."""
+    labels: dict[str, str] = {}
+    for i, figure in enumerate(page.select(selector), start=1):
+        if figure["id"] in labels:
+            raise ValueError(f"{word} {i}: the name {figure['id']!r} is already that of {labels[figure['id']]}")
+        labels[figure["id"]] = f"{word} {i}"
+        label = page.new_tag("b")
+        label.string = f"{word} {i}. "
+        figure.figcaption.insert(0, label)
+    return labels
+
+
+def link(page: BeautifulSoup, labels: dict[str, str]) -> None:
+    """Give each reference `[Figure](#name)` or `[Table](#name)` its number. ValueError where there is no such name."""
+    for tag in page.select('main a[href^="#"]'):
+        name = tag["href"][1:]
+        if name not in labels:
+            raise ValueError(f"the text refers to #{name}, which the page lacks: it has {', '.join(labels)}")
+        if tag.get_text() in ("Figure", "Table"):
+            tag.string = labels[name]
+
+
+def list_contents(page: BeautifulSoup) -> None:
+    """Fill the table of contents with the sections' headings."""
+    contents: Tag = page.select_one("nav ol")
+    for section in page.select("main h2"):
+        item, anchor = page.new_tag("li"), page.new_tag("a", href=f"#{section['id']}")
+        anchor.string = section.get_text()
+        item.append(anchor)
+        contents.append(item)
+
+
+def without_paths(text: str) -> str:
+    """The text with this project's folder and the user's home replaced: a page that is mailed names neither."""
+    return text.replace(str(ROOT), ".").replace(str(Path.home()), "~")

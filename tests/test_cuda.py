@@ -1,0 +1,129 @@
+"""The engine on a GPU. Skipped where there is none; `make test` on a GPU machine runs them."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from grok_utils.model import Layout, initial_decoder, sequence, stacked_logits
+from grok_utils.schedules import BLOCK
+from grok_utils.tasks import make_task
+from grok_utils.training import ExecutionPath, Trainer
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch sees none"),
+]
+SIZES = np.array([32, 45, 512, 33, 64, 300, 31, 97])
+
+
+@pytest.fixture(params=["eager", "compiled"])
+def path(request):
+    return ExecutionPath("cuda", "float32", request.param == "compiled", threads=1)
+
+
+def tasks(seeds=(0, 1), operations=("x_plus_y", "permutation")):
+    return [make_task(operation, seed) for operation in operations for seed in seeds]
+
+
+def trainer(path, members=None, sizes=SIZES):
+    from grok_utils.cuda import GraphedTrainer
+
+    return GraphedTrainer(members or tasks(), sizes, 1e-3, 0.5, path)
+
+
+def trained(it, blocks=None):
+    for _ in range(blocks or len(it.batch_sizes)):
+        it.run_block()
+    return it.logs.cpu()
+
+
+def relative(a, b):
+    return (a - b).norm() / b.norm()
+
+
+@pytest.mark.parametrize("distinct", [True, False])
+def test_logits_and_gradients_equal_the_plain_models(distinct):
+    torch.set_float32_matmul_precision("highest")
+    members = tasks()
+    decoders = [initial_decoder(t) for t in members]
+    layout = Layout(members)
+    flat = layout.pack(decoders).cuda().requires_grad_()
+    x, y, label = torch.stack([t.train[:256] for t in members]).permute(2, 0, 1).cuda()
+    logits = stacked_logits(layout.views(flat), x, y, distinct)
+    losses = [
+        F.cross_entropy(row[:, : t.elements], target) for row, t, target in zip(logits, members, label, strict=True)
+    ]
+    sum(losses).backward()
+    gradients = layout.views(flat.grad.cpu())
+    for i, (task, decoder) in enumerate(zip(members, decoders, strict=True)):
+        decoder.double()
+        expected = decoder(sequence(x[i].cpu(), y[i].cpu()))
+        F.cross_entropy(expected, label[i].cpu()).backward()
+        assert relative(logits[i, :, : task.elements].detach().cpu().double(), expected.detach()) < 1e-4
+        for name, p in decoder.named_parameters():
+            own = gradients[name][i][: len(p)].double()
+            # A key bias shifts all scores of a query alike: its gradient is zero, and rounding is all that is left.
+            if name.endswith("in_proj_bias"):
+                own, p.grad = own[[*range(128), *range(256, 384)]], p.grad[[*range(128), *range(256, 384)]]
+            assert relative(own, p.grad) < 1e-4, name
+
+
+def test_every_block_trains_at_its_own_batch_size(path):
+    """Graphs are captured at rounded-up sizes; the plain loop, uncaptured and at the exact sizes, must log the same."""
+    graphed = trained(trainer(path))
+    cpu = trained(Trainer(tasks(), SIZES, 1e-3, 0.5, ExecutionPath("cpu", "float32", False, 1)))
+    assert torch.allclose(graphed[:3, :, [0, 2]], cpu[:3, :, [0, 2]], rtol=2e-3)
+    # Accuracy over a block is a whole number of examples out of 10 · batch size.
+    hits = graphed[:, :, 1] * torch.tensor(SIZES * BLOCK)[:, None]
+    assert torch.allclose(hits, hits.round(), atol=0.02)
+
+
+def test_a_rerun_is_bit_identical(path):
+    assert torch.equal(trained(trainer(path)), trained(trainer(path)))
+
+
+def test_a_resumed_run_is_bit_identical(path):
+    whole = trained(trainer(path))
+    first = trainer(path)
+    trained(first, blocks=3)
+    state = {name: t.cpu().clone() for name, t in first.state().items()}
+    second = trainer(path)
+    second.restore(state)
+    assert torch.equal(trained(second, blocks=len(SIZES) - 3), whole)
+
+
+def test_members_do_not_depend_on_their_neighbours(path):
+    stack = trained(trainer(path), blocks=2)
+    for i, task in enumerate(tasks()):
+        alone = trained(trainer(path, [task]), blocks=2)
+        assert torch.allclose(alone[:2, 0], stack[:2, i], rtol=1e-3, atol=1e-3)
+
+
+def test_a_diverged_member_leaves_the_others_as_they_were(path):
+    whole, poisoned = trainer(path), trainer(path)
+    with torch.no_grad():
+        poisoned.flat[1] = torch.nan
+    expected, got = trained(whole, 3), trained(poisoned, 3)
+    assert got[:3, 1, 0].isnan().all()
+    assert torch.equal(got[:, [0, 2, 3]].nan_to_num(), expected[:, [0, 2, 3]].nan_to_num())
+
+
+def test_nothing_waits_for_the_gpu_within_a_block(path):
+    it = trainer(path)
+    it.run_block()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            it.run_block()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_lower_precisions_learn_the_same_at_first(precision):
+    exact = trained(trainer(ExecutionPath("cuda", "float32", False, 1)), 4)
+    lower = trained(trainer(ExecutionPath("cuda", precision, False, 1)), 4)
+    assert not torch.equal(exact[:4, :, 0], lower[:4, :, 0])
+    assert torch.allclose(exact[:4, :, 0], lower[:4, :, 0], rtol=0.05)
