@@ -12,7 +12,8 @@ SEEDS_PER_RUN ?= 1
 LAUNCH ?=
 PYTHON ?= python3
 VENV ?= .venv
-JOBS ?= $(shell getconf _NPROCESSORS_ONLN)
+CORES ?= $(shell OMP_NUM_THREADS= nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+JOBS ?= $(shell expr $(CORES) / $(THREADS) '|' 1 2>/dev/null)
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -24,12 +25,11 @@ PY := $(if $(VENV),$(CURDIR)/$(VENV)/bin/python,$(PYTHON))
 STAMP := $(if $(VENV),$(VENV)/installed)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
-export OMP_NUM_THREADS := $(THREADS)
 
 COMMON = "$(STUDY)" --results "$(RESULTS)" $(if $(PRECISION),--precision "$(PRECISION)")
 HOW = --device "$(DEVICE)" --threads "$(THREADS)"
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
-SIDE_BY_SIDE = $(if $(findstring jobserver,$(MAKEFLAGS)),,-j$(JOBS))
+SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
 .PHONY: help env quick all run report status lab test lint bench clean runs
 
@@ -66,7 +66,8 @@ runs: $(RUNS)
 # here, where a lost node cannot hide it.
 run/%:
 	@$(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(word 1,$(subst /, ,$*))" --seeds "$(word 2,$(subst /, ,$*))"
-	@test -f "$(RESULTS)/$(basename $(notdir $(STUDY)))/records/$(word 1,$(subst /, ,$*))-seed$(lastword $(subst $(comma), ,$(word 2,$(subst /, ,$*)))).parquet" || \
+	@study="$(STUDY)"; study="$${study##*/}"; study="$${study%.yaml}"; study="$${study%.yml}"; \
+	test -f "$(RESULTS)/$$study/records/$(word 1,$(subst /, ,$*))-seed$(lastword $(subst $(comma), ,$(word 2,$(subst /, ,$*)))).parquet" || \
 		{ echo "$@: ended without its record" >&2; exit 1; }
 comma := ,
 

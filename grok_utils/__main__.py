@@ -3,14 +3,22 @@
 import argparse
 import sys
 from pathlib import Path
+from typing import NoReturn
 
 from grok_utils.checkpoints import Damaged
 from grok_utils.studies import BadInput, check_seeds, load_study, make_run
 
 
-def parser() -> argparse.ArgumentParser:
+class Parser(argparse.ArgumentParser):
+    """Says in one line what is wrong, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"{message}\n")
+
+
+def parser() -> Parser:
     """The command line."""
-    top = argparse.ArgumentParser(prog="python -m grok_utils", description=__doc__)
+    top = Parser(prog="python -m grok_utils", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     about = {
         "plan": "check the study and print its missing runs, one word each: run/ARM/SEEDS",
@@ -63,13 +71,13 @@ def main(arguments: list[str] | None = None) -> int:
             run = make_run(a.study, a.schedule, seeds, a.results, a.device, a.threads, a.precision)
             execution.execute_run(run, a.study)
         elif a.command == "report":
-            print(execution.execute_report(study, a.study, a.results))
+            print(execution.execute_report(study, a.results))
         else:
             print("\n".join(execution.status_lines(study, a.results)))
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except (Damaged, execution.Failed) as error:
+    except (Damaged, execution.Failed, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +22,7 @@ from grok_utils.model import WIDTH, initial_decoder
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import Study, make_run
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
-from grok_utils.training import BETAS, CPU_CHUNK, WARM_UP, Trainer, choose_path
+from grok_utils.training import BETAS, WARM_UP, Trainer, choose_path
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
 NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
@@ -48,8 +49,8 @@ class Examples(IterableDataset):
 class UsualLoop:
     """One model trained as the grokking template of The AI Scientist does it, without that code's avoidable costs.
 
-    The template computes each result anew in Python, attention weights that nobody reads, and logits at all four
-    positions; here results are looked up, and the model is the plain `Decoder`.
+    The template also computes each result anew in Python, attention weights that nobody reads and logits at all four
+    positions; here results are looked up and the model is the plain `Decoder`.
     """
 
     def __init__(self, task: Task, study: Study) -> None:
@@ -64,7 +65,7 @@ class UsualLoop:
         """Mean loss and accuracy over `batches` batches, with an update after each when training."""
         self.model.train(train)
         loss_total, correct, total = 0.0, 0, 0
-        for _, (tokens, labels) in zip(range(batches), DataLoader(data, batch_size)):
+        for tokens, labels in islice(DataLoader(data, batch_size), batches):
             output = self.model(tokens)
             loss = F.cross_entropy(output, labels)
             if train:
@@ -88,9 +89,9 @@ class UsualLoop:
 
 
 def forward_flops(batch: int, elements: int) -> int:
-    """Floating-point operations of the matrix products in one member's forward pass.
+    """Floating-point operations that the matrix products of one member's forward pass need.
 
-    With D the width, n rows for each of x and y (the distinct elements, or the batch where that is smaller), and a
+    With D the width, n rows for each of x and y (the distinct elements, or the batch where that is smaller), a
     multiply-add counted as two operations, the multiply-adds are, in units of D²:
     block 1: queries, keys, values of 2n + 2 rows: 3 (2n + 2); output projection and FFN (1 + 4 + 4) of x, the operator,
     y and equals, of which the last two are a row for each example: 9 (2n + 2B);
@@ -100,11 +101,11 @@ def forward_flops(batch: int, elements: int) -> int:
     return 2 * WIDTH * (WIDTH * (28 * min(elements, batch) + 32 * batch + 6) + batch * elements)
 
 
-def block_flops(tasks: list[Task], batch: int) -> int:
+def block_flops(engine: Trainer, batch: int) -> int:
     """Operations of ten updates (a backward pass costs two forward passes) and a validation, over the whole stack."""
-    elements = max(t.elements for t in tasks)
-    chunks = [min(CPU_CHUNK, len(t.validation) - i) for t in tasks for i in range(0, len(t.validation), CPU_CHUNK)]
-    return 3 * BLOCK * len(tasks) * forward_flops(batch, elements) + sum(forward_flops(c, elements) for c in chunks)
+    elements = max(task.elements for task in engine.tasks)
+    validation = sum(forward_flops(len(task.validation), elements) for task in engine.tasks)
+    return 3 * BLOCK * len(engine.tasks) * forward_flops(batch, elements) + validation
 
 
 def seconds(f: Callable[..., object], *arguments: object) -> float:
@@ -118,9 +119,6 @@ def ceiling(precision: str) -> float:
     """Operations a second that a 1024³ matrix product reaches: the best of five."""
     a = torch.randn(1024, 1024).to(DTYPES[precision])
     return 2 * 1024**3 / min(seconds(torch.mm, a, a) for _ in range(5))
-
-
-# --- measuring -------------------------------------------------------------------------------------------------------
 
 
 def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int]) -> pd.DataFrame:
@@ -138,15 +136,15 @@ def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int
     return table[table.groupby(["batch_size", "precision"]).cumcount() > 0]  # the first of each was a warm-up
 
 
-def summarise(table: pd.DataFrame, tasks: list[Task]) -> pd.DataFrame:
+def summarise(table: pd.DataFrame, engine: Trainer) -> pd.DataFrame:
     """One row for each precision and batch size: medians, the rounds' range of the ratio, the share of the ceiling."""
-    rows = []
+    rows, models = [], len(engine.tasks)
     for (precision, size), rounds in table.groupby(["precision", "batch_size"], sort=False):
-        usual, engine, ratio = rounds.usual.median(), rounds.engine.median(), rounds.usual / rounds.engine
+        usual, ours, ratio = rounds.usual.median(), rounds.engine.median(), rounds.usual / rounds.engine
         row = {"precision": precision, "batch_size": size, "n": len(rounds)}
-        row |= {"usual_ms": 1e3 * usual / len(tasks), "engine_ms": 1e3 * engine / len(tasks)}
-        row |= {"times_faster": usual / engine, "lowest": ratio.min(), "highest": ratio.max()}
-        row |= {"gflops": block_flops(tasks, size) / engine / 1e9, "ceiling_gflops": rounds.ceiling.max() / 1e9}
+        row |= {"usual_ms": 1e3 * usual / models, "engine_ms": 1e3 * ours / models}
+        row |= {"times_faster": usual / ours, "lowest": ratio.min(), "highest": ratio.max()}
+        row |= {"gflops": block_flops(engine, size) / ours / 1e9, "ceiling_gflops": rounds.ceiling.max() / 1e9}
         rows.append(row | {"reached": row["gflops"] / row["ceiling_gflops"]})
     return pd.DataFrame(rows)
 
@@ -165,9 +163,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 272, 128, 32], metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measured rounds a batch size (default 5)")
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which a run of `paper` would use")
-    parser.add_argument(
-        "--out", type=Path, metavar="FILE", help="write the table as CSV, such as results/bench/cpu.csv"
-    )
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as CSV")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -177,24 +173,21 @@ def main() -> None:
         began = time.perf_counter()
         run = make_run("paper", "baseline", [0], device="cpu", precision=precision)
         path = choose_path(run)
-        path = replace(path, compiled=path.compiled and not arguments.eager)
+        if arguments.eager:
+            path = replace(path, compiled=False)
         study, tasks = run.study, run.tasks()
         engines[precision] = Trainer(tasks, np.array(sizes), study.learning_rate, study.weight_decay, path)
         start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
         print(f"ready: {path}", file=sys.stderr)
-    summary = summarise(measure([UsualLoop(task, study) for task in tasks], engines, sizes), tasks)
+    summary = summarise(measure([UsualLoop(task, study) for task in tasks], engines, sizes), engines[precision])
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    print(
-        f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds in alternation, one thread."
-    )
+    print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
     for precision, rows in summary.groupby("precision", sort=False):
         hours = projected_hours(study, rows, start[precision], cores)
-        print(
-            f"`paper` in {precision} on {cores} cores: {hours:.2f} h, {start[precision]:.0f} s of a run before its training"
-        )
+        print(f"`paper` in {precision} on {cores} cores: {hours:.2f} h; a run begins after {start[precision]:.0f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(f"peak memory {peak / 1e9:.2f} GB, both loops and all precisions in one process")
     if arguments.out:

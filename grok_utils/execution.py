@@ -16,7 +16,7 @@ import psutil
 
 from grok_utils import checkpoints
 from grok_utils.records import is_complete, read_record
-from grok_utils.studies import Run, Study
+from grok_utils.studies import BadInput, Run, Study, check_seeds
 from grok_utils.training import forward_passes
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -36,15 +36,28 @@ def clock(seconds: float) -> str:
 def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Run]:
     """The runs whose records are missing, most work first; every arm's missing seeds in blocks of `seeds_per_run`.
 
-    Raises Damaged where a record is there but is not valid.
+    A block that was begun stays as it is. Raises Damaged where a record is there but is not valid.
     """
     runs = []
     for arm in study.schedules:
         every = Run(study, arm, study.seeds, results)
         missing = [seed for seed in study.seeds if not is_complete(every, seed)]
+        for run in begun_runs(every):
+            if set(run.seeds) & set(missing):
+                missing = [seed for seed in missing if seed not in run.seeds]
+                runs.append(run)
         for i in range(0, len(missing), seeds_per_run):
-            runs.append(Run(study, arm, tuple(missing[i : i + seeds_per_run]), results))
+            runs.append(replace(every, seeds=tuple(missing[i : i + seeds_per_run])))
     return sorted(runs, key=lambda run: -run.batch_sizes.sum() * len(run.seeds))
+
+
+def begun_runs(every: Run) -> Iterator[Run]:
+    """The runs of an arm that have a checkpoint; `every` is the run of all its seeds."""
+    for path in sorted((every.folder / "checkpoints").glob(f"{every.arm.name}-seed*.safetensors")):
+        with contextlib.suppress(checkpoints.Damaged, KeyError, TypeError, BadInput):
+            run = replace(every, seeds=check_seeds(checkpoints.read_metadata(path)["seeds"]))
+            if run.checkpoint == path and set(run.seeds) <= set(every.seeds):
+                yield run
 
 
 @contextlib.contextmanager
@@ -65,9 +78,9 @@ def progress_of(run: Run) -> tuple[int, float] | None:
     """Updates and seconds of training that the run's checkpoint holds; None where there is none."""
     try:
         metadata = checkpoints.read_metadata(run.checkpoint)
-    except checkpoints.Damaged:
+        return metadata["updates"], metadata["seconds"]
+    except (checkpoints.Damaged, KeyError, TypeError):  # metadata alone are not under the checksum
         return None
-    return metadata["updates"], metadata["seconds"]
 
 
 @contextlib.contextmanager
@@ -162,11 +175,14 @@ def execute_run(run: Run, study: str) -> None:
     with locked(run):
         missing = tuple(seed for seed in run.seeds if not is_complete(run, seed))
         if not missing:
+            print(f"{run.name}: found complete", flush=True)
             return
-        run = replace(run, seeds=missing)
+        if not run.checkpoint.exists():  # a block that was begun is finished as it is
+            run = replace(run, seeds=missing)
         parameters = {"study": study_parameter(study), "schedule": run.arm.name, "seeds": list(run.seeds)}
         parameters |= {"results": from_notebooks(run.results), "device": run.device, "threads": run.threads}
         parameters["precision"] = run.study.precision
+        os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
         with progress_lines(run):
             execute("run.ipynb", run.folder / "runs" / f"{run.name}.ipynb", parameters)
     for seed in missing:
@@ -195,8 +211,8 @@ def status_lines(study: Study, results: Path) -> list[str]:
         done, _ = progress_of(run) or (0, 0.0)
         work += forward_passes(run) * (1 - done / study.updates)
         lines.append(f"{run.name}: {done:,} of {study.updates:,} updates" if done else f"{run.name}: not begun")
-    total = len(record_paths(study, results))
-    lines.append(f"{study.name}: {total - len(pending)} of {total} records complete")
+    paths = record_paths(study, results)
+    lines.append(f"{study.name}: {sum(path.exists() for path in paths)} of {len(paths)} records complete")
     if pending and paces:
         lines[-1] += (
             f"; about {clock(work * sorted(paces)[len(paces) // 2])} of training left, divided by the runs at a time"
@@ -204,12 +220,12 @@ def status_lines(study: Study, results: Path) -> list[str]:
     return lines
 
 
-def execute_report(study: Study, name: str, results: Path) -> Path:
+def execute_report(study: Study, results: Path) -> Path:
     """Build the study's report from its records; returns the path of the HTML page."""
     from grok_utils.report import export_html  # nbconvert takes a second to load, which a run need not wait for
 
     folder = results / study.name
     executed = folder / "report.ipynb"
-    execute("report.ipynb", executed, {"study": study_parameter(name), "results": from_notebooks(results)})
+    execute("report.ipynb", executed, {"study": study.name, "results": from_notebooks(results)})
     export_html(executed, folder / "report.html", study.title or study.name)
     return folder / "report.html"

@@ -143,8 +143,8 @@ def loss_curves(frame: pd.DataFrame) -> Figure:
     """Validation loss of each arm on a logarithmic scale, as in `learning_curves`; training loss is the thin line."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        ax.set_yscale("log")
         curves(ax, rows, "update", "loss")
+        ax.set_yscale("log")
 
     return by_operation(thin(frame), draw, "update", "val_loss")
 
@@ -177,8 +177,7 @@ def updates_to_99(members: pd.DataFrame) -> Figure:
             rows = members[members["operation"] == operation]
             colours = {arm: look(arm).colour for arm in arms}
             seen, never = rows[rows["reached"]], rows[~rows["reached"]]
-            points = {"y": "place", "legend": False, "ax": ax, "zorder": 3}
-            seaborn.scatterplot(seen, x="updates", hue="schedule", palette=colours, s=12, linewidth=0, **points)
+            ax.scatter(seen["updates"], seen["place"], 12, color=seen["schedule"].map(colours), linewidth=0, zorder=3)
             ax.scatter(never["horizon"], never["place"], 18, marker=">", fc="none", ec=never["schedule"].map(colours))
             ax.set_yticks(range(len(arms)), arms)
             ax.set_ylim(len(arms) - 0.4, -0.5)

@@ -9,6 +9,7 @@ from typing import Any
 import matplotlib
 import numpy as np
 import pandas as pd
+from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
@@ -66,8 +67,9 @@ def save(text: str, folder: Path | str | None, name: str) -> None:
 
 
 def show(mimetype: str, data: str, metadata: dict[str, str], plain: str) -> None:
-    """Display `data` with metadata that the report's template prints."""
-    display({mimetype: data, "text/plain": plain}, metadata={mimetype: metadata}, raw=True)
+    """Display `data` with metadata that the report's template prints; outside IPython, nothing."""
+    if InteractiveShell.initialized():
+        display({mimetype: data, "text/plain": plain}, metadata={mimetype: metadata}, raw=True)
 
 
 def bold_cells(frame: pd.DataFrame, best: Mapping[str, str], within: str | None) -> pd.DataFrame:
@@ -91,13 +93,15 @@ def words(columns: pd.DataFrame, absent: str = "–") -> list[str]:
 
 def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
     """What writes a value among the values of `columns`."""
-    floats = columns.select_dtypes("floating").to_numpy(np.float64)
-    largest = np.nanmax(np.abs(floats), initial=0)
-    digits = ",.0f" if largest >= 1000 else ".1f" if largest >= 10 else ".4f"
+    sizes = np.abs(columns.select_dtypes("floating").to_numpy(np.float64))
+    usual = np.median(sizes[sizes > 0]) if (sizes > 0).any() else 0
+    digits = ",.0f" if usual >= 1000 else ",.1f" if usual >= 10 else ",.2f" if usual > 1 else ",.4f"
 
     def write(value: Any) -> str:
-        if isinstance(value, bool | str):
-            return str(value)
+        if isinstance(value, bool):
+            return "yes" if value else "no"
+        if isinstance(value, str):
+            return value
         return format(value, digits if isinstance(value, float) else ",").replace("-", "−")
 
     return write
@@ -151,7 +155,7 @@ class Progress:
         line = f"{bar}  {update:,} of {self.total:,} updates  {clock(seconds)}"
         if update < self.total and update > self.first:
             line += f", {clock(seconds * (self.total - update) / (update - self.first))} left"
-        if logs is not None and len(logs):
+        if logs is not None and np.isfinite(logs[-1, :, 3]).any():
             line += f"  validation accuracy {np.nanmedian(logs[-1, :, 3]):.1%}"
         return line
 
@@ -177,7 +181,8 @@ def clock(seconds: float) -> str:
 
 def replace(handle: DisplayHandle | None, data: dict[str, Any]) -> DisplayHandle | None:
     """Show `data` in place of what `handle` showed; outside IPython nothing is shown."""
-    if handle is None:
-        return display(data, raw=True, display_id=True)
-    handle.update(data, raw=True)
+    if handle is not None:
+        handle.update(data, raw=True)
+    elif InteractiveShell.initialized():
+        handle = display(data, raw=True, display_id=True)
     return handle

@@ -1,5 +1,6 @@
 """The report's sentences: every number in them is computed here from a study's rows."""
 
+from collections.abc import Sized
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,16 @@ def interval(low: float, high: float) -> str:
     return "no interval" if np.isnan(low) else f"{low:,.0f} to {high:,.0f}".replace("-", "−")
 
 
+def sample_sizes(table: pd.DataFrame) -> str:
+    """Such as `n = 3`, or `n = 2 to 3` where they differ, from column n."""
+    return "n = " + " to ".join(map(str, sorted({table["n"].min(), table["n"].max()})))
+
+
+def count(things: Sized, noun: str) -> str:
+    """Such as `2 seeds`."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
 def heading(metadata: list[dict[str, Any]]) -> str:
     """The report's title, and a line with the study's name, size, date and commit."""
     first = metadata[0]
@@ -20,7 +31,7 @@ def heading(metadata: list[dict[str, Any]]) -> str:
     commits = sorted({(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in metadata})
     days = sorted({m["started"][:10] for m in metadata})
     dates = " to ".join(dict.fromkeys([days[0], days[-1]]))
-    size = f"{len(arms)} arms × {len(seeds)} seeds × {len(first['operations'])} operations"
+    size = " × ".join([count(arms, "arm"), count(seeds, "seed"), count(first["operations"], "operation")])
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
         f"Study **{first['study']}**: {size}, {first['updates']:,} updates each. Trained {dates}, "
@@ -50,7 +61,7 @@ def answer(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
 def verdict_counts(differences: pd.DataFrame) -> str:
     """How many of the comparisons with the baseline came out which way."""
     count = differences["verdict"].value_counts()
-    total, n = len(differences), sorted(differences["n"].unique())
+    total = len(differences)
     told = [f"{v} in {count[v]}" for v in ("sooner", "later") if v in count]
     if not told:
         outcome = f"in none of {total} comparisons can an arm be told from the baseline"
@@ -58,7 +69,7 @@ def verdict_counts(differences: pd.DataFrame) -> str:
         outcome = f"of {total} comparisons with the baseline, an arm is {' and '.join(told)}, and one cannot tell in "
         outcome += f"{count.get('cannot tell', 0)}"
     return (
-        f"Updates to 99 % validation accuracy: **{outcome}** (paired by seed, n = {' to '.join(map(str, n))}, "
+        f"Updates to 99 % validation accuracy: **{outcome}** (paired by seed, {sample_sizes(differences)}, "
         "95 % intervals, not corrected for their number)."
     )
 
@@ -99,7 +110,7 @@ def beside_reported_sentence(table: pd.DataFrame, unlike: list[str]) -> str:
         return "The original reported none of this study's arms on its operations."
     count = table["verdict"].value_counts()
     told = ", ".join(f"{count.get(v, 0)} {words}" for v, words in VERDICTS.items())
-    return f"Of {len(table)} reported means of 3 seeds, {told} (n = {table['n'].min()} to {table['n'].max()} here)."
+    return f"Of {len(table)} reported means of 3 seeds, {told} ({sample_sizes(table)} here)."
 
 
 VERDICTS = {

@@ -1,5 +1,6 @@
 """Export of an executed notebook to one HTML page that needs no address and no script; mathematics is MathML."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,6 @@ MATHEMATICS = LatexToMathML()
 
 class Renderer(IPythonRenderer):
     """Markdown to HTML with TeX as MathML; raises math_core.LatexError on TeX that it does not know."""
-
-    def text(self, text: str) -> str:
-        return super().text(text).replace(" %", "\u00a0%")
 
     def inline_math(self, body: str) -> str:
         return MATHEMATICS.convert_with_local_state(body, displaystyle=False)
@@ -52,6 +50,7 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     page = BeautifulSoup(text, "html.parser")
     page.title.string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)
     join_code(page)
+    keep_together(page)
     labels = name_headings(page) | number(page, "figure.picture", "Figure") | number(page, "figure.numbers", "Table")
     link(page, labels)
     list_contents(page)
@@ -71,12 +70,19 @@ def join_code(page: BeautifulSoup) -> None:
             silent.decompose()
 
 
+def keep_together(page: BeautifulSoup) -> None:
+    """Let no line end between a number and its per cent sign, or round an equals sign."""
+    for string in page.main.find_all(string=re.compile(" [%=]")):
+        if not string.find_parent(["pre", "code", "svg"]):
+            string.replace_with(string.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"))
+
+
 def name_headings(page: BeautifulSoup) -> dict[str, str]:
     """Give each heading an id made of its words; returns the words by id."""
     labels: dict[str, str] = {}
     for tag in page.select("main :is(h1, h2, h3, h4)"):
         words = tag.get_text().strip()
-        name = "-".join("".join(c if c.isalnum() else " " for c in words.lower()).split())
+        name = "-".join(["section", *"".join(c if c.isalnum() else " " for c in words.lower()).split()])
         while name in labels:
             name += "-again"
         tag["id"] = name

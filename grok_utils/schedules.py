@@ -58,7 +58,11 @@ def stepwise(s: int, T: int, lo: int, hi: int) -> float:
 
 def constant(batch_size: int) -> Schedule:
     """The schedule that is `batch_size` throughout."""
-    return lambda s, T, lo, hi: batch_size
+
+    def fixed(s: int, T: int, lo: int, hi: int) -> float:
+        return batch_size
+
+    return fixed
 
 
 def reverse(sizes: np.ndarray) -> np.ndarray:
@@ -81,10 +85,12 @@ CONTROLS: dict[str, Callable[..., np.ndarray]] = {f.__name__: f for f in (revers
 
 def _batch_size(f: Schedule, s: int, T: int, lo: int, hi: int) -> int:
     try:
-        return int(min(f(s, T, lo, hi), hi))  # NaN comes first, so that int() refuses it
+        size = f(s, T, lo, hi)
     except OverflowError:  # a growing schedule far beyond its length
         return hi
-    except (ValueError, TypeError) as error:
+    try:
+        return int(min(size, hi))  # NaN comes first, so that int() refuses it
+    except (ValueError, TypeError, OverflowError) as error:
         raise ValueError(f"schedule {f.__name__}: its batch size at update {s} is no number ({error})") from None
 
 

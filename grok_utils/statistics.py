@@ -83,7 +83,7 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
     members = frame.groupby(MEMBER)
     last = members["update"].max()
     if len(horizons := last.unique()) > 1:
-        raise ValueError(f"members end at different updates: {sorted(horizons)}; a study has one horizon")
+        raise ValueError(f"members end at different updates: {sorted(horizons.tolist())}; a study has one horizon")
     above = frame[frame["val_accuracy"] > np.float32(threshold)].sort_values("update")
     first = above.groupby(MEMBER)[["update", "examples_seen"]].first().reindex(last.index)
     table = pd.DataFrame({"diverged": members["diverged"].any(), "horizon": last})
@@ -128,7 +128,7 @@ def share_by_update(members: pd.DataFrame) -> pd.DataFrame:
 
 def metrics_by_member(frame: pd.DataFrame) -> pd.DataFrame:
     """One row a member and metric, by the original's names: operation, schedule, seed, metric, value."""
-    last = frame.loc[frame.groupby(MEMBER)["update"].idxmax()].set_index(MEMBER)
+    last = frame.sort_values("update").groupby(MEMBER).tail(1).set_index(MEMBER)  # .last() would skip over NaN
     wide = last[list(FINAL.values())].set_axis(list(FINAL), axis=1)
     wide[RMST] = crossings(frame).set_index(MEMBER)["restricted"]
     return wide.reset_index().melt(MEMBER, var_name="metric")

@@ -159,10 +159,10 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         merge = "tag:yaml.org,2002:merge"
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value if key.tag != merge]
-        for i, key in enumerate(keys):
-            if key in keys[:i]:
-                raise yaml.constructor.ConstructorError(None, None, f"{key!r} is given twice", node.start_mark)
+        names = [self.construct_object(name, deep=True) for name, _ in node.value if name.tag != merge]
+        for i, name in enumerate(names):
+            if name in names[:i]:
+                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", node.start_mark)
         return super().construct_mapping(node, deep)
 
 
@@ -175,24 +175,27 @@ def load_study(study: str, **overrides: Any) -> Study:
     path = Path(study) if study.endswith((".yaml", ".yml")) else STUDIES / f"{study}.yaml"
     known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
     require(os.path.isfile(path), "study", study, f"a study ({known}) or the path of a .yaml file")
-    require(NAME.fullmatch(path.stem) is not None, "study", path.stem, NAME_ALLOWED)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     # ValueError: not UTF-8, a date without such a day, a number of too many digits.
     except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         raise BadInput(one_line(f"study: {path.name} cannot be read as YAML: {error}")) from None
     require(isinstance(values, dict), "study", path.name, "a YAML mapping of settings")
+    return make_study(path.stem, values | {k: v for k, v in overrides.items() if v is not None})
+
+
+def make_study(name: str, settings: dict[str, Any]) -> Study:
+    """The checked study of settings as a study file has them. Raises BadInput for whatever is not allowed."""
+    require(NAME.fullmatch(name) is not None, "study", name, NAME_ALLOWED)
     allowed = [f.name for f in dataclasses.fields(Study) if f.name != "name"]
-    values |= {k: v for k, v in overrides.items() if v is not None}
-    for name in values:
-        require(name in allowed, "study", name, f"a setting (allowed: {', '.join(allowed)})")
-    require("schedules" in values, "schedules", None, "given; a study names its arms")
-    values["schedules"] = _arms(values["schedules"])
-    for name in ("seeds", "operations"):
-        if name in values:
-            require(isinstance(values[name], list), name, values[name], "a list")
-            values[name] = tuple(values[name])
-    return _checked(Study(name=path.stem, **values))
+    for setting in settings:
+        require(setting in allowed, "study", setting, f"a setting (allowed: {', '.join(allowed)})")
+    require("schedules" in settings, "schedules", None, "given; a study names its arms")
+    values = settings | {"schedules": _arms(settings["schedules"])}
+    for setting in {"seeds", "operations"} & set(values):
+        require(isinstance(values[setting], list), setting, values[setting], "a list")
+        values[setting] = tuple(values[setting])
+    return _checked(Study(name=name, **values))
 
 
 def _arms(schedules: Any) -> tuple[Arm, ...]:
@@ -202,7 +205,8 @@ def _arms(schedules: Any) -> tuple[Arm, ...]:
             require(isinstance(name, str), "schedules", name, NAME_ALLOWED)
         require(len(set(schedules)) == len(schedules), "schedules", schedules, "free of repetitions")
         schedules = dict.fromkeys(schedules)
-    require(isinstance(schedules, dict) and len(schedules) > 0, "schedules", schedules, "a non-empty list or mapping of arms")
+    good = isinstance(schedules, dict) and len(schedules) > 0
+    require(good, "schedules", schedules, "a non-empty list or mapping of arms")
     allowed = [f.name for f in dataclasses.fields(Arm) if f.name != "name"]
     arms = []
     for name, spec in schedules.items():

@@ -94,7 +94,7 @@ def svg(figure: Figure, name: str) -> str:
     Identifiers depend on `name`, so that figures with distinct names share a page without clashing.
     """
     buffer = io.StringIO()
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name, "svg.id": None}):
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": name}):
         figure.savefig(buffer, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     figure.set_layout_engine("none")  # laid out once: another save would move it by a hair
     text = buffer.getvalue()

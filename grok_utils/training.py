@@ -109,8 +109,10 @@ class Trainer:
         self.beyond = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
         self.trained = torch.zeros(len(tasks), 2, device=path.device)  # loss and accuracy, summed over the block
         self.pairs = torch.tensor([[len(t.validation)] for t in tasks], device=path.device)
-        torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
-        self.losses = torch.compile(example_losses) if path.compiled else example_losses
+        self.losses = example_losses
+        if path.compiled:
+            torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
+            self.losses = torch.compile(example_losses)
         self.validation = list(self._validation_chunks())
         if path.compiled:
             self._compile()
@@ -118,30 +120,35 @@ class Trainer:
     def _optimizer(self, decay: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW([self.flat], betas=BETAS, eps=EPS, weight_decay=decay, fused=True)
 
-    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor]]:
-        """Every validation pair once, as (members, pairs [3, m, n]): a member and CPU_CHUNK at a time."""
+    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor | float]]:
+        """Every validation pair once, as (members, pairs [3, m, n], their weight): a member and CPU_CHUNK at a time."""
         for i, task in enumerate(self.tasks):
             for chunk in task.validation.T.contiguous().chunk(math.ceil(len(task.validation) / CPU_CHUNK), dim=1):
-                yield slice(i, i + 1), chunk.unsqueeze(1)
+                yield slice(i, i + 1), chunk.unsqueeze(1), 1.0
 
     def _compile(self) -> None:
         """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with."""
-        for size in (509, 31):
-            pairs = torch.zeros(3, len(self.tasks), size, dtype=torch.int64)
-            self._measure(self.flat, slice(None), pairs)[0].sum().backward()
+        pairs = torch.zeros(3, len(self.tasks), 509, dtype=torch.int64)
+        self._measure(self.flat, slice(None), pairs)[0].sum().backward()
         self.optimizer.zero_grad()
-        self._validate()
+        self._validate(self.flat)
 
     def _measure(self, flat: Tensor, members: slice, pairs: Tensor) -> tuple[Tensor, Tensor]:
         """`example_losses` of some members for `pairs` [3, m, B] of x, y, label, on this trainer's path."""
         x, y, label = (part.contiguous() for part in pairs)
-        if self.path.compiled:
+        compiled = self.path.compiled and x.shape[1] > 1  # compiled code cannot hold a batch size of 1 open
+        beyond = self.beyond[members]
+        if compiled:
             for t in (x, y, label):
-                torch._dynamo.maybe_mark_dynamic(t, 1)
+                torch._dynamo.mark_dynamic(t, 1)
+            for t in (flat, beyond, x, y, label) if len(flat) > 1 else ():
+                torch._dynamo.mark_dynamic(t, 0)
         with torch.autocast(self.path.device, torch.bfloat16, enabled=self.path.precision == "bf16"):
-            # Rows for each element cost less than rows for each example from about one batch per element on.
-            distinct = self.path.device == "cuda" or x.shape[1] > self.beyond.shape[-1]
-            return self.losses(self.layout, flat, x, y, label, self.beyond[members], distinct)
+            # Rows for each element cost less than rows for each example from about one example an element on; compiled,
+            # there is hardly a difference, and one way to compile.
+            distinct = compiled or x.shape[1] > self.beyond.shape[-1]
+            losses = self.losses if compiled else example_losses
+            return losses(self.layout, flat, x, y, label, beyond, distinct)
 
     def _update(self, pairs: Tensor, weight: Tensor | float) -> None:
         """One update from `pairs` [3, M, B], each example weighing `weight`; its loss and accuracy join `trained`."""
@@ -164,25 +171,30 @@ class Trainer:
         self.trained.zero_()
         self._train_block(torch.stack([draw_batches(t, self.block, size) for t in self.tasks], dim=2))
         self.logs[self.block, :, :2] = self.trained / BLOCK
-        self.logs[self.block, :, 2:] = self._validated()
+        self._log_validation()
         self.block += 1
 
-    def _validated(self) -> Tensor:
-        return self._validate()
+    def _log_validation(self) -> None:
+        self.logs[self.block, :, 2:] = self._validate(self.flat)
 
     @torch.no_grad()
-    def _validate(self) -> Tensor:
-        """Loss and accuracy of each member on its whole validation set: float32 [M, 2]."""
+    def _validate(self, flat: Tensor) -> Tensor:
+        """Loss and accuracy of members with parameters `flat` on their whole validation sets: float32 [M, 2]."""
         totals = torch.zeros_like(self.trained)
-        for members, pairs in self.validation:
-            totals[members] += torch.stack([t.sum(1) for t in self._measure(self.flat[members], members, pairs)], dim=1)
+        for members, pairs, weight in self.validation:
+            measured = self._measure(flat[members], members, pairs)
+            totals[members] += torch.stack([(t * weight).sum(1) for t in measured], dim=1)
         return totals / self.pairs
+
+    def logged(self) -> Tensor:
+        """The logs so far [logs, M, 4]."""
+        return self.logs[: self.block]
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes while training; with the constructor's arguments, all that a resumed run needs."""
         adam = self.optimizer.state[self.flat]
         zeros = torch.zeros_like(self.flat)
-        tensors = {"parameters": self.flat.detach(), "logs": self.logs[: self.block]}
+        tensors = {"parameters": self.flat.detach(), "logs": self.logged()}
         return tensors | {k: adam.get(k, zeros) for k in ("exp_avg", "exp_avg_sq")}
 
     def restore(self, state: dict[str, Tensor]) -> None:
@@ -236,15 +248,15 @@ def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
 def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
     """A trainer at the run's checkpoint, or at its start, and the checkpoint's metadata.
 
-    A checkpoint that is damaged or was made with other settings is put aside with a word, and the run starts again.
+    A checkpoint that is damaged or was made with other settings is not used: a line says so, and the run starts again.
     """
-    fresh = {"settings": run.study.settings(run.arm), "seeds": list(run.seeds), "seconds": 0.0}
+    fresh = {"checkpoint_version": 1, "settings": run.study.settings(run.arm), "seeds": list(run.seeds), "seconds": 0.0}
     fresh |= {"path": asdict(choose_path(run)), "started": datetime.now(UTC).isoformat(timespec="seconds")}
     state = None
     if run.checkpoint.exists():
         try:
             state, metadata = checkpoints.load(run.checkpoint)
-            if any(metadata[k] != fresh[k] for k in ("settings", "seeds")):
+            if any(metadata.get(k) != fresh[k] for k in ("checkpoint_version", "settings", "seeds")):
                 raise checkpoints.Damaged(f"{run.checkpoint} was made with other settings: the run starts again")
             fresh = metadata
         except checkpoints.Damaged as error:
@@ -275,12 +287,12 @@ def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -
             now, last = time.monotonic(), trainer.block == len(trainer.batch_sizes)
             if progress is not None and (last or now - shown > PROGRESS_SECONDS):
                 shown = now
-                progress(trainer.block * BLOCK, trainer.logs[: trainer.block].cpu().numpy())
+                progress(trainer.block * BLOCK, trainer.logged().cpu().numpy())
             if now - saved > CHECKPOINT_SECONDS or interrupted():
                 metadata |= {"updates": trainer.block * BLOCK, "seconds": before + now - start}
                 checkpoints.save(run.checkpoint, trainer.state(), metadata)
                 saved = now
             if interrupted():
                 raise KeyboardInterrupt
-    seconds = before + time.monotonic() - start
-    return Result(run, trainer.path, trainer.logs.cpu().numpy(), metadata["started"], seconds)
+    logs = trainer.logged().cpu().numpy()
+    return Result(run, trainer.path, logs, metadata["started"], before + time.monotonic() - start)

@@ -1,0 +1,276 @@
+"""Notebooks executed by papermill, and the command line that the Makefile calls."""
+
+import dataclasses
+import shutil
+import threading
+
+import nbformat
+import pytest
+from conftest import TINY, write_study
+
+from grok_utils import checkpoints, execution
+from grok_utils.__main__ import main
+from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run, locked, planned_runs, status_lines
+from grok_utils.records import read_record
+from grok_utils.studies import load_study, make_run
+
+
+def files(folder):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+def mimetypes(notebook):
+    """The MIME types of each display in an executed notebook, with its metadata's name where it has one."""
+    outputs = [o for cell in notebook.cells if cell.cell_type == "code" for o in cell.outputs if "data" in o]
+    return [(sorted(o.data), {v.get("name") for v in o.metadata.values() if isinstance(v, dict)}) for o in outputs]
+
+
+# --- papermill -----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def executed(tmp_path_factory):
+    """A run made through run.ipynb."""
+    folder = tmp_path_factory.mktemp("executed")
+    study = write_study(folder)
+    run = make_run(study, "linear", [0, 1], str(folder / "results"), "cpu")
+    execute_run(run, study)
+    return run
+
+
+def test_run_ipynb_leaves_the_records_and_a_readable_lab_log(executed):
+    assert files(executed.folder) == [
+        "records/linear-seed0.parquet",
+        "records/linear-seed1.parquet",
+        "runs/linear-seeds0-1.ipynb",
+    ]
+    notebook = nbformat.read(executed.folder / "runs" / "linear-seeds0-1.ipynb", as_version=4)
+    shown = mimetypes(notebook)
+    assert (["image/svg+xml", "text/plain"], {"schedule"}) in shown
+    assert (["image/svg+xml", "text/plain"], {"learning-curves"}) in shown
+    assert (["text/html", "text/plain"], {"last-log"}) in shown
+    text = "\n".join(str(o) for cell in notebook.cells for o in cell.get("outputs", []))
+    assert "60 of 60 updates" in text
+    assert "stderr" not in text
+
+
+def test_a_run_in_a_kernel_is_bit_identical_to_one_outside(executed, trained):
+    for seed in (0, 1):
+        rows = read_record(executed.record(seed))[0]
+        assert rows.equals(read_record(trained[0].record(seed))[0])
+
+
+def test_a_run_whose_records_are_there_is_not_made_again(executed, capsys, monkeypatch):
+    monkeypatch.setattr(execution, "execute", lambda *arguments: pytest.fail("executed again"))
+    execute_run(executed, "tiny")
+    assert capsys.readouterr().out == "linear-seeds0-1: found complete\n"
+
+
+def test_an_unknown_parameter_fails_in_one_line_and_leaves_no_target(tmp_path):
+    output = tmp_path / "linear-seed0.ipynb"
+    parameters = {"study": write_study(tmp_path), "schedule": "linear", "device": "cpu", "lerning_rate": 0.1}
+    with pytest.raises(Failed) as caught:
+        execute("run.ipynb", output, parameters | {"results": str(tmp_path / "results")})
+    text = str(caught.value)
+    assert text.startswith("linear-seed0: BadInput: parameter: 'lerning_rate' is not known (allowed: study, schedule")
+    assert len(text.splitlines()) == 1
+    assert files(tmp_path) == ["linear-seed0.part.ipynb", "tiny.yaml"]
+
+
+def test_explore_ipynb_runs_on_a_tiny_study(tmp_path):
+    if not (NOTEBOOKS / "explore.ipynb").exists():
+        pytest.skip("not written yet")
+    tags = [
+        c
+        for c in nbformat.read(NOTEBOOKS / "explore.ipynb", as_version=4).cells
+        if "parameters" in c.metadata.get("tags", [])
+    ]
+    offered = {"study": write_study(tmp_path), "results": str(tmp_path / "results"), "device": "cpu", "updates": 60}
+    parameters = {k: v for k, v in offered.items() if f"{k} =" in tags[0].source}
+    execute("explore.ipynb", tmp_path / "explored.ipynb", parameters)
+    shown = mimetypes(nbformat.read(tmp_path / "explored.ipynb", as_version=4))
+    assert any("image/svg+xml" in types for types, _ in shown)
+
+
+def test_every_notebook_is_executed_by_some_test():
+    # run and explore above, report in test_make.py
+    assert {p.stem for p in NOTEBOOKS.glob("*.ipynb")} <= {"run", "report", "explore"}
+
+
+def test_a_notebook_that_leaves_no_record_is_a_failure(tmp_path, monkeypatch):
+    study = write_study(tmp_path)
+    run = make_run(study, "linear", [0], str(tmp_path), "cpu")
+    monkeypatch.setattr(execution, "execute", lambda *arguments: None)
+    with pytest.raises(Failed, match=r"the notebook ended without leaving .*linear-seed0\.parquet"):
+        execute_run(run, study)
+
+
+# --- what is to be done --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def begun(tmp_path, trained):
+    """A study of three arms: linear complete, seed 0 of baseline in the middle. Its file, the study, the results."""
+    path = write_study(tmp_path, schedules=["linear", "baseline", "exponential"])
+    results = tmp_path / "results"
+    shutil.copytree(trained[0].folder / "records", results / "tiny" / "records")
+    run = make_run(path, "baseline", [0], str(results), "cpu")
+    checkpoints.save(run.checkpoint, {}, {"updates": 30, "seconds": 2.0})
+    return path, load_study(path), results
+
+
+def test_planned_are_the_missing_runs_most_work_first(begun):
+    _, study, results = begun
+    assert [r.name for r in planned_runs(study, results)] == [
+        "baseline-seed0",
+        "baseline-seed1",
+        "exponential-seed0",
+        "exponential-seed1",
+    ]
+    assert [r.name for r in planned_runs(study, results, seeds_per_run=2)] == [
+        "baseline-seeds0-1",
+        "exponential-seeds0-1",
+    ]
+    (results / "tiny" / "records" / "linear-seed0.parquet").unlink()
+    assert "linear-seed0" in [r.name for r in planned_runs(study, results, seeds_per_run=2)]
+
+
+def test_a_damaged_record_is_not_planned_over(begun):
+    _, study, results = begun
+    bad = results / "tiny" / "records" / "linear-seed1.parquet"
+    bad.write_bytes(bad.read_bytes()[:1000])
+    for look in (planned_runs, status_lines):
+        with pytest.raises(checkpoints.Damaged, match=r"linear-seed1\.parquet is not a readable record"):
+            look(study, results)
+    assert bad.exists()
+
+
+def test_status_says_what_is_done_begun_and_missing(begun):
+    _, study, results = begun
+    lines = status_lines(study, results)
+    assert lines[:-1] == [
+        "baseline-seed0: 30 of 60 updates",
+        "baseline-seed1: not begun",
+        "exponential-seed0: not begun",
+        "exponential-seed1: not begun",
+    ]
+    assert lines[-1].startswith("tiny: 2 of 6 records complete; about 0:0")
+
+
+def test_status_survives_a_checkpoint_of_other_content(begun):
+    path, study, results = begun
+    checkpoint = make_run(path, "baseline", [0], str(results), "cpu").checkpoint
+    for content in (b"", b"nonsense"):
+        checkpoint.write_bytes(content)
+        assert "baseline-seed0: not begun" in status_lines(study, results)
+    checkpoints.save(checkpoint, {}, {"progress": 30})
+    assert "baseline-seed0: not begun" in status_lines(study, results)
+
+
+def test_one_process_at_a_time_works_on_a_run(tmp_path, capsys):
+    run = make_run(write_study(tmp_path), "linear", [0], str(tmp_path), "cpu")
+    other = dataclasses.replace(run, seeds=(1,))
+    entered = threading.Event()
+
+    def second():
+        with locked(run):
+            entered.set()
+
+    with locked(run), locked(other):
+        thread = threading.Thread(target=second, daemon=True)
+        thread.start()
+        assert not entered.wait(0.3)
+    assert entered.wait(10)
+    thread.join(10)
+    assert capsys.readouterr().out == "linear-seed0: another process is working on it; waiting\n"
+
+
+# --- the command line ----------------------------------------------------------------------------------------------
+
+
+def outcome(capsys, *arguments):
+    """Exit code and the lines on stdout and stderr of a command."""
+    try:
+        code = main([str(a) for a in arguments])
+    except SystemExit as stop:
+        code = stop.code
+    said = capsys.readouterr()
+    return code, said.out.splitlines(), said.err.splitlines()
+
+
+def test_plan_prints_the_missing_runs(begun, capsys):
+    path, _, results = begun
+    runs = ["run/baseline/0", "run/baseline/1", "run/exponential/0", "run/exponential/1"]
+    assert outcome(capsys, "plan", path, "--results", results) == (0, runs, [])
+    runs = ["run/baseline/0,1", "run/exponential/0,1"]
+    assert outcome(capsys, "plan", path, "--results", results, "--seeds-per-run", 5) == (0, runs, [])
+
+
+def test_status_and_run_of_what_is_complete_succeed(begun, capsys):
+    path, _, results = begun
+    code, out, err = outcome(capsys, "status", path, "--results", results)
+    assert (code, len(out), err) == (0, 5, [])
+    complete = outcome(capsys, "run", path, "--results", results, "--schedule", "linear", "--seeds", "1,0")
+    assert complete == (0, ["linear-seeds0-1: found complete"], [])
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["plan", "nowhere"], "study: 'nowhere' is not a study (paper, quick"),
+        (["plan", "quick", "--device", "gpu"], "device: 'gpu' is not one of"),
+        (["plan", "quick", "--precision", "fp8"], "precision: 'fp8' is not one of"),
+        (["plan", "quick", "--threads", "0"], "threads: 0 is not"),
+        (["plan", "quick", "--threads", "two"], "argument --threads: invalid int value: 'two'"),
+        (["plan", "quick", "--seeds-per-run", "0"], "seeds-per-run: 0 is not"),
+        (["run", "quick", "--schedule", "wobbly", "--seeds", "0"], "schedule: 'wobbly' is not an arm of study quick"),
+        (["run", "quick", "--schedule", "linear", "--seeds", "0,x"], "seeds: '0,x' is not a list of whole numbers"),
+        (["run", "quick", "--schedule", "linear", "--seeds", "1,1"], "seeds: [1, 1] is not free of repetitions"),
+        (["run", "quick", "--schedule", "linear", "--seeds", "-1"], "seeds: [-1] is not"),
+        (["run", "quick", "--schedule", "linear"], "the following arguments are required: --seeds"),
+        (["status", "quick", "--speed", "2"], "unrecognized arguments: --speed 2"),
+        (["walk"], "argument command: invalid choice: 'walk'"),
+    ],
+)
+def test_bad_input_exits_with_2_and_one_line(tmp_path, monkeypatch, capsys, arguments, said):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = outcome(capsys, *arguments)
+    assert (code, out, len(err)) == (2, [], 1)
+    assert err[0].startswith(said)
+    assert files(tmp_path) == []
+
+
+def test_failures_exit_with_1_and_one_line(begun, monkeypatch, capsys):
+    path, _, results = begun
+    run = ["run", path, "--results", results, "--schedule", "baseline", "--seeds", "0"]
+    monkeypatch.setattr(execution, "execute", lambda *arguments: None)
+    code, out, err = outcome(capsys, *run)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "baseline-seed0: the notebook ended without leaving" in err[0]
+    bad = results / "tiny" / "records" / "linear-seed0.parquet"
+    bad.write_bytes(b"")
+    for command in ("plan", "status"):
+        code, out, err = outcome(capsys, command, path, "--results", results)
+        assert (code, out, len(err)) == (1, [], 1)
+        assert "linear-seed0.parquet is not a readable record" in err[0]
+        assert "move it away or delete it, then run make again" in err[0]
+
+
+def test_results_that_cannot_be_written_are_told_in_one_line(tmp_path, capsys):
+    results = tmp_path / "file"
+    results.write_text("")
+    path = write_study(tmp_path)
+    code, out, err = outcome(capsys, "run", path, "--results", results, "--schedule", "linear", "--seeds", "0")
+    assert (code, out, len(err)) == (1, [], 1)
+    assert str(results) in err[0]
+
+
+def test_help_is_printed_without_loading_torch(capsys):
+    code, out, err = outcome(capsys, "--help")
+    assert (code, err) == (0, [])
+    assert {"plan", "run", "report", "status"} <= set(" ".join(out).split())
+
+
+def test_tiny_is_what_the_tests_say(tmp_path):
+    study = load_study(write_study(tmp_path))
+    assert (study.updates, study.modulus, study.seeds) == (TINY["updates"], TINY["modulus"], (0, 1))

@@ -1,0 +1,246 @@
+"""The report notebook, executed on a small synthetic study, and the one page it is exported to."""
+
+import getpass
+import re
+import socket
+from pathlib import Path
+
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+from bs4 import BeautifulSoup
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+
+from grok_utils import prose, report, reported, statistics
+from grok_utils.records import write_record
+
+ROOT = Path(__file__).resolve().parent.parent
+ARMS = ["baseline", "linear", "constant-128"]
+
+
+def rows(arm: str, seed: int, crossing: int, updates: int, operation: str) -> pd.DataFrame:
+    """A member that reaches 99 % at update `crossing`."""
+    update = np.arange(10, updates + 1, 10)
+    above = update >= crossing
+    row = {"schedule": arm, "operation": operation, "seed": seed, "update": update, "batch_size": 32}
+    row |= {"examples_seen": 32 * update, "train_loss": 1 / update, "train_accuracy": 1.0}
+    return pd.DataFrame(row | {"val_loss": np.where(above, 0.01, 2), "val_accuracy": above * 0.999, "diverged": False})
+
+
+def write_study(results: Path, name: str, updates: int) -> None:
+    """Records of three arms, two seeds and two operations; nothing reaches 99 % on `permutation`."""
+    settings = reported.PROTOCOL | {"updates": updates, "schedule_length": None}
+    metadata = settings | {"study": name, "operations": ["x_plus_y", "permutation"], "precision": "float32"}
+    metadata |= {"device": "cpu", "device_name": "A <processor>", "compiled": False, "threads": 1, "platform": "Linux"}
+    metadata |= {"versions": {"torch": "2.13.0", "cuda": None}, "commit": None, "dirty": None, "seconds": 90.0}
+    metadata |= {"started": "2026-01-02T03:04:05+00:00", "members": 2, "schema_version": 1}
+    for i, arm in enumerate(ARMS):
+        for seed in (0, 1):
+            members = [(updates // 2 + 10 * seed - 30 * i, "x_plus_y"), (10 * updates, "permutation")]
+            frame = pd.concat([rows(arm, seed, crossing, updates, operation) for crossing, operation in members])
+            path = results / name / "records" / f"{arm}-seed{seed}.parquet"
+            write_record(path, frame, metadata | {"schedule": arm, "seed": seed})
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """Two studies with their executed notebooks and pages: `like` has the protocol's settings, `unlike` is shorter."""
+    results = tmp_path_factory.mktemp("results")
+    for name, updates in {"like": 7500, "unlike": 200}.items():
+        write_study(results, name, updates)
+        executed = results / name / "report.ipynb"
+        parameters = {"study": name, "results": str(results)}
+        notebook = str(ROOT / "notebooks/report.ipynb")
+        papermill.execute_notebook(notebook, str(executed), parameters, cwd=ROOT / "notebooks", progress_bar=False)
+        report.export_html(executed, results / name / "report.html", "A title")
+    return results
+
+
+@pytest.fixture(scope="module", params=["like", "unlike"])
+def page(results, request) -> BeautifulSoup:
+    return BeautifulSoup((results / request.param / "report.html").read_text(encoding="utf-8"), "html.parser")
+
+
+def test_page_asks_nobody_for_anything(results):
+    for html in results.glob("*/report.html"):
+        text = html.read_text(encoding="utf-8")
+        soup = BeautifulSoup(text, "html.parser")
+        assert not soup.select("script, link, iframe, object, embed, img:not([src^='data:'])")
+        assert not re.findall(r"@import|url\((?!#)|\son\w+=", text)
+        assert all(tag["href"].startswith("#") for tag in soup.select("[href]"))
+        policy = soup.select_one("meta[http-equiv='Content-Security-Policy']")["content"]
+        assert policy == "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+        assert len(text) < 3_000_000
+
+
+def test_page_names_no_path_user_or_host(results):
+    for html in results.glob("*/report.html"):
+        text = html.read_text(encoding="utf-8")
+        code = text.replace(str(results), "")  # the parameter that this test itself passes
+        assert not [name for name in (str(ROOT), str(Path.home()), socket.gethostname()) if name in code]
+        assert getpass.getuser() == "root" or getpass.getuser() not in code
+
+
+def test_ids_are_unique_and_every_reference_resolves(page):
+    ids = [tag["id"] for tag in page.select("[id]")]
+    assert len(ids) == len(set(ids))
+    references = [tag["href"][1:] for tag in page.select("[href^='#']")]
+    references += [tag["xlink:href"][1:] for tag in page.find_all("use")]
+    references += re.findall(r"url\(#([^)]+)\)", str(page))
+    assert references and set(references) <= set(ids)
+
+
+def test_figures_and_tables_are_numbered_described_and_captioned(page):
+    for selector, word in {"figure.picture": "Figure", "figure.numbers": "Table"}.items():
+        labels = [figure.figcaption.b.get_text() for figure in page.select(selector)]
+        assert labels == [f"{word} {i}. " for i in range(1, len(labels) + 1)] and len(labels) >= 6
+        assert all(len(figure.figcaption.get_text()) > 15 for figure in page.select(selector))
+    for svg in page.find_all("svg"):
+        assert svg["role"] == "img" and len(svg["aria-label"]) > 40 and svg.has_attr("viewbox")
+    assert all(table.find_parent(class_="scroll") for table in page.find_all("table"))
+
+
+def test_cross_references_carry_the_numbers_of_what_they_name(page):
+    for tag in page.select("main a[href^='#']"):
+        target = page.find(id=tag["href"][1:])
+        assert tag.get_text() + ". " == target.figcaption.b.get_text()
+
+
+def test_contents_list_the_sections(page):
+    assert [a.get_text() for a in page.select("nav a")] == [h.get_text() for h in page.select("main h2")]
+    assert page.title.string == "A title" and len(page.find_all("h1")) == 1
+    assert page.main.find(True).name == "h1"  # nothing comes before it
+
+
+def test_code_is_folded_and_whole(results, page):
+    assert all(block.find_parent("details") for block in page.select(".highlight"))
+    assert not page.select("details[open], .silent")
+    executed = nbformat.read(results / "like/report.ipynb", 4)
+    code = "".join(block.get_text() for block in page.select("details .highlight"))
+    missing = [c.source for c in executed.cells if c.cell_type == "code" and c.source.strip() not in code]
+    assert len(missing) <= 1  # papermill's injected parameters name the other study
+
+
+def test_mathematics_is_mathml(page):
+    assert len(page.find_all("math")) > 5
+    assert "$" not in "".join(p.get_text() for p in page.select("main p, main li"))
+
+
+def test_answer_comes_first_with_its_n_and_interval(page):
+    answer = page.select_one("main h2").find_next_siblings(["p", "ul"])
+    text = " ".join(tag.get_text() for tag in answer[:4]).replace("\u00a0", " ")
+    assert page.select_one("main h2").get_text() == "The answer"
+    assert "n = 2" in text and "95 %" in text and "cannot tell" in text
+    assert "0 of 2 seeds reached 99 %" in text and "so few seeds settle no claim" in text
+
+
+def test_reported_numbers_stand_beside_or_do_not_apply(results):
+    like, unlike = [(results / n / "report.html").read_text(encoding="utf-8") for n in ("like", "unlike")]
+    assert 'id="beside-reported-times"' in like and "do not apply" not in like
+    assert 'id="beside-reported-times"' not in unlike and "updates 200 instead of 7500" in unlike
+    table = pd.read_csv(results / "like/tables/beside-reported-times.csv")
+    assert set(table["schedule"]) == {"baseline", "linear"} and table["n"].eq(2).all()
+
+
+def test_figures_and_tables_are_kept_as_files(results):
+    names = {path.stem for path in (results / "like/figures").glob("*.svg")}
+    soup = BeautifulSoup((results / "like/report.html").read_text(encoding="utf-8"), "html.parser")
+    assert names == {figure["id"] for figure in soup.select("figure.picture")}
+    assert {f["id"] for f in soup.select("figure.numbers")} == {p.stem for p in (results / "like/tables").glob("*.csv")}
+    cells = pd.read_csv(results / "like/tables/updates-to-99-table.csv").set_index(["operation", "schedule"])
+    assert cells.loc[("x_plus_y", "baseline"), "rmst"] == 3755 and np.isnan(
+        cells.loc[("permutation", "linear"), "median"]
+    )
+
+
+def test_export_is_repeatable_and_leaves_no_temporary(results):
+    again = results / "again.html"
+    report.export_html(results / "like/report.ipynb", again, "A title")
+    assert again.read_bytes() == (results / "like/report.html").read_bytes()
+    assert not list(results.rglob("*.part"))
+
+
+# --- export of small notebooks -------------------------------------------------------------------------------------
+
+
+def export(tmp_path: Path, *cells) -> BeautifulSoup:
+    path = tmp_path / "some.ipynb"
+    nbformat.write(new_notebook(cells=list(cells)), path)
+    report.export_html(path, tmp_path / "some.html")
+    return BeautifulSoup((tmp_path / "some.html").read_text(encoding="utf-8"), "html.parser")
+
+
+def figure(name: str):
+    svg = '<svg class="plot" viewBox="0 0 1 1"><text>50 %</text></svg>'
+    words = {"name": name, "alt": 'A "quoted" <line>', "caption": "At 5 % & more"}
+    return new_code_cell(
+        "draw()", outputs=[new_output("display_data", {"image/svg+xml": svg}, metadata={"image/svg+xml": words})]
+    )
+
+
+def test_words_are_escaped(tmp_path):
+    page = export(tmp_path, figure("one"))
+    assert page.svg["aria-label"] == 'A "quoted" <line>'
+    assert page.figcaption.get_text() == "Figure 1. At 5\u00a0% & more"
+
+
+def test_a_reference_to_nothing_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="#two, which the page lacks"):
+        export(tmp_path, new_markdown_cell("# One\n\nSee [Figure](#two)."), figure("one"))
+    assert not (tmp_path / "some.html").exists()
+
+
+def test_two_figures_of_one_name_are_an_error(tmp_path):
+    with pytest.raises(ValueError, match="'one' is already"):
+        export(tmp_path, figure("one"), figure("one"))
+
+
+def test_headings_title_and_references(tmp_path):
+    page = export(
+        tmp_path, new_markdown_cell("# Über $x^2$\n\n## A: b?\n\n## A: b?\n\nSee [Figure](#one)."), figure("one")
+    )
+    assert [h["id"] for h in page.find_all("h2")] == ["section-a-b", "section-a-b-again"]
+    assert page.title.string.startswith("Über") and page.select_one("main p a").get_text() == "Figure 1"
+    assert page.h1.find("math")
+
+
+def test_what_a_warning_says_stays_in_the_notebook(tmp_path):
+    outputs = [
+        new_output("stream", name="stderr", text=f"{ROOT}/x.py: warning"),
+        new_output("stream", name="stdout", text=f"{ROOT}/<y>"),
+    ]
+    page = export(tmp_path, new_code_cell("f()", outputs=outputs))
+    assert page.main.pre.get_text() == "./<y>" and "warning" not in str(page.main)
+
+
+# --- sentences -----------------------------------------------------------------------------------------------------
+
+
+def members_of(times: dict[str, list[int]]) -> pd.DataFrame:
+    frames = [rows(a, s, t, 200, "x_plus_y") for a, of in times.items() for s, t in enumerate(of)]
+    return statistics.crossings(pd.concat(frames))
+
+
+def say(times: dict[str, list[int]]) -> str:
+    members = members_of(times)
+    return prose.answer(statistics.summarise(members), statistics.paired_differences(members))
+
+
+def test_answer_says_which_arm_is_sooner_and_by_how_much():
+    text = say({"baseline": [100, 110, 120, 130, 140], "linear": [50, 60, 70, 80, 100]})
+    assert "an arm is sooner in 1, and one cannot tell in 0" in text
+    assert "`linear`: **sooner**; −48 updates, −40 % (−54 to −42; n = 5)" in text
+    assert "settle no claim" not in text
+
+
+def test_answer_says_so_when_nothing_can_be_told():
+    text = say({"baseline": [100, 120], "linear": [90, 140], "cyclic": [999, 999]})
+    assert "in none of 2 comparisons can an arm be told from the baseline" in text
+    assert "`linear`: cannot tell" in text and "n = 2" in text and "settle no claim" in text
+
+
+def test_answer_without_baseline():
+    text = say({"linear": [90, 140]})
+    assert text.startswith("This study has no baseline") and "`linear`: 115 updates (0 to 200; 2 of 2 seeds" in text
