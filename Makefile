@@ -90,8 +90,8 @@ lint: $(STAMP) ## style and errors
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 
-bench: $(STAMP) ## the engine beside the usual loop, on this machine
-	"$(PY)" -m grok_utils.bench
+bench: $(STAMP) ## the engine beside the usual loop, on this machine (DEVICE=cuda: on its GPU)
+	"$(PY)" -m grok_utils.bench$(if $(filter cuda,$(DEVICE)),_cuda)
 
 clean: ## remove .venv and caches; results stay
 	rm -rf .venv .cache .pytest_cache .ruff_cache

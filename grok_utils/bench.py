@@ -53,9 +53,9 @@ class UsualLoop:
     positions; here results are looked up and the model is the plain `Decoder`.
     """
 
-    def __init__(self, task: Task, study: Study) -> None:
-        self.training, self.validation = Examples(task.train), Examples(task.validation)
-        self.model = initial_decoder(task)
+    def __init__(self, task: Task, study: Study, device: str = "cpu") -> None:
+        self.training, self.validation, self.device = Examples(task.train), Examples(task.validation), device
+        self.model = initial_decoder(task).to(device)
         self.optimizer = torch.optim.AdamW(
             self.model.parameters(), lr=study.learning_rate, betas=BETAS, weight_decay=study.weight_decay
         )
@@ -66,6 +66,7 @@ class UsualLoop:
         self.model.train(train)
         loss_total, correct, total = 0.0, 0, 0
         for tokens, labels in islice(DataLoader(data, batch_size), batches):
+            tokens, labels = tokens.to(self.device), labels.to(self.device)
             output = self.model(tokens)
             loss = F.cross_entropy(output, labels)
             if train:

@@ -139,10 +139,11 @@ def read_study(folder: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
 PACKAGES = ["torch", "numpy", "pandas", "pyarrow", "scipy", "papermill"]
 
 
-def _git(*arguments: str) -> str | None:
+def _output(*command: str) -> str | None:
+    """What a command prints, run in the project's folder; None where it fails or is not there."""
     root = Path(__file__).resolve().parent.parent
     try:
-        done = subprocess.run(["git", *arguments], cwd=root, capture_output=True, text=True, timeout=30, check=True)
+        done = subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=30, check=True)
     except (OSError, subprocess.SubprocessError):
         return None
     return done.stdout.strip()
@@ -167,7 +168,9 @@ def _device_name(device: str) -> str:
 
 def provenance(device: str) -> dict[str, Any]:
     """Versions, device, commit, and whether the tree had uncommitted changes, results/ aside (None: no git)."""
-    changes = _git("status", "--porcelain", "--", ".", ":!results")
+    changes = _output("git", "status", "--porcelain", "--", ".", ":!results")
     versions = {p: _version(p) for p in PACKAGES} | {"python": platform.python_version(), "cuda": torch.version.cuda}
-    named = {"commit": _git("rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+    if device == "cuda":
+        versions["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
+    named = {"commit": _output("git", "rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
     return named | {"versions": versions, "device_name": _device_name(device), "platform": platform.system()}

@@ -1,0 +1,147 @@
+"""This engine on one GPU: time of all runs of `paper`, beside the usual loop and the floor, and of other stacks."""
+
+import argparse
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.profiler import ProfilerActivity, profile
+
+from grok_utils.bench import UsualLoop, block_flops, seconds
+from grok_utils.cuda import GraphedTrainer
+from grok_utils.schedules import BLOCK
+from grok_utils.studies import make_run
+from grok_utils.training import ExecutionPath
+
+EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
+STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the gradient is written and read
+
+
+def synchronised(f, *arguments: object) -> float:
+    """Seconds of one call, the GPU's work included."""
+    torch.cuda.synchronize()
+    return seconds(lambda: (f(*arguments), torch.cuda.synchronize()))
+
+
+def ceilings() -> dict[str, float]:
+    """Operations a second of a large matrix product in each precision, and bytes a second of a large copy."""
+    found = {}
+    a = torch.randn(8192, 8192, device="cuda")
+    for precision, mode, matrix in (("float32", "highest", a), ("tf32", "high", a), ("bf16", "high", a.bfloat16())):
+        torch.set_float32_matmul_precision(mode)
+        times = [synchronised(torch.mm, matrix, matrix) for _ in range(6)]
+        found[precision] = 2 * 8192**3 / statistics.median(times[1:])
+    big = torch.randn(2**29, device="cuda")
+    target = torch.empty_like(big)
+    found["copy"] = 2 * 4 * 2**29 / statistics.median([synchronised(target.copy_, big) for _ in range(6)][1:])
+    return found
+
+
+def trainer(
+    arm: str, seeds: list[int], precision: str, compiled: bool, sizes: np.ndarray | None = None
+) -> GraphedTrainer:
+    """A stack of the four operations and `seeds` under an arm of `paper`, at every tenth of its batch sizes."""
+    run = make_run("paper", arm, seeds, device="cuda", precision=precision)
+    sizes = run.batch_sizes[EVERY - 1 :: EVERY].copy() if sizes is None else sizes
+    path = ExecutionPath("cuda", precision, compiled, threads=1)
+    return GraphedTrainer(run.tasks(), sizes, run.study.learning_rate, run.study.weight_decay, path)
+
+
+def time_blocks(engine: GraphedTrainer) -> float:
+    """Seconds of all its blocks, after one to warm up."""
+    engine.run_block()
+    engine.block = 0
+
+    def all_blocks() -> None:
+        for _ in engine.batch_sizes:
+            engine.run_block()
+        engine.logged()
+
+    return synchronised(all_blocks)
+
+
+def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd.DataFrame:
+    """One row an arm of `paper`: seconds of its runs with all seeds in one stack, beside its floors."""
+    rows = []
+    for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.schedules):
+        torch.cuda.reset_peak_memory_stats()
+        start = time.perf_counter()
+        engine = trainer(arm, seeds, precision, compiled=True)
+        ready = time.perf_counter() - start
+        flops = EVERY * sum(block_flops(engine, int(size)) for size in engine.batch_sizes)
+        state = EVERY * len(engine.batch_sizes) * BLOCK * STATE_BYTES * engine.flat.numel()
+        row = {"precision": precision, "arm": arm, "members": len(engine.tasks), "set_up_s": ready}
+        row |= {"train_s": EVERY * time_blocks(engine), "flops_floor_s": flops / limits[precision]}
+        row |= {"state_floor_s": state / limits["copy"], "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
+        rows.append(row | {"times_floor": row["train_s"] / (row["flops_floor_s"] + row["state_floor_s"])})
+        print(f"{precision} {arm}: {row['train_s']:.1f} s", file=sys.stderr, flush=True)
+        del engine
+        torch.cuda.empty_cache()
+    return pd.DataFrame(rows)
+
+
+def time_members(counts: list[int]) -> pd.DataFrame:
+    """One row a number of members, until the card is full: seconds of 7,500 updates at batch 512 a member, float32."""
+    rows = []
+    for count in counts:
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats()
+        try:
+            engine = trainer("baseline", list(range(count // 4)), "float32", True, sizes=np.full(8, 512))
+            whole = time_blocks(engine) / 8 * 750
+        except torch.OutOfMemoryError:
+            print(f"{count} members do not fit", file=sys.stderr)
+            break
+        peak = torch.cuda.max_memory_allocated() / 2**30
+        rows.append({"members": count, "train_s": whole, "s_a_member": whole / count, "peak_gib": peak})
+        print(f"{count} members: {whole / count:.2f} s a member", file=sys.stderr, flush=True)
+        del engine
+    return pd.DataFrame(rows)
+
+
+def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
+    """Calls that make the host wait for the GPU, counted by the profiler over a block, and the graphs launched."""
+    engine.run_block()
+    torch.cuda.synchronize()
+    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
+        engine.run_block()
+    calls = {e.key: e.count for e in profiled.key_averages()}
+    waits = sum(n for name, n in calls.items() if name in ("cudaStreamSynchronize", "cudaEventSynchronize"))
+    return {"waits": waits, "graph_launches": calls.get("cudaGraphLaunch", 0)}
+
+
+def main() -> None:
+    """Measure, print the tables, and write them where --out says."""
+    parser = argparse.ArgumentParser(prog="python -m grok_utils.bench_cuda", description=__doc__)
+    parser.add_argument("--precisions", nargs="+", default=["float32", "tf32", "bf16"])
+    parser.add_argument("--members", type=int, nargs="*", default=[4, 12, 60, 120, 240, 480, 960], metavar="N")
+    parser.add_argument("--out", type=Path, help="a folder for the tables as CSV")
+    arguments = parser.parse_args()
+    limits, run = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda")
+    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}; measured ceilings:")
+    print({k: f"{v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()})
+    usual = UsualLoop(run.tasks()[0], run.study, "cuda")
+    block = statistics.median([synchronised(usual.run_block, 512) for _ in range(6)][1:])
+    print(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
+    tables = {"paper": [], "members": []}
+    for precision in arguments.precisions:
+        tables["paper"].append(time_paper(precision, [0, 1, 2], limits))
+        total = tables["paper"][-1].train_s.sum()
+        print(tables["paper"][-1].to_string(index=False, float_format="{:.2f}".format))
+        print(f"all 60 runs in {precision}: {total:.1f} s\n", flush=True)
+    print("within a block:", waits_in_a_block(trainer("linear", [0, 1, 2], "float32", compiled=False)), flush=True)
+    if arguments.members:
+        tables["members"].append(time_members(arguments.members))
+        print(tables["members"][-1].to_string(index=False, float_format="{:.2f}".format))
+    for name, parts in tables.items():
+        if arguments.out and parts:
+            arguments.out.mkdir(parents=True, exist_ok=True)
+            pd.concat(parts).to_csv(arguments.out / f"cuda-{name}.csv", index=False)
+
+
+if __name__ == "__main__":
+    main()
