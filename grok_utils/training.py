@@ -137,18 +137,15 @@ class Trainer:
         """`example_losses` of some members for `pairs` [3, m, B] of x, y, label, on this trainer's path."""
         x, y, label = (part.contiguous() for part in pairs)
         compiled = self.path.compiled and x.shape[1] > 1  # compiled code cannot hold a batch size of 1 open
-        beyond = self.beyond[members]
         if compiled:
             for t in (x, y, label):
                 torch._dynamo.mark_dynamic(t, 1)
-            for t in (flat, beyond, x, y, label) if len(flat) > 1 else ():
-                torch._dynamo.mark_dynamic(t, 0)
         with torch.autocast(self.path.device, torch.bfloat16, enabled=self.path.precision == "bf16"):
             # Rows for each element cost less than rows for each example from about one example an element on; compiled,
             # there is hardly a difference, and one way to compile.
             distinct = compiled or x.shape[1] > self.beyond.shape[-1]
             losses = self.losses if compiled else example_losses
-            return losses(self.layout, flat, x, y, label, beyond, distinct)
+            return losses(self.layout, flat, x, y, label, self.beyond[members], distinct)
 
     def _update(self, pairs: Tensor, weight: Tensor | float) -> None:
         """One update from `pairs` [3, M, B], each example weighing `weight`; its loss and accuracy join `trained`."""
