@@ -11,6 +11,7 @@ from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
+import nbformat
 import papermill
 import psutil
 
@@ -155,6 +156,10 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
                 raise SystemExit(128 + received[0]) from None
             reason = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
             raise Failed(f"{output.stem}: {' '.join(reason.split())[:300]} (see {part})") from None
+    done = nbformat.read(part, as_version=4)
+    for name in ("input_path", "output_path"):  # where this machine keeps its files is nobody's business
+        done["metadata"]["papermill"].pop(name, None)
+    nbformat.write(done, part)
     os.replace(part, output)
 
 

@@ -1,0 +1,41 @@
+"""The committed results: their records are whole, and their tables are what the records give."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grok_utils.execution import execute_report
+from grok_utils.records import read_study
+from grok_utils.studies import load_study
+
+ROOT = Path(__file__).resolve().parent.parent
+COMMITTED = sorted(p.parent for p in ROOT.glob("results/*/records") if p.parent.name != "quick")
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
+def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
+    study = load_study(folder.name)
+    shutil.copytree(folder / "records", tmp_path / folder.name / "records")
+    execute_report(study, tmp_path)
+    made = {p.name: p for p in (tmp_path / folder.name / "tables").glob("*.csv")}
+    assert sorted(made) == sorted(p.name for p in (folder / "tables").glob("*.csv"))
+    for name, path in made.items():
+        pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(folder / "tables" / name), rtol=1e-6)
+    figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
+    assert figures == sorted(p.name for p in (tmp_path / folder.name / "figures").glob("*.svg"))
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
+def test_the_study_is_complete_and_made_from_a_committed_tree(folder):
+    study = load_study(folder.name)
+    frame, metadata = read_study(folder)
+    expected = {(arm.name, seed) for arm in study.schedules for seed in study.seeds}
+    assert {(m["schedule"], m["seed"]) for m in metadata} == expected
+    assert all(m["commit"] and m["dirty"] is False for m in metadata)
+    for arm in study.schedules:
+        rows = frame[(frame.schedule == arm.name) & (frame.seed == study.seeds[0])]
+        sizes = rows[rows.operation == study.operations[0]].sort_values("update").batch_size
+        assert np.array_equal(sizes, arm.batch_sizes(study))
