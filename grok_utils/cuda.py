@@ -37,7 +37,7 @@ class GraphedTrainer(Trainer):
     """A stack of members on one GPU; float32 products are exact float32 unless the precision is tf32."""
 
     def __init__(
-        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float, decay: float, path: ExecutionPath
+        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float | np.ndarray, decay: float, path: ExecutionPath
     ) -> None:
         torch.set_float32_matmul_precision("high" if path.precision == "tf32" else "highest")
         torch._inductor.config.deterministic = True  # no benchmarking that could choose other code the next time

@@ -5,7 +5,7 @@ import importlib.metadata
 import json
 import platform
 import subprocess
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import torch
 
 from grok_utils.checkpoints import Damaged, replace_whole
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Run
+from grok_utils.studies import Run, Study
 from grok_utils.training import Result
 
 SCHEMA_VERSION = 1
@@ -118,9 +118,11 @@ def is_complete(run: Run, seed: int) -> bool:
     if not path.exists():
         return False
     _, metadata = read_record(path)
+    defaults = {f.name: f.default for f in fields(Study)}  # a setting younger than the record had its default then
     for name, value in (run.study.settings(run.arm) | {"study": run.study.name}).items():
-        if metadata[name] != value:
-            how = f"{path} was made with {name} = {metadata[name]!r}, the study says {value!r}"
+        recorded = metadata.get(name, defaults.get(name))
+        if recorded != value:
+            how = f"{path} was made with {name} = {recorded!r}, the study says {value!r}"
             raise Damaged(f"{how}: move it away, or give the changed study a name of its own")
     return True
 

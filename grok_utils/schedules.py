@@ -83,6 +83,16 @@ def mean(sizes: np.ndarray) -> np.ndarray:
 CONTROLS: dict[str, Callable[..., np.ndarray]] = {f.__name__: f for f in (reverse, shuffle, mean)}
 
 
+# What the learning rate is multiplied with, block by block, given the arm's batch sizes and those of `linear`. The
+# second asks whether the rate's usual scaling with the batch undoes a schedule; the third decays the rate as `linear`
+# grows the batch (Smith et al. 2018, arXiv 1711.00489, with the square root of Adam-like optimisers).
+RATE_FACTORS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {
+    "constant": lambda sizes, linear_sizes, lo, hi: np.ones(len(sizes)),
+    "sqrt_batch": lambda sizes, linear_sizes, lo, hi: np.sqrt(sizes / hi),
+    "mirror_linear": lambda sizes, linear_sizes, lo, hi: np.sqrt(lo / linear_sizes),
+}
+
+
 def _batch_size(f: Schedule, s: int, T: int, lo: int, hi: int) -> int:
     try:
         size = f(s, T, lo, hi)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import yaml
 
-from grok_utils.schedules import BLOCK, CONTROLS, SCHEDULES, batch_sizes, constant, shuffle
+from grok_utils.schedules import BLOCK, CONTROLS, RATE_FACTORS, SCHEDULES, batch_sizes, constant, shuffle
 from grok_utils.tasks import OPERATIONS, Task, count_pairs, key, make_task
 
 STUDIES = Path(__file__).resolve().parent.parent / "notebooks" / "studies"
@@ -84,6 +84,7 @@ class Study:
     lo: int = 32  # smallest and …
     hi: int = 512  # … largest batch size of the schedules
     learning_rate: float = 1e-3
+    rate_factor: str = "constant"  # how the learning rate follows the batch size, one of schedules.RATE_FACTORS
     weight_decay: float = 0.5
     precision: str = "float32"
 
@@ -140,6 +141,13 @@ class Run:
     def batch_sizes(self) -> np.ndarray:
         """Batch size of each block of 10 updates: int64 [updates / 10]."""
         return self.arm.batch_sizes(self.study)
+
+    @property
+    def rates(self) -> np.ndarray:
+        """Full learning rate of each block of 10 updates, before the warm-up: float64 [updates / 10]."""
+        s = self.study
+        linear = Arm("linear", "linear").batch_sizes(s)
+        return s.learning_rate * RATE_FACTORS[s.rate_factor](self.batch_sizes, linear, s.lo, s.hi)
 
     def record(self, seed: int) -> Path:
         """Where the record of this arm and `seed` is or will be."""
@@ -253,6 +261,8 @@ def _checked(s: Study) -> Study:
     require(_is_whole(s.hi, 1, 65536), "hi", s.hi, "a batch size, a whole number from 1 to 65536")
     require(_is_whole(s.lo, 1, s.hi), "lo", s.lo, f"a batch size, a whole number from 1 to hi = {s.hi}")
     require(_is_number(s.learning_rate, 0, 1), "learning_rate", s.learning_rate, "a number from 0 to 1 (write 1.0e-3)")
+    good = isinstance(s.rate_factor, str) and s.rate_factor in RATE_FACTORS
+    require(good, "rate_factor", s.rate_factor, f"one of {', '.join(RATE_FACTORS)}")
     require(_is_number(s.weight_decay, 0, 100), "weight_decay", s.weight_decay, "a number from 0 to 100")
     require(s.precision in PRECISIONS, "precision", s.precision, f"one of {', '.join(PRECISIONS)}")
     fraction = s.train_fraction

@@ -91,16 +91,20 @@ def example_losses(
 
 
 class Trainer:
-    """A stack of M members: their parameters [M, P], AdamW's state, and the logs so far [logs, M, 4]."""
+    """A stack of M members: their parameters [M, P], AdamW's state, and the logs so far [logs, M, 4].
+
+    `rate` is the learning rate after the warm-up: one number, or one for each block.
+    """
 
     def __init__(
-        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float, decay: float, path: ExecutionPath
+        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float | np.ndarray, decay: float, path: ExecutionPath
     ) -> None:
         torch.set_num_threads(path.threads)
         self.tasks, self.batch_sizes, self.path = tasks, batch_sizes, path
         self.layout = Layout(tasks)
         self.flat = self.layout.pack(map(initial_decoder, tasks)).to(path.device).requires_grad_()
-        self.rates = [learning_rate(k, rate) for k in range(len(batch_sizes) * BLOCK)]
+        full = np.broadcast_to(rate, len(batch_sizes)).repeat(BLOCK)
+        self.rates = [learning_rate(k, float(r)) for k, r in enumerate(full)]
         self.optimizer = self._optimizer(decay)
         self.logs = torch.full((len(batch_sizes), len(tasks), 4), torch.nan, device=path.device)
         self.block = 0  # blocks completed
@@ -239,7 +243,7 @@ def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
         from grok_utils.cuda import GraphedTrainer as kind  # Trainer's subclass: it can be imported only from here on
     else:
         kind = Trainer
-    return kind(run.tasks(), run.batch_sizes, run.study.learning_rate, run.study.weight_decay, path)
+    return kind(run.tasks(), run.batch_sizes, run.rates, run.study.weight_decay, path)
 
 
 def resume(run: Run) -> tuple[Trainer, dict[str, object]]:

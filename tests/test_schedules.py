@@ -2,12 +2,12 @@
 
 from collections import Counter
 from decimal import Decimal
-from math import cos, pi
+from math import cos, pi, sqrt
 
 import numpy as np
 import pytest
 
-from grok_utils.schedules import CONTROLS, SCHEDULES, batch_sizes, constant
+from grok_utils.schedules import CONTROLS, RATE_FACTORS, SCHEDULES, batch_sizes, constant
 
 T, LO, HI = 7500, 32, 512
 LOGGED = range(10, T + 1, 10)
@@ -155,3 +155,16 @@ def test_batch_size_below_one_raises(f):
 def test_lo_of_zero_raises(arm):
     with pytest.raises(ValueError, match="batch size 0"):
         sizes(arm, lo=0)
+
+
+def test_rate_factors_follow_the_batch_size():
+    constant, scaled, mirrored = (RATE_FACTORS[name] for name in ("constant", "sqrt_batch", "mirror_linear"))
+    own, linear_sizes = sizes("exponential"), sizes("linear")
+    assert (constant(own, linear_sizes, 32, 512) == 1).all()
+    expected = [sqrt(int(b) / 512) for b in own]
+    assert scaled(own, linear_sizes, 32, 512) == pytest.approx(expected, rel=1e-15)
+    assert (scaled(sizes("baseline"), linear_sizes, 32, 512) == 1).all()
+    # The mirror decays from 1 to a quarter, as sqrt(32 / 512), whatever the arm's own sizes.
+    m = mirrored(sizes("baseline"), linear_sizes, 32, 512)
+    assert (m[0], m[-1]) == (1, 0.25) and (np.diff(m) <= 0).all()
+    assert m[374] == pytest.approx(sqrt(32 / 272))

@@ -312,3 +312,11 @@ def test_any_parameters_make_a_run_or_are_refused_in_one_line(tmp_path_factory, 
         run_from_parameters(namespace)
     except BadInput as error:
         assert len(str(error).splitlines()) == 1
+
+
+def test_learning_rate_follows_its_factor_block_by_block(tmp_path):
+    study = write_study(tmp_path, "mirror", learning_rate=2e-3, rate_factor="mirror_linear", updates=100)
+    run, linear = (make_run(study, arm, [0], tmp_path) for arm in ("baseline", "linear"))
+    assert run.rates == pytest.approx([2e-3 * (4 / b) ** 0.5 for b in linear.batch_sizes])
+    with pytest.raises(BadInput, match="rate_factor: 'sqrt' is not one of constant"):
+        load_study(write_study(tmp_path, "other", rate_factor="sqrt"))
