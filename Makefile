@@ -23,6 +23,7 @@ MAKEFLAGS += --no-print-directory
 # VENV= (empty) uses PYTHON as it is: conda, a cluster's modules, a machine without network.
 PY := $(if $(VENV),$(CURDIR)/$(VENV)/bin/python,$(PYTHON))
 STAMP := $(if $(VENV),$(VENV)/installed)
+DRIVER := $(if $(VENV),$(VENV)/driver)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
@@ -31,11 +32,11 @@ HOW = --device "$(DEVICE)" --threads "$(THREADS)"
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
 SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: help env quick all run report status lab test lint bench clean runs
+.PHONY: help env quick all run report pdf status lab test test-browser lint bench clean runs chromium
 
 help: ## this text
 	@echo "How batch-size schedules change grokking. Targets:"
-	@awk -F':.*## ' '/^[a-z]+:.*## / {printf "  make %-8s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "Settings: STUDY=$(STUDY) RESULTS=$(RESULTS) DEVICE=auto|cpu|cuda PRECISION=float32|bf16 THREADS=$(THREADS)"
 	@echo "          SEEDS_PER_RUN=$(SEEDS_PER_RUN) LAUNCH=\"srun -n1 -c1\" VENV=$(VENV) (VENV= uses PYTHON=$(PYTHON) as it is)"
 
@@ -44,8 +45,9 @@ env: $(STAMP) ## set up .venv from requirements.txt, nothing else
 $(VENV)/installed: requirements.txt pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "$(PYTHON) is not Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 2; }
-	"$(PYTHON)" -m venv "$(VENV)"
-	"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	@echo "Setting up $(VENV) with PyTorch and JupyterLab: some minutes, once"
+	@"$(PYTHON)" -m venv "$(VENV)"
+	@"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
 	@# The package is imported from where it is, from notebooks opened by hand too.
 	@"$(PY)" -c 'import os, site; open(site.getsitepackages()[0] + "/grok_utils.pth", "w").write(os.getcwd())'
 	@touch "$@"
@@ -55,7 +57,9 @@ quick: ## the whole pipeline small, in minutes: results/quick/report.html
 
 all: $(STAMP) ## every missing run of STUDY, then its report
 	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(HOW) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
-	if [ -n "$$runs" ]; then $(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$(echo $$runs)" || \
+	if [ -n "$$runs" ]; then \
+		set -- $$runs; echo "$(STUDY): runs to make: $$#"; \
+		$(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$*" || \
 		{ echo "$(STUDY): some runs are missing; make goes on where it stopped" >&2; exit 2; }; \
 	else echo "$(STUDY): all records found in $(RESULTS)"; fi
 	@"$(PY)" -m grok_utils report $(COMMON)
@@ -72,10 +76,14 @@ run/%:
 comma := ,
 
 run: $(STAMP) ## one record: make run SCHEDULE=linear SEED=0
+	@$(if $(and $(SCHEDULE),$(SEED)),,echo "say which: make run SCHEDULE=linear SEED=0" >&2; exit 2)
 	@$(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(SCHEDULE)" --seeds "$(SEED)"
 
 report: $(STAMP) ## report.html from the records of STUDY
 	@"$(PY)" -m grok_utils report $(COMMON)
+
+pdf: $(STAMP) ## report.pdf: report.html of STUDY, printed by Chromium (CHROMIUM=/path/to/it)
+	@"$(PY)" -m grok_utils pdf $(COMMON)
 
 status: $(STAMP) ## what of STUDY is done, begun and missing, and how long is left
 	@"$(PY)" -m grok_utils status $(COMMON)
@@ -85,6 +93,19 @@ lab: $(STAMP) ## JupyterLab on the notebooks
 
 test: $(STAMP) ## the whole test suite
 	"$(PY)" -m pytest -q
+
+test-browser: $(STAMP) $(DRIVER) chromium ## the report and JupyterLab in a real browser; installs Chromium where it may
+	"$(PY)" -m pytest -q tests/browser
+
+$(VENV)/driver: requirements-browser.txt $(STAMP)
+	@"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt
+	@touch "$@"
+
+chromium: $(STAMP)
+	@"$(PY)" -c 'from grok_utils.pdf import find_chromium; find_chromium()' 2>/dev/null || \
+		{ test "$$(id -u)" = 0 && echo "Installing Chromium" && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium >/dev/null; } || \
+		{ echo "Chromium was not found, and only root can apt-get it: install it, or give CHROMIUM=/path/to/it" >&2; exit 2; }
 
 lint: $(STAMP) ## style and errors
 	"$(PY)" -m ruff check .

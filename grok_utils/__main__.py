@@ -1,11 +1,16 @@
 """`python -m grok_utils`: what the Makefile calls to plan a study, make its runs and build its report."""
 
 import argparse
+import signal
 import sys
 from pathlib import Path
 from typing import NoReturn
 
+if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it without a traceback
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
+
 from grok_utils.checkpoints import Damaged
+from grok_utils.pdf import NoPrint
 from grok_utils.studies import BadInput, check_seeds, load_study, make_run
 
 
@@ -24,6 +29,7 @@ def parser() -> Parser:
         "plan": "check the study and print its missing runs, one word each: run/ARM/SEEDS",
         "run": "make the records of one arm and its seeds by executing run.ipynb",
         "report": "build report.html from the study's records",
+        "pdf": "print report.html, built where it is absent, as report.pdf",
         "status": "say what is done, begun and missing, and how long is left",
     }
     for name, text in about.items():
@@ -72,12 +78,14 @@ def main(arguments: list[str] | None = None) -> int:
             execution.execute_run(run, a.study)
         elif a.command == "report":
             print(execution.execute_report(study, a.results))
+        elif a.command == "pdf":
+            print(execution.print_report(study, a.results))
         else:
             print("\n".join(execution.status_lines(study, a.results)))
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except (Damaged, execution.Failed, OSError) as error:
+    except (Damaged, execution.Failed, NoPrint, OSError) as error:
         print(error, file=sys.stderr)
         return 1
     return 0

@@ -16,12 +16,14 @@ import papermill
 import psutil
 
 from grok_utils import checkpoints
+from grok_utils.pdf import find_chromium, print_pdf
 from grok_utils.records import is_complete, read_record
 from grok_utils.studies import BadInput, Run, Study, check_seeds
 from grok_utils.training import forward_passes
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-REPORT_SECONDS = 30.0  # between two lines of progress
+REPORT_SECONDS = 30.0  # between two lines of progress of a run
+LOOK_SECONDS = 2.0  # between two looks at its checkpoint
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 
 
@@ -90,11 +92,11 @@ def progress_lines(run: Run) -> Iterator[None]:
     finished = threading.Event()
 
     def watch() -> None:
-        seen = 0
-        while not finished.wait(REPORT_SECONDS):
+        seen, due = (progress_of(run) or (0, 0.0))[0], 0.0
+        while not finished.wait(LOOK_SECONDS):
             done, seconds = progress_of(run) or (0, 0.0)
-            if done > seen:
-                seen, total = done, run.study.updates
+            if done > seen and time.monotonic() > due:
+                seen, total, due = done, run.study.updates, time.monotonic() + REPORT_SECONDS
                 left = clock(seconds / done * (total - done))
                 print(f"{run.name}: {done:,} of {total:,} updates, about {left} left", flush=True)
 
@@ -194,8 +196,10 @@ def execute_run(run: Run, study: str) -> None:
         if not is_complete(run, seed):
             raise Failed(f"{run.name}: the notebook ended without leaving {run.record(seed)}")
     paths = record_paths(run.study, run.results)
-    done = sum(path.exists() for path in paths)
-    print(f"{run.name}: done in {clock(time.monotonic() - start)} ({done} of {len(paths)} records)", flush=True)
+    found = f"{sum(path.exists() for path in paths)} of {len(paths)} records"
+    if not set(run.seeds) <= set(run.study.seeds):  # not among those that the study counts
+        found = ", ".join(str(run.record(seed)) for seed in missing)
+    print(f"{run.name}: done in {clock(time.monotonic() - start)} ({found})", flush=True)
 
 
 def record_paths(study: Study, results: Path) -> list[Path]:
@@ -234,3 +238,13 @@ def execute_report(study: Study, results: Path) -> Path:
     execute("report.ipynb", executed, {"study": study.name, "results": from_notebooks(results)})
     export_html(executed, folder / "report.html", study.title or study.name)
     return folder / "report.html"
+
+
+def print_report(study: Study, results: Path) -> Path:
+    """Print the study's report, built where it is absent; returns the PDF's path. Raises BadInput without Chromium."""
+    find_chromium()  # told before any work
+    html = results / study.name / "report.html"
+    if not html.exists():
+        execute_report(study, results)
+    print_pdf(html, html.with_suffix(".pdf"))
+    return html.with_suffix(".pdf")

@@ -95,7 +95,7 @@ def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
     """What writes a value among the values of `columns`."""
     sizes = np.abs(columns.select_dtypes("floating").to_numpy(np.float64))
     usual = np.median(sizes[sizes > 0]) if (sizes > 0).any() else 0
-    digits = ",.0f" if usual >= 1000 else ",.1f" if usual >= 10 else ",.2f" if usual > 1 else ",.4f"
+    digits = "z,.0f" if usual >= 1000 else "z,.1f" if usual >= 10 else "z,.2f" if usual > 1 else "z,.4f"
 
     def write(value: Any) -> str:
         if isinstance(value, bool):

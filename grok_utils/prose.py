@@ -70,7 +70,7 @@ def verdict_counts(differences: pd.DataFrame) -> str:
         outcome += f"{count.get('cannot tell', 0)}"
     return (
         f"Updates to 99 % validation accuracy: **{outcome}** (paired by seed, {sample_sizes(differences)}, "
-        "95 % intervals, not corrected for their number)."
+        "95 % intervals, not corrected for their number). The baseline's mean, then each arm's difference from it:"
     )
 
 

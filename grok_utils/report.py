@@ -54,6 +54,7 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     labels = name_headings(page) | number(page, "figure.picture", "Figure") | number(page, "figure.numbers", "Table")
     link(page, labels)
     list_contents(page)
+    put_title_first(page)
     html.parent.mkdir(parents=True, exist_ok=True)
     temporary = html.with_suffix(".part")
     temporary.write_text(without_paths(str(page)), encoding="utf-8")
@@ -121,6 +122,15 @@ def list_contents(page: BeautifulSoup) -> None:
         anchor.string = section.get_text()
         item.append(anchor)
         contents.append(item)
+
+
+def put_title_first(page: BeautifulSoup) -> None:
+    """Move the title and the paragraph below it before the contents, where a narrow window shows them."""
+    if page.h1:
+        header = page.new_tag("header")
+        below = page.h1.find_next_sibling()
+        page.nav.insert_before(header)
+        header.extend([page.h1.extract()] + ([below.extract()] if below is not None and below.name == "p" else []))
 
 
 def without_paths(text: str) -> str:

@@ -157,7 +157,8 @@ def paired_differences(members: pd.DataFrame, baseline: str = "baseline") -> pd.
     rows = []
     for key, cell in by_cell(members[members["schedule"] != baseline]):
         pairs = cell.set_index(["operation", "seed"])[["restricted"]].join(start.rename("start"), how="inner")
-        n, mean, _, low, high = mean_interval(pairs["restricted"] - pairs["start"])
+        horizon = cell["horizon"].max()  # no two restricted times are further apart
+        n, mean, _, low, high = mean_interval(pairs["restricted"] - pairs["start"], -horizon, horizon)
         if n:
             verdict = "sooner" if high < 0 else "later" if low > 0 else "cannot tell"
             row = key | {"n": n, "difference": mean, "low": low, "high": high}

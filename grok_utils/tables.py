@@ -41,7 +41,7 @@ def schedules(frame: pd.DataFrame) -> pd.DataFrame:
     for arm in in_order(frame["schedule"]):
         logs = frame[frame["schedule"] == arm].drop_duplicates("update").sort_values("update")
         sizes = logs["batch_size"].to_numpy()
-        at = {f"at {part:.0%}": int(sizes[round(part * len(sizes)) - 1]) for part in (0.1, 0.5)}
+        at = {f"at {100 * part:.0f} %": int(sizes[round(part * len(sizes)) - 1]) for part in (0.1, 0.5)}
         row = {"arm": arm, "first batch": int(sizes[0])} | at | {"last": int(sizes[-1])}
         rows.append(row | {"mean batch": sizes.mean().round(1), "examples seen": int(logs["examples_seen"].iloc[-1])})
     return pd.DataFrame(rows)
@@ -103,7 +103,8 @@ def provenance(metadata: list[dict[str, Any]]) -> pd.DataFrame:
 
 def execution(m: dict[str, Any]) -> str:
     """How a record's numbers were computed."""
-    return f"{m['precision']}, {'compiled' if m['compiled'] else 'eager'}, {m['threads']} CPU threads"
+    threads = "1 CPU thread" if m["threads"] == 1 else f"{m['threads']} CPU threads"
+    return f"{m['precision']}, {'compiled' if m['compiled'] else 'eager'}, {threads}"
 
 
 def part_of_run(m: dict[str, Any]) -> float:

@@ -1,6 +1,7 @@
 """A tiny study for every test that needs one: modulus 11, two operations, two arms, 60 updates at batches up to 16."""
 
 import os
+import signal
 
 os.environ["OMP_NUM_THREADS"] = "1"  # before torch: kernels and sub-processes inherit it
 
@@ -11,6 +12,8 @@ import yaml
 from grok_utils.records import write_records
 from grok_utils.studies import make_run
 from grok_utils.training import train
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job begins with it ignored
 
 TINY = {
     "schedules": ["baseline", "linear"],

@@ -191,6 +191,16 @@ def test_ctrl_c_stops_with_a_checkpoint_and_a_failure(study):
     assert seen["killed"][0] == -signal.SIGKILL
 
 
+def test_ctrl_c_before_any_notebook_leaves_no_traceback(tmp_path):
+    process = started("run", results=tmp_path, SCHEDULE="linear", SEED=0, STUDY="quick")
+    wait_until(lambda: any("grok_utils" in p.cmdline() for p in processes(tmp_path)), process)
+    time.sleep(1.0)  # it loads its packages
+    os.killpg(process.pid, signal.SIGINT)
+    output = process.communicate(timeout=30)[0]
+    assert process.returncode != 0
+    assert "Traceback" not in output
+
+
 def test_make_goes_on_where_it_stopped_and_the_record_is_that_of_an_undisturbed_study(study):
     path, results, seen, undisturbed = study
     code, out, err = seen["continued"]

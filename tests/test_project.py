@@ -53,6 +53,16 @@ def test_the_lock_holds_every_direct_dependency_at_an_allowed_version(python):
         assert requirement.specifier.contains(versions[name]), f"{name} {versions[name]}"
 
 
+def test_the_browser_tests_have_a_lock_of_their_own():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pinned = [Requirement(line) for line in (ROOT / "requirements-browser.txt").read_text().splitlines()]
+    assert all([s.operator for s in r.specifier] == ["=="] for r in pinned)
+    versions = {canonical(r.name): str(r.specifier).removeprefix("==") for r in pinned}
+    for requirement in map(Requirement, project["dependency-groups"]["browser"]):
+        assert requirement.specifier.contains(versions[canonical(requirement.name)]), requirement
+    assert not versions.keys() & {canonical(r.name) for r in lock()}
+
+
 def test_the_lock_is_exact_and_names_torch_but_no_cuda_library():
     for requirement in lock():
         assert [s.operator for s in requirement.specifier] == ["=="], requirement

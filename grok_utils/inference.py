@@ -1,0 +1,200 @@
+"""What the evidence allows to be said: bootstrap intervals, sign-flip tests, equivalence, verdicts, and robustness.
+
+Everything stands on `statistics.crossings`, a row a member. No member is left out: one that diverges counts as the
+horizon, also when it diverges after crossing. A pair is a seed that two arms share: the same split, the same start.
+"""
+
+import warnings
+from collections.abc import Iterable, Sequence
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from grok_utils.statistics import CONFIDENCE, MEMBER, THRESHOLD, Estimate, by_cell, crossings, in_order
+
+SEED = 20_240_806  # of every resampling: the same records give the same numbers
+ALPHA = 0.05
+REACHED = 0.80  # share of each arm's seeds that must reach 99 % before equivalence can be claimed
+EXAMPLES_HORIZON = 1_297_120  # what `exponential` sees in 7,500 updates
+
+
+class Contrast(NamedTuple):
+    """An arm less its reference over n common seeds: mean difference with its 95 % and 90 % intervals, and p."""
+
+    n: int
+    reference_mean: float
+    difference: float
+    low: float
+    high: float
+    low_90: float
+    high_90: float
+    p: float
+
+
+def complete(values: Any) -> np.ndarray:
+    """The values as floats, ascending: no resampling depends on the order of rows. ValueError where one is not finite."""
+    x = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError(f"{(~np.isfinite(x)).sum()} of {len(x)} values are not finite, and none may be left out")
+    return np.sort(x)
+
+
+def bootstrap_interval(values: Any, level: float = CONFIDENCE) -> tuple[float, float]:
+    """Bootstrap interval of the mean: BCa of 9,999 resamples with a fixed seed, or percentiles where BCa degenerates.
+
+    (NaN, NaN) with fewer than two values or with all values equal, as in `statistics.mean_interval`: there BCa is 0/0,
+    and the percentiles would claim certainty by an interval of no width. Too narrow for few values, as any bootstrap.
+    """
+    x = complete(values)
+    if len(x) < 2 or np.ptp(x) == 0:
+        return np.nan, np.nan
+    for method in ("BCa", "percentile"):
+        rng = np.random.default_rng(SEED)
+        with warnings.catch_warnings(action="ignore"):  # that BCa degenerates shows in its bounds
+            found = stats.bootstrap((x,), np.mean, confidence_level=level, method=method, random_state=rng)
+        if np.isfinite(found.confidence_interval).all():
+            break
+    return tuple(map(float, found.confidence_interval))
+
+
+def rmst_interval(values: Any) -> Estimate:
+    """n, mean and sd of restricted times with the mean's 95 % `bootstrap_interval` over seeds (NaN: none)."""
+    x = complete(values)
+    mean, sd = x.mean() if len(x) else np.nan, x.std(ddof=1) if len(x) > 1 else np.nan
+    return Estimate(len(x), float(mean), float(sd), *bootstrap_interval(x))
+
+
+def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 100_000, seed: int = SEED) -> float:
+    """Two-sided p of the paired sign-flip permutation test of the mean difference; 1 where all differences are 0.
+
+    Under the null hypothesis arm and reference are exchangeable within a pair. Up to `exact_up_to` pairs the share of
+    all 2ⁿ sign patterns whose sum is at least as far from 0 (scipy enumerates the same, in 4 s instead of 10 ms at
+    n = 20); beyond, scipy's Monte Carlo test, (hits + 1) / (resamples + 1), twice its smaller tail.
+    """
+    d = complete(differences)
+    if len(d) > exact_up_to:
+        how = {"permutation_type": "samples", "n_resamples": resamples, "random_state": np.random.default_rng(seed)}
+        return float(stats.permutation_test((d,), np.mean, vectorized=True, batch=10_000, **how).pvalue)
+    sums = np.zeros(1)
+    for x in d:
+        sums = np.concatenate([sums + x, sums - x])
+    rounding = 1e-12 * np.abs(d).sum()  # sums that tie may differ so much, the observed one from itself
+    return float(np.mean(np.abs(sums) >= abs(d.sum()) - rounding))
+
+
+def paired_contrast(
+    members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "restricted"
+) -> Contrast:
+    """`arm` less `reference` on one operation, over their common seeds; `members` is a row a member, as `crossings`.
+
+    `column` may be any other of its columns; with `reached`, p is McNemar's exact test. Intervals are NaN as in
+    `bootstrap_interval`; without pairs all is. They and p are not corrected for the number of contrasts (see `holm`).
+    """
+    rows = members[members["operation"] == operation]
+    ours, theirs = (rows.loc[rows["schedule"] == name, ["seed", column]] for name in (arm, reference))
+    pairs = ours.merge(theirs, on="seed", validate="one_to_one", suffixes=("", "_of_reference"))
+    if pairs.empty:
+        return Contrast(0, *[np.nan] * 7)
+    start = pairs[f"{column}_of_reference"].to_numpy(float)
+    d = pairs[column].to_numpy(float) - start
+    intervals = *bootstrap_interval(d), *bootstrap_interval(d, 1 - 2 * ALPHA)
+    return Contrast(len(d), float(start.mean()), float(d.mean()), *intervals, sign_flip_p(d))
+
+
+def holm(p_values: Any) -> np.ndarray:
+    """Holm's step-down adjusted p of one family, in the order given. NaN (no test) stays NaN and counts in its size."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)  # NaN last
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted
+
+
+def equivalent(contrast: Contrast, margin: float, reached_shares: Iterable[float]) -> bool | None:
+    """Does the 90 % paired interval lie inside ±margin? None, cannot tell, where there is no interval or where fewer
+    than 80 % of either arm's seeds reach 99 % (those that never grok agree whatever the arm). True is the outcome of
+    two one-sided tests at 5 %."""
+    if np.isnan(contrast.low_90) or not all(share >= REACHED for share in reached_shares):
+        return None
+    return bool(-margin < contrast.low_90 and contrast.high_90 < margin)
+
+
+def verdict(difference: float, adjusted_p: float, same: bool | None, claimed: int) -> str:
+    """supported, contradicted, equivalent or cannot tell, of a claim that the difference is < 0 (claimed −1), > 0 (1)
+    or none (0). `same` is from `equivalent` and goes first: a difference within the margin is too small for either."""
+    if same:
+        return "equivalent" if claimed else "supported"
+    if not adjusted_p < ALPHA:
+        return "cannot tell"
+    return "supported" if np.sign(difference) == claimed else "contradicted"
+
+
+@cache
+def _share_bounds(n: int, level: float) -> np.ndarray:
+    """Clopper–Pearson's bounds of k in n, for k = 0 … n."""
+    return np.array([stats.binomtest(k, n).proportion_ci(level, method="exact") for k in range(n + 1)])
+
+
+def share_band(members: pd.DataFrame, updates: Sequence[int], level: float = CONFIDENCE) -> pd.DataFrame:
+    """Share grokked by each of `updates`: operation, schedule, n, update, reached, share, low, high.
+
+    The band is pointwise: at each update alone the exact (Clopper–Pearson) interval holds the true share with at least
+    `level` probability; that it holds the whole curve is less probable. ValueError for an update past the horizon.
+    """
+    if max(updates) > members["horizon"].min():
+        raise ValueError(f"update {max(updates)} is past the horizon {members['horizon'].min()}: the share is unknown")
+    tables = []
+    for key, cell in by_cell(members):
+        n, crossed = len(cell), np.sort(cell["updates"].dropna())
+        k = np.searchsorted(crossed, updates, side="right")
+        low, high = _share_bounds(n, level)[k].T
+        row = key | {"n": n, "update": updates, "reached": k, "share": k / n, "low": low, "high": high}
+        tables.append(pd.DataFrame(row))
+    return pd.concat(tables, ignore_index=True)
+
+
+def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) -> tuple[pd.DataFrame, list[str]]:
+    """`crossings` on the clock of examples seen, and the arms left out of it as their runs end before `horizon`.
+
+    restricted is min(examples seen at the crossing, horizon), and reached says whether it came by then; horizon is in
+    examples; updates stays in updates. Fit for `rmst_interval` and `paired_contrast`.
+    """
+    table = crossings(frame)
+    seen = frame.groupby(MEMBER)["examples_seen"].max().groupby("schedule").min()
+    short = in_order(seen.index[seen < horizon])
+    table = table[~table["schedule"].isin(short)].reset_index(drop=True)
+    table["horizon"], table["reached"] = horizon, table["examples_seen"] <= horizon
+    table.loc[~table["reached"], ["updates", "examples_seen"]] = np.nan
+    table["restricted"] = table["examples_seen"].fillna(horizon)
+    return table, short
+
+
+def crossings_by_threshold(frame: pd.DataFrame, thresholds: Iterable[float] = (0.95, 0.99, 0.999)) -> pd.DataFrame:
+    """`crossings` at each threshold, told apart by a further column, threshold."""
+    return pd.concat([crossings(frame, t).assign(threshold=t) for t in thresholds], ignore_index=True)
+
+
+def sustained_crossings(frame: pd.DataFrame, threshold: float = THRESHOLD, logs: int = 10) -> pd.DataFrame:
+    """`crossings` at the first of the first `logs` logs in a row above `threshold`; a run may end before they do."""
+    backwards = frame.sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
+    least = backwards.groupby(MEMBER)["val_accuracy"].rolling(logs).min().droplevel(MEMBER)  # of this log and the next
+    return crossings(backwards.assign(val_accuracy=least), threshold)
+
+
+def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
+    """What each member does after its first crossing: schedule, operation, seed, diverged, updates (of the crossing),
+    logs_after, share_below (of those logs, not above the threshold; NaN where there are none), final_accuracy.
+
+    Unlike in `crossings`, a member that diverges after its crossing has crossed: it is the least stable of all.
+    """
+    first = crossings(frame.assign(diverged=False), threshold).set_index(MEMBER)["updates"]
+    later = frame.join(first.rename("first"), on=MEMBER).query("update > first")
+    below = (~(later["val_accuracy"] > np.float32(threshold))).groupby([later[name] for name in MEMBER])
+    table = pd.DataFrame({"diverged": frame.groupby(MEMBER)["diverged"].any(), "updates": first}).loc[first.index]
+    table["logs_after"] = below.size().reindex(table.index, fill_value=0)
+    table["share_below"] = below.mean()
+    table["final_accuracy"] = frame.sort_values("update").groupby(MEMBER).tail(1).set_index(MEMBER)["val_accuracy"]
+    return table.reset_index()

@@ -1,0 +1,56 @@
+"""A page as PDF, by headless Chromium's own print."""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+
+from grok_utils.checkpoints import replace_whole
+from grok_utils.studies import BadInput
+
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+# No first-run page, and no address asked on the browser's own account.
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+)
+SECONDS = 120  # until a print that hangs is ended
+
+
+class NoPrint(Exception):
+    """One line that says why there is no PDF."""
+
+
+def find_chromium() -> str:
+    """The path of Chromium or a relative of it: CHROMIUM of the environment, or the first found. Raises BadInput."""
+    asked = os.environ.get("CHROMIUM")
+    for name in [asked] if asked else [*NAMES, ON_MACOS]:
+        if found := shutil.which(name):
+            return found
+    what = f"CHROMIUM: {asked!r} is no program" if asked else "Chromium was not found"
+    raise BadInput(f"{what}: install it (Debian: apt-get install chromium) or give CHROMIUM=/path/to/chrome")
+
+
+def print_pdf(html: Path, pdf: Path) -> None:
+    """Print the page `html` to `pdf`, whole or not at all. Raises BadInput without Chromium, NoPrint if it fails."""
+    chromium = find_chromium()
+    temporary = pdf.with_suffix(".part")
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+        command = [chromium, "--headless", *FLAGS, f"--user-data-dir={profile}", "--no-pdf-header-footer"]
+        if hasattr(os, "geteuid") and os.geteuid() == 0:  # Chromium's sandbox refuses root
+            command.append("--no-sandbox")
+        command += [f"--print-to-pdf={temporary.resolve()}", html.resolve().as_uri()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise NoPrint(f"{chromium} did not print {html} within {SECONDS} seconds") from None
+    if done.returncode or not temporary.is_file():
+        said = done.stderr.strip().splitlines() or ["no reason given"]
+        raise NoPrint(f"{chromium} did not print {html}: {said[-1][:300]}")
+    replace_whole(temporary, pdf)

@@ -1,0 +1,47 @@
+"""Debian's Chromium, or whichever is found, driven by Playwright."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import Page, sync_playwright
+
+from grok_utils.pdf import FLAGS, find_chromium
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+REPORT = ROOT / "results" / "paper" / "report.html"
+
+
+@pytest.fixture(scope="session")
+def report() -> Path:
+    """The report of `paper`, which is built where it is absent."""
+    if not REPORT.exists():
+        command = ["make", "report", "STUDY=paper", "VENV=", f"PYTHON={sys.executable}"]
+        subprocess.run(command, cwd=ROOT, check=True)
+    return REPORT
+
+
+@pytest.fixture(scope="session")
+def browser():
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=find_chromium(), args=list(FLAGS))
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def open_page(browser, report):
+    """A function that opens the report in a window of a width and colour scheme; other options are Playwright's."""
+    contexts = []
+
+    def opened(width: int = 1440, scheme: str = "light", **options) -> Page:
+        size = {"width": width, "height": 900}
+        contexts.append(browser.new_context(viewport=size, color_scheme=scheme, **options))
+        page = contexts[-1].new_page()
+        page.goto(report.as_uri())
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()

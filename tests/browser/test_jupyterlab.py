@@ -1,0 +1,174 @@
+"""JupyterLab with explore.ipynb, as a person uses it: run all cells, watch the figure, interrupt, run again."""
+
+import json
+import os
+import re
+import secrets
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+
+import nbformat
+import pytest
+from conftest import ROOT
+
+from grok_utils.report import export_html
+
+PARAMETERS = {"operation": "x_plus_y", "modulus": 31, "updates": 500, "device": "cpu"}
+LIVE = ".jp-Cell:has-text('Progress(updates') .jp-OutputArea-output"
+
+
+@pytest.fixture(scope="module")
+def explore(tmp_path_factory):
+    """The path of a copy of explore.ipynb with a tiny setting."""
+    folder = tmp_path_factory.mktemp("lab")
+    notebook = nbformat.read(ROOT / "notebooks" / "explore.ipynb", as_version=4)
+    cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
+    for name, value in (PARAMETERS | {"results": str(folder / "results")}).items():
+        cell.source, found = re.subn(rf"(?m)^{name} = .*$", lambda _, n=name, v=value: f"{n} = {v!r}", cell.source)
+        assert found == 1, name
+    nbformat.write(notebook, folder / "explore.ipynb")
+    return folder / "explore.ipynb"
+
+
+@pytest.fixture(scope="module")
+def address(explore):
+    """The address of JupyterLab on the folder of the copy."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    token, folder = secrets.token_hex(16), explore.parent
+    environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"), "PYTHONPATH": str(ROOT)}
+    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
+    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", *options]
+    with open(folder / "log", "w") as log:
+        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+    try:
+        wait_for(lambda: answers(f"http://127.0.0.1:{port}/api?token={token}"), server, folder / "log")
+        yield f"http://127.0.0.1:{port}/lab/tree/explore.ipynb?token={token}"
+    finally:
+        server.terminate()
+        server.wait(30)
+
+
+def answers(url):
+    """Whether something answers there."""
+    try:
+        return urllib.request.urlopen(url, timeout=5).status == 200
+    except OSError:
+        return False
+
+
+def wait_for(condition, server, log, seconds=90):
+    """Wait until `condition` holds; the server's log where it ended or takes too long."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert server.poll() is None and time.monotonic() < deadline, log.read_text()
+        time.sleep(0.2)
+
+
+@pytest.fixture(scope="module")
+def lab(browser, address):
+    """The notebook, open in JupyterLab with its kernel idle; the window is high, so that every cell is drawn."""
+    context = browser.new_context(viewport={"width": 1300, "height": 3200})
+    asked = []
+    context.on("request", lambda request: asked.append(request.url))
+    page = context.new_page()
+    page.asked = asked
+    page.goto(address)
+    page.locator(LIVE.split(" .")[0]).wait_for(timeout=90_000)
+    decline = page.get_by_role("button", name="No", exact=True)  # to news from jupyter.org
+    page.wait_for_timeout(1000)
+    if decline.is_visible():
+        decline.click()
+    until_idle(page)
+    yield page
+    context.close()
+
+
+def until_idle(page):
+    page.locator("[data-status='idle'].jp-Notebook-ExecutionIndicator").wait_for(timeout=120_000)
+
+
+def choose(page, menu, item):
+    """Choose an item of the menu bar."""
+    page.locator(".lm-MenuBar-item", has_text=re.compile(f"^{menu}$")).click()
+    page.locator(".lm-Menu-item", has_text=re.compile(f"^{item}")).first.click()
+
+
+def watched(page, enough, seconds=120):
+    """The distinct states of progress and figure, in order, until `enough` of them says that it is."""
+    states, deadline = [], time.monotonic() + seconds
+    while not enough(states):
+        assert time.monotonic() < deadline, states
+        texts = page.locator(f"{LIVE} pre").all_inner_texts()
+        figure = page.locator(f"{LIVE} img").first
+        source = figure.get_attribute("src") if figure.count() else None
+        state = (" ".join(texts), source)
+        if texts and (not states or states[-1] != state):
+            states.append(state)
+        page.wait_for_timeout(100)
+    return states
+
+
+def shown(states, total):
+    """The updates that each state of the progress says are done, of `total`."""
+    found = (re.search(rf"([\d,]+) of {total:,} updates", text) for text, _ in states)
+    return [int(m[1].replace(",", "")) for m in found if m]
+
+
+def test_it_runs_to_the_end_and_the_figure_changes_while_it_trains(lab):
+    choose(lab, "Run", "Run All Cells$")
+    states = watched(lab, lambda states: states and "100%" in states[-1][0])
+    training = {source for text, source in states if source and "100%" not in text}
+    assert len(training) >= 2, [text for text, _ in states]
+    assert any(re.search(r"\d:\d\d left", text) for text, _ in states)
+    until_idle(lab)
+    assert lab.locator(f"{LIVE} img").first.get_attribute("src") not in training
+    table = lab.locator(".jp-RenderedHTML table").last
+    table.wait_for()
+    assert "mine" in table.inner_text()
+    assert lab.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert {url.split("/")[2].split(":")[0] for url in lab.asked if url.startswith("http")} == {"127.0.0.1"}
+
+
+def test_what_it_saves_exports_to_a_page_without_scripts(lab, explore):
+    choose(lab, "File", "Save Notebook")
+    deadline = time.monotonic() + 30
+    while "image/svg+xml" not in explore.read_text() or "crossings" not in explore.read_text():
+        assert time.monotonic() < deadline
+        lab.wait_for_timeout(200)
+    executed = json.loads(explore.read_text())
+    assert "widgets" not in executed["metadata"]
+    assert "widget-view" not in explore.read_text()
+    outputs = [len(cell["outputs"]) for cell in executed["cells"] if "Progress(" in "".join(cell["source"])]
+    assert outputs == [2]  # the bar and the figure, each in its last state
+    export_html(explore, explore.with_suffix(".html"))
+    text = explore.with_suffix(".html").read_text(encoding="utf-8")
+    assert "<script" not in text
+    assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*", text) == []
+
+
+def test_interrupting_leaves_a_usable_kernel_and_running_again_goes_on(lab, explore):
+    checkpoints = explore.parent / "results" / "explore" / "checkpoints"
+    lab.locator(".jp-Cell:has-text('modulus = 31') .cm-content").click()
+    lab.keyboard.press("Control+A")
+    lines = [f"{name} = {value!r}" for name, value in (PARAMETERS | {"updates": 1000}).items()]
+    lines += ["train_fraction = 0.8", "seed = 1", f"results = {str(explore.parent / 'results')!r}"]
+    lab.keyboard.insert_text("\n".join(lines))
+    choose(lab, "Run", "Run All Cells$")
+    interrupted = shown(watched(lab, lambda states: max(shown(states, 1000), default=0) >= 100), 1000)
+    choose(lab, "Kernel", "Interrupt Kernel")
+    until_idle(lab)
+    assert interrupted[-1] < 1000
+    lab.locator(".jp-Cell:has-text('KeyboardInterrupt')").first.wait_for()
+    left = {path.name for path in checkpoints.iterdir()}
+    assert left - {"mine-seed0.safetensors"} == {"mine-seed1.safetensors"}  # and nothing half written
+    choose(lab, "Run", "Run All Cells$")
+    continued = shown(watched(lab, lambda states: 1000 in shown(states, 1000)), 1000)
+    assert min(continued) >= interrupted[-1]  # it went on from the checkpoint
+    until_idle(lab)
+    assert "mine" in lab.locator(".jp-RenderedHTML table").last.inner_text()

@@ -1,0 +1,216 @@
+"""The committed report as a reader meets it: in a window of 390 and of 1,440 pixels, light and dark, and on paper."""
+
+import re
+import unicodedata
+
+import axe_playwright_python
+import pytest
+from conftest import ROOT
+from pypdf import PdfReader
+
+from grok_utils.pdf import print_pdf
+
+AXE = ROOT.joinpath(axe_playwright_python.__path__[0], "axe.min.js")
+WIDTHS = pytest.mark.parametrize("width", [390, 1440])
+SCHEMES = pytest.mark.parametrize("scheme", ["light", "dark"])
+
+UNFOLD = "document.querySelectorAll('details').forEach(d => d.open = true)"
+
+# What reaches beyond the window and has no box round it that scrolls.
+BEYOND = """() => [...document.querySelectorAll('body *')].filter(e =>
+    e.getBoundingClientRect().right > innerWidth + 0.5 && !e.closest('svg, math') &&
+    ![...function*() { for (let p = e.parentElement; p; p = p.parentElement) yield p }()]
+        .some(p => ['auto', 'scroll'].includes(getComputedStyle(p).overflowX))
+).map(e => e.outerHTML.slice(0, 100))"""
+
+# References by fragment, in links, in ARIA and in figures, that name nothing or more than one thing.
+DANGLING = """() => {
+    const wanted = [...document.querySelectorAll('[href^="#"]')].map(e => e.getAttribute('href').slice(1));
+    for (const e of document.querySelectorAll('*')) {
+        wanted.push(...(e.getAttribute('xlink:href') || '').split('#').slice(1));
+        wanted.push(...(e.getAttribute('aria-labelledby') || '').split(' ').filter(Boolean));
+        for (const a of e.attributes) wanted.push(...[...a.value.matchAll(/url\\(#(.*?)\\)/g)].map(m => m[1]));
+    }
+    return wanted.filter(id => document.querySelectorAll('#' + CSS.escape(id)).length != 1);
+}"""
+
+# The contrast (WCAG 2) and size on the screen of every piece of text in a figure.
+FIGURE_TEXT = """() => {
+    const light = c => c.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+        .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+    const colour = text => text.match(/[\\d.]+/g).map(Number).slice(0, 3);
+    const ground = light(colour(getComputedStyle(document.body).backgroundColor));
+    return [...document.querySelectorAll('figure svg text')].filter(e => e.textContent.trim()).map(e => {
+        const ink = light(colour(getComputedStyle(e).fill));
+        return {words: e.textContent.trim(), contrast: (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05),
+                pixels: parseFloat(getComputedStyle(e).fontSize) * Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b)};
+    });
+}"""
+
+
+def squeezed(text: str) -> str:
+    """Text without white space and ligatures, which a PDF does not keep as they were."""
+    return re.sub(r"\s", "", unicodedata.normalize("NFKC", text))
+
+
+def test_the_page_is_one_file_that_asks_nobody_and_runs_nothing(browser, report):
+    context = browser.new_context()
+    page = context.new_page()
+    asked, complaints = [], []
+    context.on("request", lambda request: asked.append(request.url))
+    page.on("websocket", lambda socket: asked.append(socket.url))
+    page.on("console", lambda message: complaints.append(message.text))
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(report.as_uri())
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        page.evaluate(UNFOLD)
+        page.mouse.wheel(0, 100_000)
+        page.wait_for_timeout(300)
+    assert [url for url in asked if not url.startswith("data:")] == [report.as_uri()]
+    assert complaints == []  # such as of what the policy forbade
+    assert page.locator("script").count() == 0
+    policy = page.locator("meta[http-equiv='Content-Security-Policy']").get_attribute("content")
+    assert policy.startswith("default-src 'none'")
+    assert report.stat().st_size <= 3_000_000
+    context.close()
+
+
+def test_the_page_is_whole_without_scripts(open_page):
+    page = open_page(java_script_enabled=False)
+    page.locator("summary").first.click()
+    assert page.locator("details").first.locator("pre").first.is_visible()
+    assert page.locator("figure.picture svg").first.is_visible()
+
+
+@WIDTHS
+def test_nothing_overflows(open_page, width):
+    page = open_page(width)
+    for _ in range(2):
+        assert page.evaluate("document.documentElement.scrollWidth") <= width
+        assert page.evaluate(BEYOND) == []
+        page.evaluate(UNFOLD)
+
+
+def test_a_wide_table_scrolls_inside_its_box_on_a_phone(open_page):
+    page = open_page(390)
+    boxes = page.locator(".scroll").all()
+    wide = [box for box in boxes if box.evaluate("e => e.scrollWidth > e.clientWidth")]
+    assert wide != []
+    for box in wide:
+        last = box.locator("tr").first.locator("th").last
+        before = last.bounding_box()["x"]
+        box.evaluate("e => e.scrollLeft = e.scrollWidth")
+        after = last.bounding_box()
+        assert after["x"] < before
+        assert after["x"] + after["width"] <= 390
+
+
+def test_every_figure_says_what_it_shows(open_page):
+    page = open_page()
+    pictures = page.locator("figure.picture").all()
+    assert len(pictures) >= 5
+    for picture in pictures:
+        snapshot = picture.aria_snapshot()
+        said = re.search(r'img "(.*?)"', snapshot)
+        assert said and len(said[1]) >= 40, snapshot
+        assert len(picture.locator("figcaption").inner_text()) >= 20
+    for picture in page.locator("main img").all():
+        assert picture.get_attribute("alt")
+
+
+def test_figures_and_tables_are_numbered_in_order(open_page):
+    page = open_page()
+    for selector, word in {"figure.picture": "Figure", "figure.numbers": "Table"}.items():
+        labels = page.locator(f"{selector} figcaption b:first-child").all_inner_texts()
+        assert [label.strip() for label in labels] == [f"{word} {i + 1}." for i in range(len(labels))]
+        assert len(labels) == page.locator(selector).count() > 0
+
+
+def test_every_link_and_reference_resolves(open_page):
+    page = open_page()
+    assert page.evaluate(DANGLING) == []
+    links = page.locator("a[href]").all()
+    assert len(links) > 10
+    for link in links:
+        target = link.get_attribute("href")
+        assert target.startswith("#"), target
+        label = re.fullmatch(r"(Figure|Table) \d+", link.inner_text().strip())
+        if label:
+            assert page.locator(f"{target} figcaption b").first.inner_text().strip() == f"{label[0]}."
+
+
+@WIDTHS
+def test_a_click_in_the_contents_goes_there(open_page, width):
+    page = open_page(width)
+    for link in page.locator("nav a").all():
+        link.click()
+        top = page.locator(link.get_attribute("href")).bounding_box()["y"]
+        at_end = page.evaluate("innerHeight + scrollY >= document.documentElement.scrollHeight - 1")
+        assert -1 <= top < 120 or at_end, link.inner_text()
+
+
+def test_code_unfolds_on_a_click(open_page):
+    page = open_page()
+    folded = page.locator("details").all()
+    assert len(folded) >= 5
+    for details in folded:
+        code = details.locator("pre").first
+        assert not code.is_visible()
+        details.locator("summary").click()
+        assert code.is_visible()
+        assert len(code.inner_text()) > 20
+
+
+@WIDTHS
+@SCHEMES
+def test_axe_finds_no_fault(open_page, width, scheme):
+    page = open_page(width, scheme, bypass_csp=True)  # the page's policy would keep axe out
+    page.evaluate(UNFOLD)
+    page.add_script_tag(path=AXE)
+    rules = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+    found = page.evaluate("rules => axe.run({runOnly: rules})", rules)
+    faults = {rule["id"]: [node["html"][:150] for node in rule["nodes"]] for rule in found["violations"]}
+    assert faults == {}
+    contrast = next(rule for rule in found["passes"] if rule["id"] == "color-contrast")
+    assert len(contrast["nodes"]) > 100
+
+
+@WIDTHS
+@SCHEMES
+def test_words_in_figures_are_legible(open_page, width, scheme):
+    texts = open_page(width, scheme).evaluate(FIGURE_TEXT)
+    assert len(texts) > 50
+    assert [t for t in texts if t["contrast"] < 4.5 or t["pixels"] < 8.5] == []
+
+
+@SCHEMES
+def test_paper_is_white_and_cuts_off_nothing(open_page, scheme):
+    page = open_page(643, scheme)  # A4 less Chromium's margins of 1 cm is 718 pixels, US Letter taller but narrower
+    page.emulate_media(media="print", color_scheme=scheme)
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert page.evaluate("document.documentElement.scrollWidth") <= 643
+    assert page.evaluate(BEYOND) == []
+
+
+def test_the_printed_tables_have_every_cell_within_the_page(open_page, report, tmp_path):
+    pdf = tmp_path / "report.pdf"
+    print_pdf(report, pdf)
+    printed, beyond = "", []
+    for page in PdfReader(pdf).pages:
+        words = []
+
+        def seen(text, user, matrix, font, size, words=words):
+            words.append((text, matrix[4] * user[0] + matrix[5] * user[2] + user[4] if text.strip() else 0))
+
+        printed += page.extract_text(visitor_text=seen)
+        beyond += [(text, x) for text, x in words if not 0 <= x < page.mediabox.width]
+    assert beyond == []
+    printed = squeezed(printed)
+    tables = open_page().locator("figure.numbers table").all()
+    assert len(tables) >= 5
+    for table in tables:
+        for column in ("first", "last"):
+            cells = table.locator(f":is(th, td):{column}-child").all_inner_texts()
+            assert len(cells) > 1
+            assert [cell for cell in cells if squeezed(cell) not in printed] == []

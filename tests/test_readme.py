@@ -1,0 +1,131 @@
+"""What the README shows works as it is written there."""
+
+import re
+import shlex
+import subprocess
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import yaml
+from conftest import write_study
+
+from grok_utils import schedules, tasks
+from grok_utils.records import read_record, write_records
+from grok_utils.studies import load_study, make_run
+from grok_utils.training import train
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
+
+
+def block(section: str, language: str) -> str:
+    """The first code block of a language under a heading."""
+    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    return re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1]
+
+
+def added(source: str, module, names: dict) -> str:
+    """The name that `source`, executed as part of `module`, adds to `names`."""
+    before = set(names)
+    exec(compile(source, "README.md", "exec"), dict(vars(module)))
+    (name,) = names.keys() - before
+    return name
+
+
+@pytest.fixture
+def untouched():
+    """The schedules and operations as they were, after the test."""
+    before = dict(schedules.SCHEDULES), dict(tasks.OPERATIONS)
+    yield
+    for names, old in zip((schedules.SCHEDULES, tasks.OPERATIONS), before, strict=True):
+        names.clear()
+        names.update(old)
+
+
+def test_a_schedule_is_at_most_five_lines_and_trains(untouched, tmp_path):
+    source = block("Change a schedule", "python")
+    assert len(source.splitlines()) <= 5
+    name = added(source, schedules, schedules.SCHEDULES)
+    run = make_run(write_study(tmp_path, schedules=[name, "baseline"]), name, [0], tmp_path / "results", "cpu")
+    write_records(train(run))
+    rows = read_record(run.record(0))[0]
+    sizes = rows[rows.operation == "x_plus_y"].sort_values("update").batch_size
+    assert np.array_equal(sizes, [int(4 + 12 * (s / 60) ** 0.5) for s in range(10, 61, 10)])
+
+
+def test_an_operation_is_at_most_five_lines_and_trains(untouched, tmp_path):
+    source = block("Bring your own operation", "python")
+    assert len(source.splitlines()) <= 5
+    name = added(source, tasks, tasks.OPERATIONS)
+    pairs = tasks.all_pairs(name, 11)
+    assert [int(z) for x, y, z in pairs] == [(int(x) * int(y) + int(y)) % 11 for x, y, _ in pairs]
+    run = make_run(write_study(tmp_path, operations=[name]), "linear", [0], tmp_path / "results", "cpu")
+    write_records(train(run))
+    assert set(read_record(run.record(0))[0].operation) == {name}
+
+
+def test_the_study_of_your_own_is_allowed(tmp_path):
+    (tmp_path / "mine.yaml").write_text(block("A study of your own", "yaml"), encoding="utf-8")
+    study = load_study(str(tmp_path / "mine.yaml"))
+    assert [arm.control for arm in study.schedules] == [None, None, None, "reverse", "shuffle", "mean"]
+
+
+def test_the_records_are_read_as_the_readme_says(monkeypatch):
+    monkeypatch.chdir(ROOT)
+    *lines, last = block("Results, read with pandas", "python").splitlines()
+    names = {}
+    exec("\n".join(lines), names)
+    best = eval(last, names)
+    assert isinstance(best, pd.Series) and len(best) >= 20 and best.between(0, 1).all()
+    told = re.search(r"Columns: `([^`]*)`", README)[1]
+    assert re.split(r",\s+", told) == list(names["frame"].columns)
+
+
+def commands() -> list[str]:
+    """Every make command in a shell block or between backticks."""
+    lines = [
+        line.split("#")[0] for text in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in text.split("\n")
+    ]
+    inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    parts = [part.strip() for line in lines + inline for part in line.split("&&")]
+    return sorted({" ".join(part.split()) for part in parts if re.match(r"make( |$)", part)})
+
+
+def test_there_are_commands():
+    assert len(commands()) >= 12
+    assert "make pdf STUDY=paper" in commands()
+
+
+@pytest.mark.parametrize("command", commands())
+def test_a_make_command_names_targets_and_settings_that_exist(command):
+    words = shlex.split(command)[1:]
+    for word in words:
+        if re.match(r"[A-Z_]+=", word):
+            assert re.search(rf"^{word.split('=')[0]} \?=|\$\({word.split('=')[0]}\)", MAKEFILE, re.MULTILINE), word
+    # PYTHON=true: even with -n, a recipe that calls make again is carried out.
+    done = subprocess.run(["make", "-n", *words, "VENV=", "PYTHON=true"], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
+def test_files_and_modules_that_the_readme_names_exist():
+    named = set(re.findall(r"(?:grok_utils|notebooks|results)/[\w./-]*\w\.\w+", README)) - {
+        "notebooks/studies/mine.yaml",
+        "results/quick/report.html",
+        "results/paper/report.pdf",
+    }
+    assert {name for name in named if not (ROOT / name).exists()} == set()
+    tree = README.split("## What is where")[1].split("```")[1]
+    modules = {path.name for path in ROOT.glob("grok_utils/*.py")} - {"__init__.py"}
+    assert modules <= set(re.findall(r"[\w]+\.py", tree))
+
+
+def test_the_citation_agrees_with_the_project():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the format demands
+    assert (citation["version"], citation["license"]) == (project["version"], project["license"])
+    assert "2408.06292" in str(citation["references"]) and "2408.06292" in README
