@@ -35,7 +35,7 @@ class Contrast(NamedTuple):
 
 
 def complete(values: Any) -> np.ndarray:
-    """The values as floats, ascending: no resampling depends on the order of rows. ValueError where one is not finite."""
+    """The values as floats, ascending: no resampling depends on their order. ValueError where one is not finite."""
     x = np.asarray(values, dtype=np.float64)
     if not np.isfinite(x).all():
         raise ValueError(f"{(~np.isfinite(x)).sum()} of {len(x)} values are not finite, and none may be left out")
