@@ -20,6 +20,11 @@ from grok_utils.training import BETAS, EPS, ExecutionPath, Trainer
 ROUND = 32  # batch sizes are rounded up to a multiple: at most 16 graphs up to 512, 5 % of rows wasted
 
 
+def rounded_up(batch_size: int) -> int:
+    """The size of the graph that trains this batch size: the next multiple of ROUND."""
+    return -(-batch_size // ROUND) * ROUND
+
+
 def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: object) -> torch.cuda.CUDAGraph:
     """The graph of what `work` launches, with `stream`'s priority; work is also done twice, to compile and set up."""
     stream.wait_stream(torch.cuda.current_stream())
@@ -42,7 +47,7 @@ class GraphedTrainer(Trainer):
         torch.set_float32_matmul_precision("high" if path.precision == "tf32" else "highest")
         torch._inductor.config.deterministic = True  # no benchmarking that could choose other code the next time
         torch._inductor.config.combo_kernels = True  # small kernels launched together: a tenth of an update
-        largest = -(-int(batch_sizes.max()) // ROUND) * ROUND
+        largest = rounded_up(int(batch_sizes.max()))
         self.buffer = torch.zeros(3 * len(tasks) * largest, dtype=torch.int64, device=path.device)
         self.weight = torch.zeros(largest, device=path.device)
         self.lr = torch.zeros((), device=path.device)
@@ -78,7 +83,7 @@ class GraphedTrainer(Trainer):
         """Capture a validation and an update of every size, and leave parameters and AdamW's state as they were."""
         parameters = self.flat.detach().clone()
         main, pool = torch.cuda.Stream(priority=-1), torch.cuda.graph_pool_handle()
-        for size in sorted({-(-int(b) // ROUND) * ROUND for b in self.batch_sizes}, reverse=True):
+        for size in sorted({rounded_up(int(b)) for b in self.batch_sizes}, reverse=True):
             self.graphs[size] = captured(lambda size=size: self._update(*self._static(size)), main, pool)
         # Graphs that run at the same time share neither memory nor cuBLAS's workspace, which belongs to a stream.
         work = lambda: self.validated.copy_(self._validate(self.snapshot))  # noqa: E731
@@ -90,7 +95,7 @@ class GraphedTrainer(Trainer):
 
     def _train_block(self, batches: Tensor) -> None:
         size = batches.shape[-1]
-        rounded = -(-size // ROUND) * ROUND
+        rounded = rounded_up(size)
         pairs, weight = self._static(rounded)
         pairs.zero_()  # what is left there of other sizes need not be a class of this member: 0 · inf is not 0
         weight.zero_()
