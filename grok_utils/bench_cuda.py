@@ -64,24 +64,42 @@ def time_blocks(engine: GraphedTrainer) -> float:
     return synchronised(all_blocks)
 
 
+def time_side_by_side(engines: list[GraphedTrainer]) -> float:
+    """Seconds of all blocks of several stacks, each on a stream of its own, as runs that share a card by MPS."""
+    streams = [torch.cuda.Stream() for _ in engines]
+
+    def all_blocks() -> None:
+        for engine in engines:
+            engine.block = 0
+        for _ in engines[0].batch_sizes:
+            for engine, stream in zip(engines, streams, strict=True):
+                with torch.cuda.stream(stream):
+                    engine.run_block()
+
+    return synchronised(all_blocks)
+
+
 def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd.DataFrame:
-    """One row an arm of `paper`: seconds of its runs with all seeds in one stack, beside its floors."""
-    rows = []
+    """One row an arm of `paper`, all seeds in one stack, beside its floors; and a row of all arms side by side."""
+    rows, engines = [], []
     for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.schedules):
         torch.cuda.reset_peak_memory_stats()
-        start = time.perf_counter()
+        allocated, start = torch.cuda.memory_allocated(), time.perf_counter()
         engine = trainer(arm, seeds, precision, compiled=True)
         ready = time.perf_counter() - start
         flops = EVERY * sum(block_flops(engine, int(size)) for size in engine.batch_sizes)
         state = EVERY * len(engine.batch_sizes) * BLOCK * STATE_BYTES * engine.flat.numel()
         row = {"precision": precision, "arm": arm, "members": len(engine.tasks), "set_up_s": ready}
         row |= {"train_s": EVERY * time_blocks(engine), "flops_floor_s": flops / limits[precision]}
-        row |= {"state_floor_s": state / limits["copy"], "peak_gib": torch.cuda.max_memory_allocated() / 2**30}
-        rows.append(row | {"times_floor": row["train_s"] / (row["flops_floor_s"] + row["state_floor_s"])})
+        row |= {"state_floor_s": state / limits["copy"]}
+        rows.append(row | {"peak_gib": (torch.cuda.max_memory_allocated() - allocated) / 2**30})
+        engines.append(engine)
         print(f"{precision} {arm}: {row['train_s']:.1f} s", file=sys.stderr, flush=True)
-        del engine
-        torch.cuda.empty_cache()
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    together = table.drop(columns=["precision", "arm"]).sum() | {"train_s": EVERY * time_side_by_side(engines)}
+    table.loc[len(table)] = {"precision": precision, "arm": "all side by side", **together}
+    table["times_floor"] = table.train_s / (table.flops_floor_s + table.state_floor_s)
+    return table
 
 
 def time_members(counts: list[int]) -> pd.DataFrame:
@@ -130,9 +148,10 @@ def main() -> None:
     tables = {"paper": [], "members": []}
     for precision in arguments.precisions:
         tables["paper"].append(time_paper(precision, [0, 1, 2], limits))
-        total = tables["paper"][-1].train_s.sum()
+        times = tables["paper"][-1].train_s
         print(tables["paper"][-1].to_string(index=False, float_format="{:.2f}".format))
-        print(f"all 60 runs in {precision}: {total:.1f} s\n", flush=True)
+        one_by_one, together = times.iloc[:-1].sum(), times.iloc[-1]
+        print(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side\n", flush=True)
     print("within a block:", waits_in_a_block(trainer("linear", [0, 1, 2], "float32", compiled=False)), flush=True)
     if arguments.members:
         tables["members"].append(time_members(arguments.members))
