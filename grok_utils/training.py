@@ -118,6 +118,9 @@ class Trainer:
         self.losses = example_losses
         if path.compiled:
             torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
+            # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
             self.losses = torch.compile(example_losses)
         self.validation = list(self._validation_chunks())
         if path.compiled:
