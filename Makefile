@@ -29,6 +29,8 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
 COMMON = "$(STUDY)" --results "$(RESULTS)" $(if $(PRECISION),--precision "$(PRECISION)")
 HOW = --device "$(DEVICE)" --threads "$(THREADS)"
+# What LAUNCH reaches may have a GPU where this machine has none: there each run looks for itself.
+PLANNED = $(if $(LAUNCH),--threads "$(THREADS)",$(HOW))
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
 SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
@@ -56,7 +58,7 @@ quick: ## the whole pipeline small, in minutes: results/quick/report.html
 	@$(MAKE) all STUDY=quick
 
 all: $(STAMP) ## every missing run of STUDY, then its report
-	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(HOW) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
+	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
 	if [ -n "$$runs" ]; then \
 		set -- $$runs; echo "$(STUDY): runs to make: $$#"; \
 		$(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$*" || \
