@@ -122,8 +122,8 @@ class Cluster:
 
     def stop(self) -> None:
         """End all jobs, then the daemons."""
-        self.ask("scancel", "--user=root")
-        with contextlib.suppress(AssertionError):
+        with contextlib.suppress(AssertionError, subprocess.TimeoutExpired):
+            self.ask("scancel", "--user=root")
             wait_until(lambda: not self.processes(), 10)
         for process in self.processes():
             process.kill()

@@ -3,6 +3,7 @@
 The tests are one story in this order: each `make` redoes what the one before it left missing.
 """
 
+import contextlib
 import os
 import re
 import shlex
@@ -41,6 +42,7 @@ class Story:
     study: Path
     results: Path
     begun: dict[str, object] = field(default_factory=dict)
+    makes: list[subprocess.Popen] = field(default_factory=list)
 
     def run(self, job, results=None):
         """The run that a job named `run/ARM/SEED` makes."""
@@ -52,7 +54,9 @@ class Story:
         settings = {"VENV": "", "PYTHON": sys.executable, "DEVICE": "cpu", "STUDY": self.study, "RESULTS": self.results}
         command = ["make", f"-j{jobs}", "all", *(f"{k}={v}" for k, v in (settings | {"LAUNCH": LAUNCH}).items())]
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        return subprocess.Popen(command, cwd=ROOT, env=self.cluster.environment, start_new_session=True, **pipes)
+        make = subprocess.Popen(command, cwd=ROOT, env=self.cluster.environment, start_new_session=True, **pipes)
+        self.makes.append(make)
+        return make
 
     def halted(self, jobs):
         """The kernels of so many jobs, each halted when it had begun to train: what comes next comes in mid-run."""
@@ -85,7 +89,11 @@ class Story:
 def story(cluster, tmp_path_factory):
     folder = tmp_path_factory.mktemp("story")
     (folder / "tiny.yaml").write_text(yaml.safe_dump(STUDY), encoding="utf-8")
-    return Story(cluster, folder / "tiny.yaml", folder / "results")
+    story = Story(cluster, folder / "tiny.yaml", folder / "results")
+    yield story
+    for make in story.makes:  # after a failed test one would go on submitting jobs
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(make.pid, signal.SIGKILL)
 
 
 def test_the_lines_of_the_readme_are_accepted(cluster):
@@ -100,17 +108,19 @@ def test_the_lines_of_the_readme_are_accepted(cluster):
 
 def test_a_failing_run_and_scancel_of_a_running_and_of_a_pending_job_fail_only_themselves(story):
     lock = story.run(FAILING).checkpoint.with_suffix(".lock")
-    lock.mkdir(parents=True)  # cannot be opened, so this run fails at once; the next one takes its node
-    make = story.start(jobs=3)
+    lock.mkdir(parents=True)  # cannot be opened, so this run fails at once; UNDISTURBED takes its node
+    make = story.start(jobs=2)
     kernels = story.halted(2)
-    wait_until(lambda: story.cluster.queue().get(PENDING) == "PENDING")
     assert kernels.keys() == {STOPPED, UNDISTURBED}
     assert {node_of(kernel) for kernel in kernels.values()} == {"n1", "n2"}
-    for job in (STOPPED, PENDING):
-        story.cluster.ask("scancel", f"--name={job}")  # it wakes the kernel, too
+    story.cluster.ask("scontrol", "update", "NodeName=n[1-2]", "State=DRAIN", "Reason=full")  # what comes next, waits
+    story.cluster.ask("scancel", f"--name={STOPPED}")  # it wakes the kernel, too
+    wait_until(lambda: story.cluster.queue().get(PENDING) == "PENDING")
+    story.cluster.ask("scancel", f"--name={PENDING}")
     kernels[UNDISTURBED].resume()
     code, output, failed, ended = story.over(make)
     lock.rmdir()
+    story.cluster.ask("scontrol", "update", "NodeName=n[1-2]", "State=RESUME")
     assert code == 2
     assert "runs to make: 4\n" in output
     assert failed == {FAILING, STOPPED, PENDING}
