@@ -40,7 +40,7 @@ PartitionName=gpu Nodes=n[1-2]
 GPUS = "NodeName=n[1-2] Name=gpu File=/dev/null\n"  # to be counted, not to be used
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 60.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = 240.0) -> None:
     """Wait until `condition` holds; the test fails where it takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():

@@ -71,7 +71,7 @@ class Story:
 
     def over(self, make):
         """Once `make` and all jobs are over: exit code, output, the jobs that Make says failed, how each ended."""
-        output = make.communicate(timeout=90)[0]
+        output = make.communicate(timeout=240)[0]
         wait_until(lambda: not self.cluster.queue() and not self.cluster.processes())
         failed = set(re.findall(r"^make\[\d\]: \*\*\* \[.*(run/\w+/\d)\] Error", output, re.MULTILINE))
         return make.returncode, output, failed, self.cluster.ended(make.pid)
@@ -169,14 +169,14 @@ def test_sigkill_of_make_leaves_a_job_for_which_the_next_make_waits(story):
     make = story.start(jobs=3)
     (kernel,) = story.halted(1).values()
     os.killpg(make.pid, signal.SIGKILL)
-    assert "runs to make: 1\n" in make.communicate(timeout=30)[0]
+    assert "runs to make: 1\n" in make.communicate(timeout=240)[0]
     make = story.start(jobs=3)
     lines = []
     for line in make.stdout:
         lines.append(line)
         if "waiting" in line:
             kernel.resume()
-    assert make.wait(30) == 0
+    assert make.wait(240) == 0
     assert lines[0].endswith("runs to make: 1\n")
     assert lines[1:] == [
         "baseline-seed1: another process is working on it; waiting\n",
