@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import nbformat
@@ -17,6 +16,7 @@ import psutil
 
 from grok_utils import checkpoints
 from grok_utils.pdf import find_chromium, print_pdf
+from grok_utils.prose import clock
 from grok_utils.records import is_complete, read_record
 from grok_utils.studies import BadInput, Run, Study, check_seeds
 from grok_utils.training import forward_passes
@@ -29,11 +29,6 @@ STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 
 class Failed(Exception):
     """One line that says what failed and where to look."""
-
-
-def clock(seconds: float) -> str:
-    """Such as 0:04:31."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Run]:

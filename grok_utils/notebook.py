@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from grok_utils.checkpoints import replace_whole
+from grok_utils.prose import clock
 from grok_utils.style import STYLE, WIDTH, svg
 
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
@@ -171,12 +172,6 @@ class Progress:
             if self.members:
                 figure.legend(lines, self.members, loc="outside right upper")
         return svg(figure, "live")
-
-
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, s = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{s:02}" if minutes >= 60 else f"{minutes}:{s:02}"
 
 
 def replace(handle: DisplayHandle | None, data: dict[str, Any]) -> DisplayHandle | None:
