@@ -60,7 +60,7 @@ all: $(STAMP) ## every missing run of STUDY, then its report
 	if [ -n "$$runs" ]; then \
 		set -- $$runs; echo "$(STUDY): runs to make: $$#"; \
 		$(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$*" || \
-		{ echo "$(STUDY): some runs are missing; make goes on where it stopped" >&2; exit 2; }; \
+		{ echo "$(STUDY): some runs are missing: make status STUDY=$(STUDY) says which and why; make all goes on" >&2; exit 2; }; \
 	else echo "$(STUDY): all records found in $(RESULTS)"; fi
 	@"$(PY)" -m grok_utils report $(COMMON)
 
@@ -85,7 +85,7 @@ report: $(STAMP) ## report.html from the records of STUDY
 pdf: $(STAMP) ## report.pdf: report.html of STUDY, printed by Chromium (CHROMIUM=/path/to/it)
 	@"$(PY)" -m grok_utils pdf $(COMMON)
 
-status: $(STAMP) ## what of STUDY is done, begun and missing, and how long is left
+status: $(STAMP) ## what of STUDY is done, running, failed and missing, and how long is left
 	@"$(PY)" -m grok_utils status $(COMMON)
 
 lab: $(STAMP) ## JupyterLab on the notebooks
