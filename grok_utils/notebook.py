@@ -16,18 +16,21 @@ from matplotlib.ticker import PercentFormatter
 
 from grok_utils.checkpoints import replace_whole
 from grok_utils.prose import clock
-from grok_utils.style import STYLE, WIDTH, svg
+from grok_utils.style import STYLE, WIDTH, picture_files, svg
 
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
 
 
 def publish(figure: Figure, name: str, alt: str, caption: str, folder: Path | str | None = None) -> None:
-    """Show a figure, and keep it as `folder/name.svg`; the report prints it with its caption and describes it by `alt`.
+    """Show a figure, and keep it as `folder/name.svg` and, for dark ground, as `folder/name-dark.svg`.
+
+    The report prints it with its caption and describes it by `alt`.
 
     Names are unique within a notebook: prose refers to a figure as `[Figure](#name)`.
     """
     text = svg(figure, name)
-    save(text, folder, f"{name}.svg")
+    for file, picture in picture_files(text, name).items():
+        save(picture, folder, file)
     show("image/svg+xml", text, {"name": name, "alt": alt, "caption": caption}, f"{caption}\n{alt}")
 
 

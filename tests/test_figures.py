@@ -156,9 +156,12 @@ def test_publish_keeps_the_picture_and_shows_it_with_its_words(tmp_path, shown):
     figure = figures.schedules({"linear": np.arange(9)})
     notebook.publish(figure, "one", "A rising line.", "Sizes.", tmp_path / "new")
     ((data, metadata),) = shown
-    assert data["image/svg+xml"] == (tmp_path / "new/one.svg").read_text()
+    assert style.CSS in data["image/svg+xml"]
     assert metadata["image/svg+xml"] == {"name": "one", "alt": "A rising line.", "caption": "Sizes."}
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["one.svg"]
+    light, dark = ((tmp_path / "new" / name).read_text() for name in ("one.svg", "one-dark.svg"))
+    assert light == data["image/svg+xml"].replace(style.CSS, style.LINES) and "@media" not in light
+    assert style.INK in light and style.INK not in dark and dark.count(style.INK_ON_DARK) == light.count(style.INK)
+    assert len(list((tmp_path / "new").iterdir())) == 2
 
 
 TABLE = pd.DataFrame(
