@@ -150,7 +150,10 @@ class Progress:
             self.bar = replace(self.bar, {"text/plain": self.text(update, logs, now - self.start)})
         if self.figure and logs is not None and (done or now - self.drawn >= REDRAW):
             self.drawn = now
-            self.live = replace(self.live, {"image/svg+xml": self.picture(logs), "text/plain": "validation accuracy"})
+            about = {"name": "live", "alt": f"Line chart: validation accuracy of {self.title} at each update so far."}
+            about["caption"] = f"Validation accuracy of {self.title} while it trains."
+            data = {"image/svg+xml": self.picture(logs), "text/plain": about["caption"]}
+            self.live = replace(self.live, data, {"image/svg+xml": about})
 
     def text(self, update: int, logs: np.ndarray | None, seconds: float) -> str:
         """One line: bar, per cent, updates, time gone and left, median validation accuracy over members."""
@@ -177,10 +180,12 @@ class Progress:
         return svg(figure, "live")
 
 
-def replace(handle: DisplayHandle | None, data: dict[str, Any]) -> DisplayHandle | None:
-    """Show `data` in place of what `handle` showed; outside IPython nothing is shown."""
+def replace(
+    handle: DisplayHandle | None, data: dict[str, Any], about: dict[str, Any] | None = None
+) -> DisplayHandle | None:
+    """Show `data`, with metadata `about`, in place of what `handle` showed; outside IPython nothing is shown."""
     if handle is not None:
-        handle.update(data, raw=True)
+        handle.update(data, metadata=about, raw=True)
     elif InteractiveShell.initialized():
-        handle = display(data, raw=True, display_id=True)
+        handle = display(data, metadata=about, raw=True, display_id=True)
     return handle

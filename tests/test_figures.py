@@ -209,7 +209,7 @@ class Clock:
 
 def test_progress_is_one_display_that_is_replaced(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
     progress = notebook.Progress(1000, "linear-seed0", figure=True)
     logs = np.zeros((100, 2, 4))
     for block in range(1, 101):
@@ -223,7 +223,7 @@ def test_progress_is_one_display_that_is_replaced(monkeypatch):
 
 def test_time_left_counts_from_where_a_resumed_run_went_on(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
     progress = notebook.Progress(1000, "linear-seed0")
     progress(510)
     clock.now += 10
