@@ -32,7 +32,7 @@ HOW = --device "$(DEVICE)" --threads "$(THREADS)"
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
 SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: help env quick all run report pdf status lab test test-browser lint bench clean runs chromium
+.PHONY: help env quick all run report pdf status lab test test-readme test-browser lint bench clean runs chromium
 
 help: ## this text
 	@echo "How batch-size schedules change grokking. Targets:"
@@ -88,11 +88,14 @@ pdf: $(STAMP) ## report.pdf: report.html of STUDY, printed by Chromium (CHROMIUM
 status: $(STAMP) ## what of STUDY is done, running, failed and missing, and how long is left
 	@"$(PY)" -m grok_utils status $(COMMON)
 
-lab: $(STAMP) ## JupyterLab on the notebooks
-	"$(PY)" -m jupyter lab notebooks/explore.ipynb
+lab: $(STAMP) ## JupyterLab on the project, with explore.ipynb open
+	exec "$(PY)" -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/explore.ipynb
 
 test: $(STAMP) ## the whole test suite
 	"$(PY)" -m pytest -q
+
+test-readme: $(STAMP) ## the README's commands, in a copy of the project with tiny studies
+	"$(PY)" -m pytest -q tests/commands
 
 test-browser: $(STAMP) $(DRIVER) chromium ## the report and JupyterLab in a real browser; installs Chromium where it may
 	"$(PY)" -m pytest -q tests/browser

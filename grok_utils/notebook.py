@@ -16,7 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from grok_utils.checkpoints import replace_whole
 from grok_utils.prose import clock
-from grok_utils.style import STYLE, WIDTH, picture_files, svg
+from grok_utils.style import STYLE, WIDTH, look, picture_files, svg
 
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
 
@@ -172,7 +172,8 @@ class Progress:
             figure = Figure((WIDTH, 2.4), layout="constrained")
             ax = figure.subplots()
             updates = np.linspace(0, self.total, round(self.total / 10) + 1)[1 : len(logs) + 1]
-            lines = ax.plot(updates, logs[:, :, 3])
+            colour = None if self.members else look(self.title.rpartition("-seed")[0]).colour  # the arm's
+            lines = ax.plot(updates, logs[:, :, 3], color=colour)
             ax.set(xlim=(0, self.total), ylim=(0, 1.02), xlabel="update", ylabel="validation accuracy")
             ax.yaxis.set_major_formatter(PercentFormatter(1))
             if self.members:

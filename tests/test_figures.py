@@ -218,6 +218,7 @@ def test_progress_is_one_display_that_is_replaced(monkeypatch):
     bars = [data["text/plain"] for data in shown if "image/svg+xml" not in data]
     assert 18 <= len(bars) <= 22  # ten seconds, twice a second
     assert 4 <= len(shown) - len(bars) <= 7
+    assert style.look("linear").colour in shown[-1]["image/svg+xml"]  # the arm's, as in every other figure
     assert "100%" in bars[-1] and "1,000 of 1,000 updates" in bars[-1] and "left" not in bars[-1]
 
 
