@@ -33,10 +33,12 @@ def copy_project(folder: Path) -> Path:
 
 
 def shrink(study: Path) -> None:
-    """Make the study file tiny: one operation on 11 residues, one seed, 60 updates at batches up to 16."""
+    """Make the study file tiny: of a list two arms, one operation on 11 residues, a seed, 60 updates, small batches."""
     values = yaml.safe_load(study.read_text(encoding="utf-8"))
     values |= {"operations": ["x_plus_y"], "seeds": [0], "modulus": 11, "updates": 60, "lo": 4, "hi": 16}
-    if isinstance(values["schedules"], dict):
+    if isinstance(values["schedules"], list):
+        values["schedules"] = values["schedules"][:2]
+    else:
         for arm in filter(None, values["schedules"].values()):
             arm.update({name: small for name, small in {"batch_size": 8, "window": 40}.items() if name in arm})
     study.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
