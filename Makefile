@@ -34,7 +34,8 @@ PLANNED = $(if $(LAUNCH),--threads "$(THREADS)",$(HOW))
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
 SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: help env quick all run report pdf status lab test test-browser test-slurm lint bench clean runs chromium slurm
+.PHONY: help env quick all run report pdf status lab test test-readme test-browser test-slurm lint bench clean runs \
+	chromium slurm
 
 help: ## this text
 	@echo "How batch-size schedules change grokking. Targets:"
@@ -62,7 +63,7 @@ all: $(STAMP) ## every missing run of STUDY, then its report
 	if [ -n "$$runs" ]; then \
 		set -- $$runs; echo "$(STUDY): runs to make: $$#"; \
 		$(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$*" || \
-		{ echo "$(STUDY): some runs are missing; make goes on where it stopped" >&2; exit 2; }; \
+		{ echo "$(STUDY): some runs are missing: make status STUDY=$(STUDY) says which and why; make all goes on" >&2; exit 2; }; \
 	else echo "$(STUDY): all records found in $(RESULTS)"; fi
 	@"$(PY)" -m grok_utils report $(COMMON)
 
@@ -87,14 +88,17 @@ report: $(STAMP) ## report.html from the records of STUDY
 pdf: $(STAMP) ## report.pdf: report.html of STUDY, printed by Chromium (CHROMIUM=/path/to/it)
 	@"$(PY)" -m grok_utils pdf $(COMMON)
 
-status: $(STAMP) ## what of STUDY is done, begun and missing, and how long is left
+status: $(STAMP) ## what of STUDY is done, running, failed and missing, and how long is left
 	@"$(PY)" -m grok_utils status $(COMMON)
 
-lab: $(STAMP) ## JupyterLab on the notebooks
-	"$(PY)" -m jupyter lab notebooks/explore.ipynb
+lab: $(STAMP) ## JupyterLab on the project, with explore.ipynb open
+	exec "$(PY)" -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/explore.ipynb
 
 test: $(STAMP) ## the whole test suite
 	"$(PY)" -m pytest -q
+
+test-readme: $(STAMP) ## the README's commands, in a copy of the project with tiny studies
+	"$(PY)" -m pytest -q tests/commands
 
 test-browser: $(STAMP) $(DRIVER) chromium ## the report and JupyterLab in a real browser; installs Chromium where it may
 	"$(PY)" -m pytest -q tests/browser

@@ -30,7 +30,7 @@ def parser() -> Parser:
         "run": "make the records of one arm and its seeds by executing run.ipynb",
         "report": "build report.html from the study's records",
         "pdf": "print report.html, built where it is absent, as report.pdf",
-        "status": "say what is done, begun and missing, and how long is left",
+        "status": "say what is done, running, failed and missing, and how long is left",
     }
     for name, text in about.items():
         command = commands.add_parser(name, help=text, description=text)
@@ -61,7 +61,7 @@ def seeds_from(text: str) -> list[int]:
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
     a = parser().parse_args(arguments)
-    from grok_utils import execution  # after --help: it loads torch and papermill
+    from grok_utils import execution, status  # after --help: they load torch and papermill
 
     try:
         study = load_study(a.study, precision=a.precision)
@@ -77,11 +77,11 @@ def main(arguments: list[str] | None = None) -> int:
             run = make_run(a.study, a.schedule, seeds, a.results, a.device, a.threads, a.precision)
             execution.execute_run(run, a.study)
         elif a.command == "report":
-            print(execution.execute_report(study, a.results))
+            print(f"{study.name}: read {execution.execute_report(study, a.results)}")
         elif a.command == "pdf":
-            print(execution.print_report(study, a.results))
+            print(f"{study.name}: read {execution.print_report(study, a.results)}")
         else:
-            print("\n".join(execution.status_lines(study, a.results)))
+            print("\n".join(status.status_lines(study, a.results)))
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2

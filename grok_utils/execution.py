@@ -1,4 +1,4 @@
-"""Executing the notebooks by papermill: one run, the report, and what of a study is still to be done."""
+"""Executing the notebooks by papermill: what of a study is still to be done, one run, and the report."""
 
 import contextlib
 import fcntl
@@ -8,16 +8,18 @@ import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import timedelta
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import papermill
 import psutil
 
 from grok_utils import checkpoints
 from grok_utils.pdf import find_chromium, print_pdf
-from grok_utils.records import is_complete, read_record
+from grok_utils.prose import clock
+from grok_utils.records import is_complete
+from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput, Run, Study, check_seeds
 from grok_utils.training import forward_passes
 
@@ -29,11 +31,6 @@ STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 
 class Failed(Exception):
     """One line that says what failed and where to look."""
-
-
-def clock(seconds: float) -> str:
-    """Such as 0:04:31."""
-    return str(timedelta(seconds=round(seconds)))
 
 
 def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Run]:
@@ -77,13 +74,32 @@ def locked(run: Run) -> Iterator[None]:
         yield
 
 
-def progress_of(run: Run) -> tuple[int, float] | None:
-    """Updates and seconds of training that the run's checkpoint holds; None where there is none."""
+def at_work(folder: Path) -> set[str]:
+    """The names of the runs of a study's results that a process works on now."""
+    names = set()
+    for path in folder.glob("checkpoints/*.lock"):
+        with open(path) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                names.add(path.stem)
+    return names
+
+
+def share_done(run: Run, updates: int) -> float:
+    """The share of the run's forward passes that its first `updates` take: of a batch that grows, the cheaper ones."""
+    validation = np.mean([len(task.validation) for task in run.tasks()])
+    work = (3 * BLOCK * run.batch_sizes + validation).cumsum()
+    return work[: updates // BLOCK][-1] / work[-1] if updates else 0.0
+
+
+def progress_of(run: Run) -> tuple[int, float]:
+    """Updates and seconds of training that the run's checkpoint holds; none of both where there is none."""
     try:
         metadata = checkpoints.read_metadata(run.checkpoint)
         return metadata["updates"], metadata["seconds"]
     except (checkpoints.Damaged, KeyError, TypeError):  # metadata alone are not under the checksum
-        return None
+        return 0, 0.0
 
 
 @contextlib.contextmanager
@@ -92,12 +108,12 @@ def progress_lines(run: Run) -> Iterator[None]:
     finished = threading.Event()
 
     def watch() -> None:
-        seen, due = (progress_of(run) or (0, 0.0))[0], 0.0
+        seen, due = progress_of(run)[0], 0.0
         while not finished.wait(LOOK_SECONDS):
-            done, seconds = progress_of(run) or (0, 0.0)
+            done, seconds = progress_of(run)
             if done > seen and time.monotonic() > due:
                 seen, total, due = done, run.study.updates, time.monotonic() + REPORT_SECONDS
-                left = clock(seconds / done * (total - done))
+                left = clock(seconds * (1 / share_done(run, done) - 1))
                 print(f"{run.name}: {done:,} of {total:,} updates, about {left} left", flush=True)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -157,12 +173,22 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
             if received:
                 raise SystemExit(128 + received[0]) from None
             reason = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
-            raise Failed(f"{output.stem}: {' '.join(reason.split())[:300]} (see {part})") from None
+            reason = " ".join(reason.split())[:300]
+            remember_failure(part, reason)
+            raise Failed(f"{output.stem}: {reason} (see {part})") from None
     done = nbformat.read(part, as_version=4)
     for name in ("input_path", "output_path"):  # where this machine keeps its files is nobody's business
         done["metadata"]["papermill"].pop(name, None)
     nbformat.write(done, part)
     os.replace(part, output)
+
+
+def remember_failure(part: Path, reason: str) -> None:
+    """Note in the notebook that a failed run left why it failed, until it is executed anew."""
+    with contextlib.suppress(OSError, ValueError):  # no notebook, or half of one: there is nothing to be noted in
+        left = nbformat.read(part, as_version=4)
+        left["metadata"]["papermill"]["failed"] = reason
+        nbformat.write(left, part)
 
 
 def from_notebooks(path: Path) -> str:
@@ -195,38 +221,30 @@ def execute_run(run: Run, study: str) -> None:
     for seed in missing:
         if not is_complete(run, seed):
             raise Failed(f"{run.name}: the notebook ended without leaving {run.record(seed)}")
+    seconds = time.monotonic() - start
     paths = record_paths(run.study, run.results)
     found = f"{sum(path.exists() for path in paths)} of {len(paths)} records"
     if not set(run.seeds) <= set(run.study.seeds):  # not among those that the study counts
         found = ", ".join(str(run.record(seed)) for seed in missing)
-    print(f"{run.name}: done in {clock(time.monotonic() - start)} ({found})", flush=True)
+    elif left := time_left(run, seconds):
+        found += f", about {left} left"
+    notebook = run.folder / "runs" / f"{run.name}.ipynb"
+    print(f"{run.name}: done in {clock(seconds)} ({found}), see {notebook}", flush=True)
+
+
+def time_left(run: Run, seconds: float) -> str | None:
+    """How long the study's missing runs will take if they go as this one of `seconds` did, with as many at a time."""
+    work = 0
+    for arm in run.study.schedules:
+        every = Run(run.study, arm, run.study.seeds, run.results)
+        missing = tuple(seed for seed in run.study.seeds if not every.record(seed).exists())
+        work += forward_passes(replace(every, seeds=missing)) if missing else 0
+    return clock(seconds * work / forward_passes(run) / (1 + len(at_work(run.folder)))) if work else None
 
 
 def record_paths(study: Study, results: Path) -> list[Path]:
     """The records that make the study complete."""
     return [Run(study, arm, (seed,), results).record(seed) for arm in study.schedules for seed in study.seeds]
-
-
-def status_lines(study: Study, results: Path) -> list[str]:
-    """What of the study is done, begun and still to do, and how long the rest will take one run after another."""
-    pending = planned_runs(study, results)
-    lines, paces, work = [], [], 0.0
-    for path in record_paths(study, results):
-        if path.exists():
-            metadata = read_record(path)[1]
-            run = Run(study, study.arm(metadata["schedule"]), (metadata["seed"],), results)
-            paces.append(metadata["seconds"] / metadata["members"] * len(study.operations) / forward_passes(run))
-    for run in pending:
-        done, _ = progress_of(run) or (0, 0.0)
-        work += forward_passes(run) * (1 - done / study.updates)
-        lines.append(f"{run.name}: {done:,} of {study.updates:,} updates" if done else f"{run.name}: not begun")
-    paths = record_paths(study, results)
-    lines.append(f"{study.name}: {sum(path.exists() for path in paths)} of {len(paths)} records complete")
-    if pending and paces:
-        lines[-1] += (
-            f"; about {clock(work * sorted(paces)[len(paces) // 2])} of training left, divided by the runs at a time"
-        )
-    return lines
 
 
 def execute_report(study: Study, results: Path) -> Path:

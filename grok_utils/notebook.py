@@ -15,18 +15,22 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from grok_utils.checkpoints import replace_whole
-from grok_utils.style import STYLE, WIDTH, svg
+from grok_utils.prose import clock
+from grok_utils.style import STYLE, WIDTH, look, picture_files, svg
 
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
 
 
 def publish(figure: Figure, name: str, alt: str, caption: str, folder: Path | str | None = None) -> None:
-    """Show a figure, and keep it as `folder/name.svg`; the report prints it with its caption and describes it by `alt`.
+    """Show a figure, and keep it as `folder/name.svg` and, for dark ground, as `folder/name-dark.svg`.
+
+    The report prints it with its caption and describes it by `alt`.
 
     Names are unique within a notebook: prose refers to a figure as `[Figure](#name)`.
     """
     text = svg(figure, name)
-    save(text, folder, f"{name}.svg")
+    for file, picture in picture_files(text, name).items():
+        save(picture, folder, file)
     show("image/svg+xml", text, {"name": name, "alt": alt, "caption": caption}, f"{caption}\n{alt}")
 
 
@@ -146,7 +150,10 @@ class Progress:
             self.bar = replace(self.bar, {"text/plain": self.text(update, logs, now - self.start)})
         if self.figure and logs is not None and (done or now - self.drawn >= REDRAW):
             self.drawn = now
-            self.live = replace(self.live, {"image/svg+xml": self.picture(logs), "text/plain": "validation accuracy"})
+            about = {"name": "live", "alt": f"Line chart: validation accuracy of {self.title} at each update so far."}
+            about["caption"] = f"Validation accuracy of {self.title} while it trains."
+            data = {"image/svg+xml": self.picture(logs), "text/plain": about["caption"]}
+            self.live = replace(self.live, data, {"image/svg+xml": about})
 
     def text(self, update: int, logs: np.ndarray | None, seconds: float) -> str:
         """One line: bar, per cent, updates, time gone and left, median validation accuracy over members."""
@@ -165,7 +172,8 @@ class Progress:
             figure = Figure((WIDTH, 2.4), layout="constrained")
             ax = figure.subplots()
             updates = np.linspace(0, self.total, round(self.total / 10) + 1)[1 : len(logs) + 1]
-            lines = ax.plot(updates, logs[:, :, 3])
+            colour = None if self.members else look(self.title.rpartition("-seed")[0]).colour  # the arm's
+            lines = ax.plot(updates, logs[:, :, 3], color=colour)
             ax.set(xlim=(0, self.total), ylim=(0, 1.02), xlabel="update", ylabel="validation accuracy")
             ax.yaxis.set_major_formatter(PercentFormatter(1))
             if self.members:
@@ -173,16 +181,12 @@ class Progress:
         return svg(figure, "live")
 
 
-def clock(seconds: float) -> str:
-    """Seconds as m:ss or h:mm:ss."""
-    minutes, s = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02}:{s:02}" if minutes >= 60 else f"{minutes}:{s:02}"
-
-
-def replace(handle: DisplayHandle | None, data: dict[str, Any]) -> DisplayHandle | None:
-    """Show `data` in place of what `handle` showed; outside IPython nothing is shown."""
+def replace(
+    handle: DisplayHandle | None, data: dict[str, Any], about: dict[str, Any] | None = None
+) -> DisplayHandle | None:
+    """Show `data`, with metadata `about`, in place of what `handle` showed; outside IPython nothing is shown."""
     if handle is not None:
-        handle.update(data, raw=True)
+        handle.update(data, metadata=about, raw=True)
     elif InteractiveShell.initialized():
-        handle = display(data, raw=True, display_id=True)
+        handle = display(data, metadata=about, raw=True, display_id=True)
     return handle

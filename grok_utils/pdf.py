@@ -43,6 +43,7 @@ def print_pdf(html: Path, pdf: Path) -> None:
     temporary = pdf.with_suffix(".part")
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
         command = [chromium, "--headless", *FLAGS, f"--user-data-dir={profile}", "--no-pdf-header-footer"]
+        command.append("--generate-pdf-document-outline")  # the contents are not printed; a viewer lists the headings
         if hasattr(os, "geteuid") and os.geteuid() == 0:  # Chromium's sandbox refuses root
             command.append("--no-sandbox")
         command += [f"--print-to-pdf={temporary.resolve()}", html.resolve().as_uri()]

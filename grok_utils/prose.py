@@ -1,6 +1,7 @@
 """The report's sentences: every number in them is computed here from a study's rows."""
 
 from collections.abc import Sized
+from datetime import timedelta
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,11 @@ def interval(low: float, high: float) -> str:
 def sample_sizes(table: pd.DataFrame) -> str:
     """Such as `n = 3`, or `n = 2 to 3` where they differ, from column n."""
     return "n = " + " to ".join(map(str, sorted({table["n"].min(), table["n"].max()})))
+
+
+def clock(seconds: float) -> str:
+    """Such as 0:04:31, which is never taken for hours and minutes."""
+    return str(timedelta(seconds=round(seconds)))
 
 
 def count(things: Sized, noun: str) -> str:

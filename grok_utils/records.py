@@ -121,15 +121,20 @@ def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     return table.to_pandas(), metadata
 
 
+def recorded_setting(metadata: dict[str, Any], name: str) -> Any:
+    """The value of a setting of the study that a record was made with."""
+    defaults = {f.name: f.default for f in fields(Study)}  # a setting younger than the record had its default then
+    return metadata.get(name, defaults.get(name))
+
+
 def is_complete(run: Run, seed: int) -> bool:
     """Whether the record of this seed exists. Raises Damaged where it is no valid record of this study's settings."""
     path = run.record(seed)
     if not path.exists():
         return False
     _, metadata = read_record(path)
-    defaults = {f.name: f.default for f in fields(Study)}  # a setting younger than the record had its default then
     for name, value in (run.study.settings(run.arm) | {"study": run.study.name}).items():
-        recorded = metadata.get(name, defaults.get(name))
+        recorded = recorded_setting(metadata, name)
         if recorded != value:
             how = f"{path} was made with {name} = {recorded!r}, the study says {value!r}"
             raise Damaged(f"{how}: move it away, or give the changed study a name of its own")
@@ -143,6 +148,19 @@ def read_study(folder: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
         raise Damaged(f"{folder} holds no records yet: make the runs first")
     read = [read_record(path) for path in paths]
     return pd.concat([rows for rows, _ in read], ignore_index=True), [metadata for _, metadata in read]
+
+
+def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
+    """The rows of the records in `folder`/records that were made with `run`'s settings, arm and seeds aside.
+
+    The columns alone where no record was. Raises Damaged on a bad record.
+    """
+    settings = {k: v for k, v in run.study.settings(run.arm).items() if k not in ("arm", "batch_sizes_sha256")}
+    kept = [SCHEMA.empty_table().to_pandas()]
+    for rows, metadata in map(read_record, sorted(Path(folder).glob("records/*.parquet"))):
+        if all(recorded_setting(metadata, name) == value for name, value in settings.items()):
+            kept.append(rows)
+    return pd.concat(kept[1:] or kept, ignore_index=True)
 
 
 # --- provenance ----------------------------------------------------------------------------------------------------

@@ -42,8 +42,9 @@ STYLE: dict[str, Any] = (
     )
 )
 
-# Words in a figure take the ground of the page they appear on, in the report as in a picture file.
-CSS = f"""svg.plot *{{stroke-linejoin:round;stroke-linecap:butt}}
+LINES = "svg.plot *{stroke-linejoin:round;stroke-linecap:butt}"
+# Words in a figure of a page take the ground of that page.
+CSS = f"""{LINES}
 @media screen and (prefers-color-scheme:dark){{
 svg.plot [style*="fill: {INK}"]{{fill:{INK_ON_DARK}!important}}
 svg.plot [style*="stroke: {INK}"]{{stroke:{INK_ON_DARK}!important}}}}"""
@@ -103,3 +104,13 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # only clip paths and markers are referred to
     text = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
     return re.sub(r"(\d\.\d\d)\d+", r"\1", text)  # a hundredth of a point is finer than any screen
+
+
+def picture_files(text: str, name: str) -> dict[str, str]:
+    """The figure `text` that `svg` made, as a file for light ground and one for dark, by their names.
+
+    A code host shows pictures on a ground of its reader's choice, which is not always that of the reader's system; so
+    neither file asks for the system's, and the page that holds them chooses.
+    """
+    light = text.replace(CSS, LINES)
+    return {f"{name}.svg": light, f"{name}-dark.svg": light.replace(INK, INK_ON_DARK)}

@@ -1,6 +1,7 @@
 """Notebooks executed by papermill, and the command line that the Makefile calls."""
 
 import dataclasses
+import re
 import shutil
 import threading
 
@@ -10,8 +11,9 @@ from conftest import TINY, write_study
 
 from grok_utils import checkpoints, execution
 from grok_utils.__main__ import main
-from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run, locked, planned_runs, status_lines
+from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run, locked, planned_runs, share_done, time_left
 from grok_utils.records import read_record
+from grok_utils.status import status_lines
 from grok_utils.studies import load_study, make_run
 
 
@@ -115,7 +117,7 @@ def begun(tmp_path, trained):
     results = tmp_path / "results"
     shutil.copytree(trained[0].folder / "records", results / "tiny" / "records")
     run = make_run(path, "baseline", [0], str(results), "cpu")
-    checkpoints.save(run.checkpoint, {}, {"updates": 30, "seconds": 2.0})
+    checkpoints.save(run.checkpoint, {}, {"seeds": [0], "updates": 30, "seconds": 2.0})
     return path, load_study(path), results
 
 
@@ -128,8 +130,9 @@ def test_planned_are_the_missing_runs_most_work_first(begun):
         "exponential-seed1",
     ]
     assert [r.name for r in planned_runs(study, results, seeds_per_run=2)] == [
-        "baseline-seeds0-1",
         "exponential-seeds0-1",
+        "baseline-seed0",  # begun alone
+        "baseline-seed1",
     ]
     (results / "tiny" / "records" / "linear-seed0.parquet").unlink()
     assert "linear-seed0" in [r.name for r in planned_runs(study, results, seeds_per_run=2)]
@@ -145,16 +148,62 @@ def test_a_damaged_record_is_not_planned_over(begun):
     assert bad.exists()
 
 
-def test_status_says_what_is_done_begun_and_missing(begun):
+def test_status_says_what_is_done_stopped_and_missing(begun):
     _, study, results = begun
     lines = status_lines(study, results)
     assert lines[:-1] == [
-        "baseline-seed0: 30 of 60 updates",
+        "baseline-seed0: stopped after 30 of 60 updates",
         "baseline-seed1: not begun",
-        "exponential-seed0: not begun",
+        "exponential-seeds0-1: not begun",
+    ]
+    told = r"tiny: 2 of 6 records complete; about 0:0\d:\d\d left, divided by the runs at a time; make all goes on"
+    assert re.fullmatch(told, lines[-1])
+
+
+def test_status_says_what_is_running(begun):
+    path, study, results = begun
+    begun_run, other = (make_run(path, arm, [0], str(results), "cpu") for arm in ("baseline", "exponential"))
+    part = results / "tiny" / "runs" / "exponential-seed0.part.ipynb"
+    part.parent.mkdir()
+    part.write_text('{"metadata": {"papermill": {"parameters": {"seeds": [0]}, "failed": "an earlier time"}}}')
+    with locked(begun_run), locked(other):
+        *lines, summary = status_lines(study, results)
+    assert lines == [
+        "baseline-seed0: running, 30 of 60 updates at its last checkpoint, about 0:00:02 left then",
+        "exponential-seed0: running, no checkpoint yet",
+        "baseline-seed1: not begun",
         "exponential-seed1: not begun",
     ]
-    assert lines[-1].startswith("tiny: 2 of 6 records complete; about 0:0")
+    assert re.fullmatch(r"tiny: 2 of 6 records complete, 2 running; about 0:0\d:\d\d left", summary)
+    part.write_text('{"metadata":')  # as papermill may be writing it
+    assert "exponential-seeds0-1: not begun" in status_lines(study, results)
+
+
+def test_a_failure_is_remembered_until_the_run_is_made(tmp_path):
+    path = write_study(tmp_path, schedules=["linear"], seeds=[0])
+    study, results = load_study(path), tmp_path / "results"
+    run = make_run(path, "linear", [0], str(results), "cpu")
+    run.folder.mkdir(parents=True)
+    (run.folder / "records").write_text("in the way")
+    with pytest.raises(Failed):
+        execute_run(run, path)
+    for _ in range(2):
+        failed, summary = status_lines(study, results)
+        assert re.match(r"linear-seed0: failed after 0 of 60 updates: \w+Error: ", failed)
+        assert failed.endswith(f"(see {run.folder}/runs/linear-seed0.part.ipynb)")
+        assert summary == "tiny: 0 of 1 records complete, 1 failed; make all goes on"
+    (run.folder / "records").unlink()
+    execute_run(run, path)
+    assert status_lines(study, results) == ["tiny: 1 of 1 records complete; make report builds the report"]
+
+
+def test_time_left_is_reckoned_in_work(begun):
+    path, _, results = begun
+    rising = make_run(path, "exponential", [0], str(results), "cpu")
+    assert [share_done(rising, updates) for updates in (0, 60)] == [0, 1]
+    assert 0 < share_done(rising, 30) < 0.45  # its later batches are larger
+    # Missing are two seeds of baseline, a minute each, and two of exponential, whose batches are smaller.
+    assert "0:02:30" < time_left(make_run(path, "baseline", [0], str(results), "cpu"), 60.0) < "0:03:50"
 
 
 def test_status_survives_a_checkpoint_of_other_content(begun):
@@ -162,9 +211,9 @@ def test_status_survives_a_checkpoint_of_other_content(begun):
     checkpoint = make_run(path, "baseline", [0], str(results), "cpu").checkpoint
     for content in (b"", b"nonsense"):
         checkpoint.write_bytes(content)
-        assert "baseline-seed0: not begun" in status_lines(study, results)
+        assert "baseline-seeds0-1: not begun" in status_lines(study, results)
     checkpoints.save(checkpoint, {}, {"progress": 30})
-    assert "baseline-seed0: not begun" in status_lines(study, results)
+    assert "baseline-seeds0-1: not begun" in status_lines(study, results)
 
 
 def test_one_process_at_a_time_works_on_a_run(tmp_path, capsys):
@@ -202,14 +251,14 @@ def test_plan_prints_the_missing_runs(begun, capsys):
     path, _, results = begun
     runs = ["run/baseline/0", "run/baseline/1", "run/exponential/0", "run/exponential/1"]
     assert outcome(capsys, "plan", path, "--results", results) == (0, runs, [])
-    runs = ["run/baseline/0,1", "run/exponential/0,1"]
+    runs = ["run/exponential/0,1", "run/baseline/0", "run/baseline/1"]
     assert outcome(capsys, "plan", path, "--results", results, "--seeds-per-run", 5) == (0, runs, [])
 
 
 def test_status_and_run_of_what_is_complete_succeed(begun, capsys):
     path, _, results = begun
     code, out, err = outcome(capsys, "status", path, "--results", results)
-    assert (code, len(out), err) == (0, 5, [])
+    assert (code, len(out), err) == (0, 4, [])
     complete = outcome(capsys, "run", path, "--results", results, "--schedule", "linear", "--seeds", "1,0")
     assert complete == (0, ["linear-seeds0-1: found complete"], [])
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grok_utils import figures, notebook, style
+from grok_utils import figures, notebook, prose, style
 from grok_utils.statistics import crossings
 
 ARMS = ["baseline", "linear", "exponential", "logarithmic", "cyclic"]
@@ -156,9 +156,12 @@ def test_publish_keeps_the_picture_and_shows_it_with_its_words(tmp_path, shown):
     figure = figures.schedules({"linear": np.arange(9)})
     notebook.publish(figure, "one", "A rising line.", "Sizes.", tmp_path / "new")
     ((data, metadata),) = shown
-    assert data["image/svg+xml"] == (tmp_path / "new/one.svg").read_text()
+    assert style.CSS in data["image/svg+xml"]
     assert metadata["image/svg+xml"] == {"name": "one", "alt": "A rising line.", "caption": "Sizes."}
-    assert [path.name for path in (tmp_path / "new").iterdir()] == ["one.svg"]
+    light, dark = ((tmp_path / "new" / name).read_text() for name in ("one.svg", "one-dark.svg"))
+    assert light == data["image/svg+xml"].replace(style.CSS, style.LINES) and "@media" not in light
+    assert style.INK in light and style.INK not in dark and dark.count(style.INK_ON_DARK) == light.count(style.INK)
+    assert len(list((tmp_path / "new").iterdir())) == 2
 
 
 TABLE = pd.DataFrame(
@@ -206,7 +209,7 @@ class Clock:
 
 def test_progress_is_one_display_that_is_replaced(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
     progress = notebook.Progress(1000, "linear-seed0", figure=True)
     logs = np.zeros((100, 2, 4))
     for block in range(1, 101):
@@ -215,22 +218,23 @@ def test_progress_is_one_display_that_is_replaced(monkeypatch):
     bars = [data["text/plain"] for data in shown if "image/svg+xml" not in data]
     assert 18 <= len(bars) <= 22  # ten seconds, twice a second
     assert 4 <= len(shown) - len(bars) <= 7
+    assert style.look("linear").colour in shown[-1]["image/svg+xml"]  # the arm's, as in every other figure
     assert "100%" in bars[-1] and "1,000 of 1,000 updates" in bars[-1] and "left" not in bars[-1]
 
 
 def test_time_left_counts_from_where_a_resumed_run_went_on(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
     progress = notebook.Progress(1000, "linear-seed0")
     progress(510)
     clock.now += 10
     progress(520)
-    assert shown[-1]["text/plain"].endswith("52%  520 of 1,000 updates  0:10, 8:00 left")
+    assert shown[-1]["text/plain"].endswith("52%  520 of 1,000 updates  0:00:10, 0:08:00 left")
 
 
-@pytest.mark.parametrize(("seconds", "text"), [(0, "0:00"), (59.6, "1:00"), (3599, "59:59"), (3600, "1:00:00")])
+@pytest.mark.parametrize(("seconds", "text"), [(59.6, "0:01:00"), (3599, "0:59:59"), (36000, "10:00:00")])
 def test_clock(seconds, text):
-    assert notebook.clock(seconds) == text
+    assert prose.clock(seconds) == text
 
 
 def test_progress_outside_ipython_shows_nothing_and_works(monkeypatch, capsys):

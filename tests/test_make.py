@@ -14,8 +14,9 @@ import psutil
 import pytest
 from conftest import write_study
 
-from grok_utils.execution import NOTEBOOKS, status_lines
+from grok_utils.execution import NOTEBOOKS
 from grok_utils.records import read_record, write_records
+from grok_utils.status import status_lines
 from grok_utils.studies import load_study, make_run
 from grok_utils.training import train
 
@@ -193,7 +194,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_a_failure(study):
     assert "Traceback" not in output
     assert ": done" not in output
     begun, summary = seen["status"]
-    assert re.fullmatch(r"linear-seed0: [1-9]\d* of 1,000 updates", begun)
+    assert re.fullmatch(r"linear-seed0: stopped after [1-9]\d* of 1,000 updates", begun)
     assert summary.startswith("long.run: 1 of 2 records complete; about ")
     assert seen["killed"][0] == -signal.SIGKILL
 
@@ -212,7 +213,9 @@ def test_make_goes_on_where_it_stopped_and_the_record_is_that_of_an_undisturbed_
     path, results, seen, undisturbed = study
     code, out, err = seen["continued"]
     assert (code, err, len(out)) == (0, [], 1)
-    assert re.fullmatch(r"linear-seed0: done in 0:0\d:\d\d \(2 of 2 records\)", out[0])
+    notebook = results / "long.run" / "runs" / "linear-seed0.ipynb"
+    assert re.fullmatch(rf"linear-seed0: done in 0:0\d:\d\d \(2 of 2 records\), see {notebook}", out[0])
+    assert notebook.exists()
     made, expected = (read_record(make_run(path, "linear", [0], r).record(0))[0] for r in (results, undisturbed))
     assert made.equals(expected)
     assert make_run(path, "baseline", [0], results).record(0).stat().st_mtime_ns == seen["done"]
@@ -224,7 +227,7 @@ def test_a_complete_study_is_found_and_the_last_line_names_its_report(study):
     code, out, err = seen["again"]
     report = results / "long.run" / "report.html"
     assert (code, told(err)) == (0, [])
-    assert out == [f"{study[0]}: all records found in {results}", str(report)]
+    assert out == [f"{study[0]}: all records found in {results}", f"long.run: read {report}"]
     text = report.read_text(encoding="utf-8")
     assert str(ROOT) not in text
     assert "<svg" in text

@@ -4,7 +4,6 @@ import ast
 import importlib.metadata
 import json
 import re
-import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -12,8 +11,8 @@ from pathlib import Path
 import pytest
 import yaml
 from packaging.requirements import Requirement
+from project_copy import ROOT, tracked
 
-ROOT = Path(__file__).resolve().parent.parent
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib"}  # conda-forge's names that differ from PyPI's
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
@@ -107,18 +106,6 @@ def test_what_the_package_imports_is_a_direct_dependency():
     third_party = imported - ours - sys.stdlib_module_names
     names = {canonical(owners.get(module, [module])[0]) for module in third_party}
     assert names - with_others <= direct().keys()
-
-
-def tracked():
-    """The files of the repository: tracked, or new and not ignored; all files where there is no git."""
-    listed = subprocess.run(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
-    )
-    if listed.returncode == 0:
-        paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
-    else:
-        paths = [p for p in ROOT.rglob("*") if not {".venv", ".cache", "results"} & set(p.relative_to(ROOT).parts)]
-    return [p for p in paths if p.is_file()]
 
 
 def test_no_file_names_a_path_of_the_machine_it_was_written_on():

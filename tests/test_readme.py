@@ -12,7 +12,7 @@ import pytest
 import yaml
 from conftest import write_study
 
-from grok_utils import schedules, tasks
+from grok_utils import schedules, style, tasks
 from grok_utils.records import read_record, write_records
 from grok_utils.studies import load_study, make_run
 from grok_utils.training import train
@@ -121,6 +121,17 @@ def test_files_and_modules_that_the_readme_names_exist():
     tree = README.split("## What is where")[1].split("```")[1]
     modules = {path.name for path in ROOT.glob("grok_utils/*.py")} - {"__init__.py"}
     assert modules <= set(re.findall(r"[\w]+\.py", tree))
+
+
+def test_every_picture_is_there_for_light_and_for_dark_ground():
+    pictures = re.findall(r"<picture>(.*?)</picture>", README, re.DOTALL)
+    assert pictures and len(re.findall(r"!\[|<img", README)) == len(pictures)
+    for picture in pictures:
+        dark = re.search(r'media="\(prefers-color-scheme: dark\)" srcset="([^"]+)"', picture)[1]
+        light = re.search(r'<img alt="[^"]{20,}" src="([^"]+)"', picture)[1]
+        for path, ink, other in ((light, style.INK, style.INK_ON_DARK), (dark, style.INK_ON_DARK, style.INK)):
+            text = (ROOT / path).read_text(encoding="utf-8")
+            assert ink in text and other not in text and "prefers-color-scheme" not in text
 
 
 def test_the_citation_agrees_with_the_project():

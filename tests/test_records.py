@@ -12,7 +12,7 @@ from conftest import write_study
 from test_training import mutate
 
 from grok_utils.checkpoints import Damaged
-from grok_utils.records import frame, is_complete, read_record, read_study, write_record, write_records
+from grok_utils.records import frame, is_complete, read_like, read_record, read_study, write_record, write_records
 from grok_utils.studies import make_run
 
 # Readers and other tools rely on these names.
@@ -223,3 +223,14 @@ def test_a_study_is_read_whole_or_not_at_all(tmp_path, trained):
     bad.write_bytes(bad.read_bytes()[:-9])
     with pytest.raises(Damaged, match=str(bad)):
         read_study(copy)
+
+
+def test_read_like_takes_what_differs_in_arm_and_seed_alone(tmp_path, trained):
+    rows = trained[2]
+    baseline = make_run(write_study(tmp_path), "baseline", [7], tmp_path, "cpu")
+    like = read_like(trained[0].folder, baseline)
+    assert set(like.schedule) == {"linear"} and set(like.seed) == {0, 1} and len(like) == len(rows)
+    longer = make_run(write_study(tmp_path, updates=70), "baseline", [0], tmp_path, "cpu")
+    none = read_like(trained[0].folder, longer)
+    assert len(none) == 0 and list(none.columns) == list(rows.columns)
+    assert pd.concat([rows, none]).dtypes.equals(rows.dtypes)

@@ -147,7 +147,8 @@ def test_reported_numbers_stand_beside_or_do_not_apply(results):
 def test_figures_and_tables_are_kept_as_files(results):
     names = {path.stem for path in (results / "like/figures").glob("*.svg")}
     soup = BeautifulSoup((results / "like/report.html").read_text(encoding="utf-8"), "html.parser")
-    assert names == {figure["id"] for figure in soup.select("figure.picture")}
+    drawn = {figure["id"] for figure in soup.select("figure.picture")}
+    assert names == drawn | {f"{name}-dark" for name in drawn}
     assert {f["id"] for f in soup.select("figure.numbers")} == {p.stem for p in (results / "like/tables").glob("*.csv")}
     cells = pd.read_csv(results / "like/tables/updates-to-99-table.csv").set_index(["operation", "schedule"])
     assert cells.loc[("x_plus_y", "baseline"), "rmst"] == 3755 and np.isnan(

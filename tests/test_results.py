@@ -3,19 +3,23 @@
 import shutil
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 
 from grok_utils.execution import execute_report
-from grok_utils.records import read_study
-from grok_utils.studies import load_study
+from grok_utils.records import read_like, read_study
+from grok_utils.studies import Run, load_study, make_study
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = sorted(p.parent for p in ROOT.glob("results/*/records") if p.parent.name != "quick")
+REPORTED = [
+    folder for folder in COMMITTED if (folder / "report.html").exists()
+]  # small's records are for explore.ipynb
 
 
-@pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
+@pytest.mark.parametrize("folder", REPORTED, ids=lambda p: p.name)
 def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
     study = load_study(folder.name)
     shutil.copytree(folder / "records", tmp_path / folder.name / "records")
@@ -39,3 +43,17 @@ def test_the_study_is_complete_and_made_from_a_committed_tree(folder):
         rows = frame[(frame.schedule == arm.name) & (frame.seed == study.seeds[0])]
         sizes = rows[rows.operation == study.operations[0]].sort_values("update").batch_size
         assert np.array_equal(sizes, arm.batch_sizes(study))
+
+
+def test_explore_ipynb_as_it_stands_has_committed_records_to_compare_with():
+    cells = nbformat.read(ROOT / "notebooks" / "explore.ipynb", as_version=4).cells
+    names = {}
+    exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), names)
+    exec(
+        next(cell.source for cell in cells if "setting = " in cell.source).split("arms = ")[0].split("\n\n")[-1], names
+    )
+    study = make_study("explore", {"schedules": ["baseline"], "seeds": [names["seed"]], **names["setting"]})
+    rows = read_like(ROOT / "notebooks" / names["committed"], Run(study, study.arm("baseline"), study.seeds))
+    small = load_study("small")
+    assert set(rows.schedule) == {arm.name for arm in small.schedules}
+    assert names["seed"] in set(rows.seed) == set(small.seeds)

@@ -1,19 +1,18 @@
-"""JupyterLab with explore.ipynb, as a person uses it: run all cells, watch the figure, interrupt, run again."""
+"""`make lab` as a person uses it: explore.ipynb runs, is watched, interrupted and run again; run.ipynb by hand."""
 
 import json
-import os
 import re
 import secrets
 import socket
 import subprocess
-import sys
 import time
 import urllib.request
 
 import nbformat
 import pytest
-from conftest import ROOT
+from project_copy import copy_project, environment, shrink
 
+from grok_utils.records import read_record
 from grok_utils.report import export_html
 
 PARAMETERS = {"operation": "x_plus_y", "modulus": 31, "updates": 500, "device": "cpu"}
@@ -21,34 +20,51 @@ LIVE = ".jp-Cell:has-text('Progress(updates') .jp-OutputArea-output"
 
 
 @pytest.fixture(scope="module")
-def explore(tmp_path_factory):
-    """The path of a copy of explore.ipynb with a tiny setting."""
-    folder = tmp_path_factory.mktemp("lab")
-    notebook = nbformat.read(ROOT / "notebooks" / "explore.ipynb", as_version=4)
+def project(tmp_path_factory):
+    """A copy of the project whose explore.ipynb and study `quick` have a tiny setting."""
+    folder = copy_project(tmp_path_factory.mktemp("project"))
+    path = folder / "notebooks" / "explore.ipynb"
+    notebook = nbformat.read(path, as_version=4)
     cell = next(c for c in notebook.cells if "parameters" in c.metadata.get("tags", []))
-    for name, value in (PARAMETERS | {"results": str(folder / "results")}).items():
+    for name, value in PARAMETERS.items():
         cell.source, found = re.subn(rf"(?m)^{name} = .*$", lambda _, n=name, v=value: f"{n} = {v!r}", cell.source)
         assert found == 1, name
-    nbformat.write(notebook, folder / "explore.ipynb")
-    return folder / "explore.ipynb"
+    nbformat.write(notebook, path)
+    shrink(folder / "notebooks" / "studies" / "quick.yaml")
+    return folder
 
 
 @pytest.fixture(scope="module")
-def address(explore):
-    """The address of JupyterLab on the folder of the copy."""
+def explore(project):
+    """The path of the copy's explore.ipynb."""
+    return project / "notebooks" / "explore.ipynb"
+
+
+@pytest.fixture(scope="module")
+def address(project, tmp_path_factory):
+    """Where JupyterLab says that it is, started by `make lab` alone; port and token are in a user's settings."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    token, folder = secrets.token_hex(16), explore.parent
-    environment = os.environ | {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
-    environment |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces"), "PYTHONPATH": str(ROOT)}
-    options = [f"--ServerApp.port={port}", "--ServerApp.port_retries=0", f"--IdentityProvider.token={token}"]
-    command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", *options]
+    token, folder = secrets.token_hex(16), tmp_path_factory.mktemp("jupyter")
+    settings = {"port": port, "port_retries": 0, "open_browser": False, "allow_root": True}
+    (folder / "CONFIG").mkdir()
+    (folder / "CONFIG" / "jupyter_server_config.json").write_text(
+        json.dumps({"ServerApp": settings, "IdentityProvider": {"token": token}})
+    )
+    another = folder / "DATA" / "kernels" / "python3"  # a user's kernel of the same name, which is not this project's
+    another.mkdir(parents=True)
+    (another / "kernel.json").write_text(
+        json.dumps({"argv": ["false"], "display_name": "Another", "language": "python"})
+    )
+    variables = environment() | {f"JUPYTER_{name}_DIR": str(folder / name) for name in ("CONFIG", "DATA", "RUNTIME")}
+    variables |= {"JUPYTERLAB_WORKSPACES_DIR": str(folder / "workspaces")}
     with open(folder / "log", "w") as log:
-        server = subprocess.Popen(command, cwd=folder, env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(["make", "lab"], cwd=project, env=variables, stdout=log, stderr=log)
     try:
         wait_for(lambda: answers(f"http://127.0.0.1:{port}/api?token={token}"), server, folder / "log")
-        yield f"http://127.0.0.1:{port}/lab/tree/explore.ipynb?token={token}"
+        told = re.search(rf"http://127\.0\.0\.1:{port}/\S*\?token=", (folder / "log").read_text())[0]
+        yield told + token
     finally:
         server.terminate()
         server.wait(30)
@@ -78,7 +94,7 @@ def lab(browser, address):
     context.on("request", lambda request: asked.append(request.url))
     page = context.new_page()
     page.asked = asked
-    page.goto(address)
+    page.goto(address)  # which opens explore.ipynb
     page.locator(LIVE.split(" .")[0]).wait_for(timeout=90_000)
     decline = page.get_by_role("button", name="No", exact=True)  # to news from jupyter.org
     page.wait_for_timeout(1000)
@@ -99,7 +115,7 @@ def choose(page, menu, item):
     page.locator(".lm-Menu-item", has_text=re.compile(f"^{item}")).first.click()
 
 
-def watched(page, enough, seconds=120):
+def watched(page, enough, seconds=240):
     """The distinct states of progress and figure, in order, until `enough` of them says that it is."""
     states, deadline = [], time.monotonic() + seconds
     while not enough(states):
@@ -149,26 +165,47 @@ def test_what_it_saves_exports_to_a_page_without_scripts(lab, explore):
     export_html(explore, explore.with_suffix(".html"))
     text = explore.with_suffix(".html").read_text(encoding="utf-8")
     assert "<script" not in text
+    assert re.findall(r'<svg role="img" aria-label="(.{0,30})"', text) == []  # every figure says what it shows
+    assert len(re.findall(r"<b>Figure \d\. </b>\w{3}", text)) == text.count('class="picture"') == 3
     assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*", text) == []
 
 
 def test_interrupting_leaves_a_usable_kernel_and_running_again_goes_on(lab, explore):
-    checkpoints = explore.parent / "results" / "explore" / "checkpoints"
+    checkpoints = explore.parent.parent / "results" / "explore" / "checkpoints"
     lab.locator(".jp-Cell:has-text('modulus = 31') .cm-content").click()
     lab.keyboard.press("Control+A")
-    lines = [f"{name} = {value!r}" for name, value in (PARAMETERS | {"updates": 1000}).items()]
-    lines += ["train_fraction = 0.8", "seed = 1", f"results = {str(explore.parent / 'results')!r}"]
+    lines = [f"{name} = {value!r}" for name, value in (PARAMETERS | {"updates": 700}).items()]
+    lines += ["train_fraction = 0.8", "seed = 1", "results = committed = '../results'"]
     lab.keyboard.insert_text("\n".join(lines))
     choose(lab, "Run", "Run All Cells$")
-    interrupted = shown(watched(lab, lambda states: max(shown(states, 1000), default=0) >= 100), 1000)
+    interrupted = shown(watched(lab, lambda states: max(shown(states, 700), default=0) >= 100), 700)
     choose(lab, "Kernel", "Interrupt Kernel")
     until_idle(lab)
-    assert interrupted[-1] < 1000
+    assert interrupted[-1] < 700
     lab.locator(".jp-Cell:has-text('KeyboardInterrupt')").first.wait_for()
     left = {path.name for path in checkpoints.iterdir()}
     assert left - {"mine-seed0.safetensors"} == {"mine-seed1.safetensors"}  # and nothing half written
     choose(lab, "Run", "Run All Cells$")
-    continued = shown(watched(lab, lambda states: 1000 in shown(states, 1000)), 1000)
+    continued = shown(watched(lab, lambda states: 700 in shown(states, 700)), 700)
     assert min(continued) >= interrupted[-1]  # it went on from the checkpoint
     until_idle(lab)
     assert "mine" in lab.locator(".jp-RenderedHTML table").last.inner_text()
+
+
+def test_run_ipynb_opened_by_hand_leaves_what_papermill_leaves(lab, address, project):
+    lab.goto(address.replace("explore.ipynb?", "run.ipynb?reset&"))
+    lab.locator(".jp-Cell:has-text('write_records(result)')").first.wait_for(timeout=90_000)
+    until_idle(lab)
+    choose(lab, "Run", "Run All Cells$")
+    lab.locator(".jp-Cell:has-text('crossings(frame)') table").wait_for(timeout=120_000)
+    until_idle(lab)
+    assert lab.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    make = ["make", "run", "STUDY=quick", "SCHEDULE=linear", "SEED=0", "RESULTS=elsewhere"]
+    subprocess.run(make, cwd=project, env=environment(), check=True)
+    (by_hand, about), (made, about_made) = (
+        read_record(project / results / "quick" / "records" / "linear-seed0.parquet")
+        for results in ("results", "elsewhere")
+    )
+    assert by_hand.equals(made)
+    assert about.keys() == about_made.keys()
+    assert {name for name in about if about[name] != about_made[name]} <= {"started", "seconds"}

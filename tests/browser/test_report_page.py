@@ -6,7 +6,7 @@ import unicodedata
 import axe_playwright_python
 import pytest
 from conftest import ROOT
-from pypdf import PdfReader
+from pypdf import PageObject, PdfReader
 
 from grok_utils.pdf import print_pdf
 
@@ -186,31 +186,56 @@ def test_words_in_figures_are_legible(open_page, width, scheme):
 
 @SCHEMES
 def test_paper_is_white_and_cuts_off_nothing(open_page, scheme):
-    page = open_page(643, scheme)  # A4 less Chromium's margins of 1 cm is 718 pixels, US Letter taller but narrower
+    page = open_page(695, scheme)  # A4 less the margins of the style sheet
     page.emulate_media(media="print", color_scheme=scheme)
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
-    assert page.evaluate("document.documentElement.scrollWidth") <= 643
+    assert page.evaluate("document.documentElement.scrollWidth") <= 695
     assert page.evaluate(BEYOND) == []
 
 
-def test_the_printed_tables_have_every_cell_within_the_page(open_page, report, tmp_path):
-    pdf = tmp_path / "report.pdf"
+@pytest.fixture(scope="module")
+def printed(report, tmp_path_factory) -> PdfReader:
+    """The report as `make pdf` prints it."""
+    pdf = tmp_path_factory.mktemp("printed") / "report.pdf"
     print_pdf(report, pdf)
-    printed, beyond = "", []
-    for page in PdfReader(pdf).pages:
-        words = []
+    return PdfReader(pdf)
 
-        def seen(text, user, matrix, font, size, words=words):
-            words.append((text, matrix[4] * user[0] + matrix[5] * user[2] + user[4] if text.strip() else 0))
 
-        printed += page.extract_text(visitor_text=seen)
-        beyond += [(text, x) for text, x in words if not 0 <= x < page.mediabox.width]
-    assert beyond == []
-    printed = squeezed(printed)
+def words_of(page: PageObject) -> list[tuple[str, float, float]]:
+    """Each piece of text of a printed page with the point where it begins."""
+    words = []
+
+    def seen(text, user, matrix, font, size):
+        if text.strip():
+            x, y = matrix[4], matrix[5]
+            words.append((text, x * user[0] + y * user[2] + user[4], x * user[1] + y * user[3] + user[5]))
+
+    page.extract_text(visitor_text=seen)
+    return words
+
+
+def test_the_printed_tables_have_every_cell_within_the_page(open_page, printed):
+    words = [(page, *word) for page in printed.pages for word in words_of(page)]
+    assert [(text, x) for page, text, x, _ in words if not 0 <= x < page.mediabox.width] == []
+    text = squeezed("".join(text for _, text, _, _ in words))
     tables = open_page().locator("figure.numbers table").all()
     assert len(tables) >= 5
     for table in tables:
         for column in ("first", "last"):
             cells = table.locator(f":is(th, td):{column}-child").all_inner_texts()
             assert len(cells) > 1
-            assert [cell for cell in cells if squeezed(cell) not in printed] == []
+            assert [cell for cell in cells if squeezed(cell) not in text] == []
+
+
+def test_no_printed_page_but_the_last_is_a_third_empty(printed):
+    for page in printed.pages[:-1]:
+        footer = 46  # points: the lower margin, which holds the page's number
+        lowest = min(y for _, _, y in words_of(page) if y > footer)
+        assert lowest < page.mediabox.height / 3, page.page_number
+
+
+def test_the_print_lists_its_sections_and_numbers_its_pages(open_page, printed):
+    sections = [entry.title for part in printed.outline if isinstance(part, list) for entry in part]
+    assert sections == open_page().locator("main h2").all_inner_texts()
+    for i, page in enumerate(printed.pages, start=1):
+        assert page.extract_text().startswith(f"{i} of {len(printed.pages)}")

@@ -1,0 +1,97 @@
+"""What of a study is done, running, failed and still to do, and how long that takes."""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from grok_utils.execution import at_work, begun_runs, progress_of, record_paths, share_done
+from grok_utils.prose import clock
+from grok_utils.records import is_complete, read_record
+from grok_utils.studies import BadInput, Run, Study, check_seeds
+from grok_utils.training import forward_passes
+
+
+@dataclass(frozen=True)
+class Pending:
+    """A run whose records are not all there."""
+
+    run: Run
+    running: bool = False
+    begun: bool = False
+    failure: str | None = None  # why its last execution failed
+    updates: int = 0  # that its checkpoint holds
+    seconds: float = 0.0  # of training until then
+
+    def __str__(self) -> str:
+        where = f"{self.updates:,} of {self.run.study.updates:,} updates"
+        if self.running and self.updates:
+            left = clock(self.seconds * (1 / share_done(self.run, self.updates) - 1))
+            return f"{self.run.name}: running, {where} at its last checkpoint, about {left} left then"
+        if self.running:
+            return f"{self.run.name}: running, no checkpoint yet"
+        if self.failure:
+            part = self.run.folder / "runs" / f"{self.run.name}.part.ipynb"
+            return f"{self.run.name}: failed after {where}: {self.failure} (see {part})"
+        return f"{self.run.name}: {f'stopped after {where}' if self.begun else 'not begun'}"
+
+
+def left_notebooks(every: Run) -> Iterator[tuple[Run, str | None]]:
+    """The runs of an arm whose notebook is not whole, and why each failed where it did; `every` as in `begun_runs`."""
+    for path in sorted((every.folder / "runs").glob(f"{every.arm.name}-seed*.part.ipynb")):
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError, BadInput):  # being written just now
+            about = json.loads(path.read_text(encoding="utf-8"))["metadata"]["papermill"]
+            run = replace(every, seeds=check_seeds(about["parameters"]["seeds"]))
+            if path.name == f"{run.name}.part.ipynb" and set(run.seeds) <= set(every.seeds):
+                yield run, about.get("failed")
+
+
+def pending_runs(study: Study, results: Path) -> list[Pending]:
+    """What of the study has no record yet: the runs at work, then those that failed, were stopped or are not begun.
+
+    An arm's seeds that nothing was begun for are one run. Raises Damaged where a record is there but is not valid.
+    """
+    working, pending = at_work(results / study.name), []
+    for arm in study.schedules:
+        every = Run(study, arm, study.seeds, results)
+        missing = {seed for seed in study.seeds if not is_complete(every, seed)}
+        failures = dict(left_notebooks(every))
+        begun = {run: failures.get(run) for run in [*failures, *begun_runs(every)]}
+        # A seed belongs to one run: the one at work on it, else the one that got furthest.
+        runs = [
+            Pending(run, run.name in working, True, None if run.name in working else failure, *progress_of(run))
+            for run, failure in begun.items()
+        ]
+        for run in sorted(runs, key=lambda p: (p.running, p.updates), reverse=True):
+            if missing & set(run.run.seeds):
+                missing -= set(run.run.seeds)
+                pending.append(run)
+        if missing:
+            pending.append(Pending(replace(every, seeds=tuple(sorted(missing)))))
+    return sorted(pending, key=lambda p: (not p.running, p.failure is None, not p.begun))
+
+
+def status_lines(study: Study, results: Path) -> list[str]:
+    """A line for each run that is running, failed, stopped or not begun; then what is done, left, and to do next."""
+    pending = pending_runs(study, results)
+    paths = record_paths(study, results)
+    paces = [p.seconds / (forward_passes(p.run) * share_done(p.run, p.updates)) for p in pending if p.updates]
+    for path in paths:
+        if path.exists():
+            metadata = read_record(path)[1]
+            run = Run(study, study.arm(metadata["schedule"]), (metadata["seed"],), results)
+            paces.append(metadata["seconds"] / metadata["members"] * len(study.operations) / forward_passes(run))
+    work = sum(forward_passes(p.run) * (1 - share_done(p.run, p.updates)) for p in pending)
+    running, failed = sum(p.running for p in pending), sum(p.failure is not None for p in pending)
+    summary = f"{study.name}: {sum(path.exists() for path in paths)} of {len(paths)} records complete"
+    summary += "".join(f", {n} {word}" for n, word in ((running, "running"), (failed, "failed")) if n)
+    if pending and paces:
+        left = clock(work * sorted(paces)[len(paces) // 2] / max(1, running))
+        summary += f"; about {left} left" + ("" if running else ", divided by the runs at a time")
+    report = results / study.name / "report.html"
+    if pending and not running:
+        summary += "; make all goes on"
+    elif not pending:
+        summary += f"; read {report}" if report.exists() else "; make report builds the report"
+    return [*map(str, pending), summary]

@@ -1,0 +1,110 @@
+"""The README's commands, carried out as they are written in a copy of the project whose studies are tiny."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from project_copy import ROOT, copy_project, environment, shrink
+
+from grok_utils.pdf import find_chromium
+from grok_utils.studies import BadInput
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PROGRAMS = ("make", "pip", "export", "conda")
+EXCUSES = ("long", "needs a GPU")  # the words that may follow `not in CI: `
+ELSEWHERE = {  # what another test or continuous integration itself carries out: where, and in which words
+    "make lab": ("tests/browser/test_jupyterlab.py", '["make", "lab"]'),
+    "make test": (".ci/run", "make test\n"),
+    "make lint": (".ci/run", "make lint\n"),
+    "make test-readme": (".ci/run", "make test-readme\n"),
+    "make test-browser": (".ci/run", "exec make test-browser;"),
+}
+CLUSTER = ("srun", "sbatch")  # a cluster has tests of its own
+
+
+def blocks() -> list[tuple[str, str]]:
+    """Each command with what the README says of it, in the README's order; a command of a block stands on a line."""
+    found = []
+    for text in re.split(r"(```.*?```)", README, flags=re.DOTALL):
+        if text.startswith("```sh\n"):
+            for line in text.splitlines()[1:-1]:
+                command, _, comment = line.partition("#")
+                found.append((command.strip(), comment))
+        elif not text.startswith("```"):
+            for match in re.finditer(r"`([^`]+)`", text):
+                after = text[match.end() : match.end() + 60]
+                found.append((" ".join(match[1].split()), after if after.startswith((" (not in CI", "\n(not")) else ""))
+    return [(command, said) for command, said in found if command.split(" ")[0] in PROGRAMS and " " in command]
+
+
+def excused(command: str, said: str) -> bool:
+    """Whether the README marks the command as one that is not carried out here."""
+    mark = re.search(r"not in CI: (.*?)[,;)]", f"{' '.join(said.split())})")
+    assert mark is None or mark[1] in EXCUSES, f"{command}: {mark[1]!r} is no excuse"
+    return mark is not None or any(word in command for word in CLUSTER)
+
+
+COMMANDS = list(dict.fromkeys(c for c, said in blocks() if not excused(c, said) and c not in ELSEWHERE))
+
+
+def test_nothing_but_the_long_and_the_costly_is_left_out():
+    left_out = {command for command, said in blocks() if excused(command, said)}
+    assert left_out and all(any(w in c for w in ("cuda", "conda", "bench", "srun", "slurm")) for c in left_out)
+    assert len(COMMANDS) >= 12
+    for where, words in ELSEWHERE.values():
+        assert words in (ROOT / where).read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def project(tmp_path_factory) -> Path:
+    """The copy, without the records of `paper`, which are of another size; `mine` is the README's own study."""
+    folder = copy_project(tmp_path_factory.mktemp("project"))
+    studies = folder / "notebooks" / "studies"
+    section = README.split("\n## A study of your own\n")[1]
+    (studies / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1], encoding="utf-8")
+    for name in ("quick", "paper", "mine"):
+        shrink(studies / f"{name}.yaml")
+    for record in folder.glob("results/paper/records/*"):
+        record.unlink()
+    (folder / "results" / "paper" / "report.html").unlink()
+    return folder
+
+
+def has_chromium() -> bool:
+    try:
+        return bool(find_chromium())
+    except BadInput:
+        return False
+
+
+def test_every_command_does_what_the_readme_says(project):
+    variables = environment() | {"DEVICE": "cpu"}
+    variables["PATH"] = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # an activated environment, for pip
+    exported = ""  # an `export` is for the lines that follow it
+    printed = {}
+    for command in COMMANDS:
+        if command.startswith("export "):
+            exported = command
+            continue
+        if command.startswith("make pdf") and not has_chromium():
+            continue  # .ci/run, too, leaves the browser out where there is none
+        if re.match("make.* (all|run)", command):  # it has something to train
+            (project / "results" / "paper" / "records" / "linear-seed0.parquet").unlink(missing_ok=True)
+        script = "\n".join(["set -e", exported, command])
+        done = subprocess.run(script, shell=True, cwd=project, env=variables, capture_output=True, text=True)
+        assert done.returncode == 0, f"{command}\n{done.stdout}\n{done.stderr}"
+        assert "\r" not in done.stdout + done.stderr, command
+        printed[command] = done.stdout.splitlines()
+    results = project / "results"
+    assert printed["make quick"][0] == "quick: runs to make: 2"
+    assert printed["make quick"][-1] == "quick: read results/quick/report.html"
+    assert (results / "quick" / "report.html").exists() and (results / "mine" / "report.html").exists()
+    assert printed["make all"][-1] == "paper: read results/paper/report.html"
+    assert (project / "elsewhere" / "paper" / "report.html").exists()
+    for command, lines in printed.items():
+        if re.match("make.* (all|run)", command):
+            assert any(re.match(r"linear-seed0: done in 0:0\d:\d\d ", line) for line in lines), command
+    assert printed["make status STUDY=paper"] == ["paper: 2 of 2 records complete; read results/paper/report.html"]
