@@ -52,7 +52,21 @@ def test_make_alone_prints_help_which_names_every_target():
     code, out, err = make()
     assert (code, err) == (0, [])
     text = "\n".join(out)
-    for target in ["env", "quick", "all", "run", "report", "status", "lab", "test", "lint", "bench", "clean"]:
+    for target in [
+        "env",
+        "quick",
+        "all",
+        "run",
+        "report",
+        "status",
+        "verify",
+        "lab",
+        "test",
+        "test-faults",
+        "lint",
+        "bench",
+        "clean",
+    ]:
         assert f"  make {target} " in text
     assert make("help") == (code, out, err)
 
