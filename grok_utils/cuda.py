@@ -5,7 +5,9 @@ rows beyond the batch weigh zero, so they change nothing. The host draws the nex
 nothing inside a block waits for the GPU.
 """
 
+import gc
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import groupby
 
 import numpy as np
@@ -14,6 +16,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import BadInput
 from grok_utils.tasks import Task
 from grok_utils.training import BETAS, EPS, ExecutionPath, Trainer
 
@@ -32,6 +35,7 @@ def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: object
         for _ in range(2):
             work()
     torch.cuda.synchronize()
+    torch.cuda.empty_cache()  # the graph takes as much again for its own
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, pool=pool, stream=stream):
         work()
@@ -93,14 +97,14 @@ class GraphedTrainer(Trainer):
             for value in self.optimizer.state[self.flat].values():
                 value.zero_()
 
-    def _train_block(self, batches: Tensor) -> None:
-        size = batches.shape[-1]
+    def _train_block(self, rows: Tensor) -> None:
+        size = rows.shape[-1]
         rounded = rounded_up(size)
         pairs, weight = self._static(rounded)
         pairs.zero_()  # what is left there of other sizes need not be a class of this member: 0 · inf is not 0
         weight.zero_()
         weight[:size] = 1 / size
-        batches = batches.pin_memory().to(self.path.device, non_blocking=True)
+        batches = self._pairs(rows.pin_memory().to(self.path.device, non_blocking=True))
         for i in range(BLOCK):
             pairs[:, :, :size].copy_(batches[i])
             self.lr.copy_(self.device_rates[self.block * BLOCK + i])
@@ -126,3 +130,37 @@ class GraphedTrainer(Trainer):
         for name, value in adam.items():
             value.copy_(self.optimizer.state[self.flat][name])
         self.optimizer.state[self.flat] = adam
+
+
+def graphed_trainer(
+    tasks: list[Task], batch_sizes: np.ndarray, rate: float | np.ndarray, decay: float, path: ExecutionPath
+) -> GraphedTrainer:
+    """A `GraphedTrainer`. Raises BadInput where the GPU's memory does not suffice, saying how many members fit."""
+    try:
+        return GraphedTrainer(tasks, batch_sizes, rate, decay, path)
+    except torch.OutOfMemoryError:
+        pass  # within this clause the error still holds the memory that it could not complete
+    fit = members_that_fit(tasks, int(batch_sizes.max()), path)
+    seeds = fit * len({t.seed for t in tasks}) // len(tasks)
+    raise BadInput(
+        f"seeds: a stack of {len(tasks)} members does not fit on {torch.cuda.get_device_name()} beside what is there: "
+        f"about {fit} do, so take SEEDS_PER_RUN={max(seeds, 1)}, or fewer runs at a time (-j)"
+    )
+
+
+def members_that_fit(tasks: list[Task], batch_size: int, path: ExecutionPath) -> int:
+    """How many such members the GPU's free memory holds, from what small stacks take (compiled, they take less)."""
+
+    def taken(members: int) -> int:
+        gc.collect()
+        torch.cuda.empty_cache()
+        before, _ = torch.cuda.mem_get_info()
+        some = [tasks[i * len(tasks) // members] for i in range(members)]
+        probe = GraphedTrainer(some, np.array([batch_size]), 0.0, 0.0, replace(path, compiled=False))
+        used = before - torch.cuda.mem_get_info()[0]
+        del probe
+        return used
+
+    few, more = 4, 12
+    each = (taken(more) - taken(few)) / (more - few)  # what a first stack takes once is no part of it
+    return int(torch.cuda.mem_get_info()[0] / each)

@@ -317,10 +317,11 @@ def make_run(
     good = isinstance(results, str | Path) and str(results) != "" and "\0" not in str(results)
     require(good, "results", results, "the path of a folder")
     run = Run(loaded, loaded.arm(schedule), check_seeds(seeds), Path(results), device, threads)
-    memory = psutil.virtual_memory().total if cpu else torch.cuda.mem_get_info()[1]
+    # Compiled on a GPU an example takes a part of what it does here, and there the trainer tells how many models fit.
+    memory = psutil.virtual_memory().total if cpu else 4 * torch.cuda.mem_get_info()[1]
     size, needed = int(run.batch_sizes.max()), memory_needed(run)
     models = f"small enough for {len(run.seeds) * len(loaded.operations)} models at once"
-    enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, here are {memory / 2**30:,.0f}"
+    enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, more than the {memory / 2**30:,.0f} here"
     require(needed <= memory, "hi", size, enough)
     return run
 

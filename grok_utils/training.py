@@ -20,6 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
 from grok_utils import checkpoints
 from grok_utils.model import Layout, initial_decoder, stacked_logits
@@ -78,13 +79,12 @@ def learning_rate(update: int, full: float) -> float:
 
 
 def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
-    """The training pairs of the 10 updates of `block`, uniform with replacement: int64 [10, 3, batch_size].
+    """The examples of the 10 updates of `block`, uniform with replacement: rows of `task.train` [10, batch_size].
 
     Example i of an update is the same pair whatever the batch size, so arms share their stream as far as it goes.
     """
     generator = stream("batches", task.operation, task.seed, counter=block)
-    index = generator.integers(len(task.train), size=(batch_size, BLOCK))
-    return task.train.T[:, torch.from_numpy(index.T.copy())].transpose(0, 1)
+    return torch.from_numpy(generator.integers(len(task.train), size=(batch_size, BLOCK)).T)
 
 
 def example_losses(
@@ -122,9 +122,14 @@ class Trainer:
         self.beyond = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
         self.trained = torch.zeros(len(tasks), 2, device=path.device)  # loss and accuracy, summed over the block
         self.pairs = torch.tensor([[len(t.validation)] for t in tasks], device=path.device)
+        self.train = pad_sequence([t.train for t in tasks], batch_first=True).to(path.device)  # [M, most pairs, 3]
+        self.members = torch.arange(len(tasks), device=path.device).unsqueeze(1)
         self.losses = example_losses
         if path.compiled:
             torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
+            # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
             self.losses = torch.compile(example_losses)
         self.validation = list(self._validation_chunks())
         if path.compiled:
@@ -169,9 +174,13 @@ class Trainer:
         self.optimizer.zero_grad()
         self.trained += torch.stack([loss.detach(), accuracy], dim=1)
 
-    def _train_block(self, batches: Tensor) -> None:
-        """The ten updates of `batches` int64 [10, 3, M, B]."""
-        for i, pairs in enumerate(batches):
+    def _pairs(self, rows: Tensor) -> Tensor:
+        """The training pairs [..., 3, M, B] of `rows` [..., M, B] of each member's own table."""
+        return self.train[self.members, rows].movedim(-1, -3)
+
+    def _train_block(self, rows: Tensor) -> None:
+        """The ten updates of the examples `rows` int64 [10, M, B]."""
+        for i, pairs in enumerate(self._pairs(rows)):
             self.optimizer.param_groups[0]["lr"] = self.rates[self.block * BLOCK + i]
             self._update(pairs, 1 / pairs.shape[-1])
 
@@ -179,7 +188,7 @@ class Trainer:
         """Ten updates at this block's batch size, then a validation; the log gets one more row."""
         size = int(self.batch_sizes[self.block])
         self.trained.zero_()
-        self._train_block(torch.stack([draw_batches(t, self.block, size) for t in self.tasks], dim=2))
+        self._train_block(torch.stack([draw_batches(t, self.block, size) for t in self.tasks], dim=1))
         self.logs[self.block, :, :2] = self.trained / BLOCK
         self._log_validation()
         self.block += 1
@@ -247,9 +256,9 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 
 def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
-    """The run's trainer at its start."""
+    """The run's trainer at its start. Raises BadInput where it does not fit on the GPU."""
     if path.device == "cuda":
-        from grok_utils.cuda import GraphedTrainer as kind  # Trainer's subclass: it can be imported only from here on
+        from grok_utils.cuda import graphed_trainer as kind  # of Trainer's subclass: it can be imported only now
     else:
         kind = Trainer
     return kind(run.tasks(), run.batch_sizes, run.rates, run.study.weight_decay, path)

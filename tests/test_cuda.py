@@ -1,5 +1,7 @@
 """The engine on a GPU. Skipped where there is none; `make test` on a GPU machine runs them."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 
 from grok_utils.model import Layout, initial_decoder, sequence, stacked_logits
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import BadInput
 from grok_utils.tasks import make_task
 from grok_utils.training import ExecutionPath, Trainer
 
@@ -95,10 +98,14 @@ def test_a_resumed_run_is_bit_identical(path):
 
 
 def test_members_do_not_depend_on_their_neighbours(path):
-    stack = trained(trainer(path), blocks=2)
-    for i, task in enumerate(tasks()):
-        alone = trained(trainer(path, [task]), blocks=2)
-        assert torch.allclose(alone[:2, 0], stack[:2, i], rtol=1e-3, atol=1e-3)
+    """Beside others in a stack of the same shape a member's logs are the same bits; alone, the same to rounding."""
+    stack, others = trained(trainer(path), blocks=2), trained(trainer(path, tasks(seeds=(0, 7))), blocks=2)
+    assert torch.equal(stack[:2, [0, 2]], others[:2, [0, 2]])
+    assert not torch.equal(stack[:2, [1, 3]], others[:2, [1, 3]])
+    if not path.compiled:  # compiling a stack of another size would take a minute and show nothing more
+        for i, task in enumerate(tasks()):
+            alone = trained(trainer(path, [task]), blocks=2)
+            assert torch.allclose(alone[:2, 0], stack[:2, i], rtol=1e-3, atol=1e-3)
 
 
 def test_a_diverged_member_leaves_the_others_as_they_were(path):
@@ -120,6 +127,21 @@ def test_nothing_waits_for_the_gpu_within_a_block(path):
             it.run_block()
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_stack_that_does_not_fit_is_told_how_many_would():
+    from grok_utils.cuda import graphed_trainer
+
+    torch.cuda.empty_cache()
+    filler = torch.empty(torch.cuda.mem_get_info()[0] - 3 * 2**30, dtype=torch.uint8, device="cuda")
+    path, sizes = ExecutionPath("cuda", "float32", False, threads=1), np.array([512])
+    with pytest.raises(
+        BadInput, match=r"seeds: a stack of 120 members .* about (\d+) do, so take SEEDS_PER_RUN="
+    ) as told:
+        graphed_trainer(tasks(seeds=range(60)), sizes, 1e-3, 0.5, path)
+    fit = int(re.search(r"about (\d+) do", str(told.value))[1])
+    graphed_trainer(tasks(seeds=range(fit // 2)), sizes, 1e-3, 0.5, path)  # no more than told does fit
+    del filler
 
 
 @pytest.mark.parametrize("precision", ["tf32", "bf16"])

@@ -68,9 +68,9 @@ def plain_logs(task, sizes):
     logs = []
     for block, size in enumerate(sizes):
         seen = []
-        for i, batch in enumerate(draw_batches(task, block, size)):
+        for i, rows in enumerate(draw_batches(task, block, size)):
             adam.param_groups[0]["lr"] = 1e-3 * min((10 * block + i) / 50, 1)
-            loss, accuracy = measured(model, batch.T)
+            loss, accuracy = measured(model, task.train[rows])
             adam.zero_grad()
             loss.backward()
             adam.step()
