@@ -11,14 +11,14 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
 
 from grok_utils.checkpoints import Damaged
 from grok_utils.pdf import NoPrint
-from grok_utils.studies import BadInput, check_seeds, load_study, make_run
+from grok_utils.studies import BadInput, check_seeds, load_study, make_run, one_line
 
 
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message}\n")
+        self.exit(2, f"{one_line(message)}\n")
 
 
 def parser() -> Parser:

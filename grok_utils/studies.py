@@ -186,8 +186,7 @@ def load_study(study: str, **overrides: Any) -> Study:
     require(os.path.isfile(path), "study", study, f"a study ({known}) or the path of a .yaml file")
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    # ValueError: not UTF-8, a date without such a day, a number of too many digits.
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+    except Exception as error:  # YAML's constructors raise whatever their argument happens to cause
         raise BadInput(one_line(f"study: {path.name} cannot be read as YAML: {error}")) from None
     require(isinstance(values, dict), "study", path.name, "a YAML mapping of settings")
     return make_study(path.stem, values | {k: v for k, v in overrides.items() if v is not None})

@@ -164,12 +164,14 @@ def test_numbers_that_yaml_reads_as_strings_are_told(tmp_path):
         (b"schedules: !!python/object/apply:os.system ['touch executed']\n", "cannot be read as YAML"),
         (b"schedules: !!python/name:os.system\n", "cannot be read as YAML"),
         (b"schedules: [linear]\nupdates: 2001-13-45\n", "cannot be read as YAML"),
+        (b"schedules: !!set [linear]\n", "cannot be read as YAML"),
+        (b"schedules: [linear]\nupdates: !!timestamp soon\n", "cannot be read as YAML"),
         (b"schedules: [linear]\nupdates: " + b"9" * 5000, "cannot be read as YAML"),
         (b"schedules: [linear]\nupdates: 0x" + b"f" * 5000, "updates: a huge number is not"),
         (b"schedules: " + b"[" * 5000, "cannot be read as YAML"),
         (b"schedules: &a [*a]\n", "is not a name"),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_an_unreadable_study_file_is_told(tmp_path, monkeypatch, content, said):
     monkeypatch.chdir(tmp_path)
@@ -249,7 +251,7 @@ def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
     huge = {"hi": 10**9, "updates": 10**6, "schedule_length": 1000}
     text = message(make_run, write_study(tmp_path, **huge), "baseline", [0], device="cpu")
     start = "hi: 1000000000 is not small enough for 2 models at once: they need some 75,9"
-    assert re.fullmatch(start + r"\d\d GiB of memory, here are \d+", text)
+    assert re.fullmatch(start + r"\d\d GiB of memory, more than the \d+ here", text)
     text = message(make_run, write_study(tmp_path, hi=10**5), "baseline", list(range(10**5)), device="cpu")
     assert text.startswith("hi: 100000 is not small enough for 200000 models at once: they need some ")
     assert make_run(write_study(tmp_path, hi=4096), "baseline", [0], device="cpu")
