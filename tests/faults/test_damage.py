@@ -95,7 +95,7 @@ def test_a_changed_study_file_is_refused_or_its_records_are(tmp_path, trained):
         else:
             assert complete and again.study.settings(again.arm) == settings
     assert refused > 100
-    assert other > 10
+    assert other >= 5
 
 
 def test_damaged_notebooks_figures_tables_and_pages_are_made_anew(tmp_path, trained, capsys):
