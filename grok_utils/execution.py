@@ -157,7 +157,8 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
     """
     part = output.with_suffix(".part.ipynb")
     part.parent.mkdir(parents=True, exist_ok=True)
-    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS)}
+    # A kernel asked politely takes seconds to go, and by then it has nothing left to save.
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS), "shutdown_kernel": "immediate"}
     options["extra_arguments"] = [
         "--IPKernelApp.log_level=50"
     ]  # its warnings of TCP on this host, and of our interrupt

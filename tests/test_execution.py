@@ -246,6 +246,7 @@ def test_failures_exit_with_1_and_one_line(begun, monkeypatch, capsys):
     path, _, results = begun
     run = ["run", path, "--results", results, "--schedule", "baseline", "--seeds", "0"]
     monkeypatch.setattr(execution, "execute", lambda *arguments: None)
+    make_run(path, "baseline", [0], str(results), "cpu").checkpoint.unlink()
     code, out, err = outcome(capsys, *run)
     assert (code, out, len(err)) == (1, [], 1)
     assert "baseline-seed0: the notebook ended without leaving" in err[0]
