@@ -25,7 +25,9 @@ PY := $(if $(VENV),$(CURDIR)/$(VENV)/bin/python,$(PYTHON))
 STAMP := $(if $(VENV),$(VENV)/installed)
 DRIVER := $(if $(VENV),$(VENV)/driver)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
+ifeq ($(shell test -w . && echo yes),yes)  # else PyTorch's own place
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
+endif
 
 COMMON = "$(STUDY)" --results "$(RESULTS)" $(if $(PRECISION),--precision "$(PRECISION)")
 HOW = --device "$(DEVICE)" --threads "$(THREADS)"
@@ -34,8 +36,8 @@ PLANNED = $(if $(LAUNCH),--threads "$(THREADS)",$(HOW))
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
 SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: help env quick all run report pdf status lab test test-readme test-browser test-slurm lint bench clean runs \
-	chromium slurm
+.PHONY: help env quick all run report pdf status verify lab test test-readme test-browser test-faults test-slurm lint \
+	bench clean runs chromium slurm
 
 help: ## this text
 	@echo "How batch-size schedules change grokking. Targets:"
@@ -60,19 +62,19 @@ quick: ## the whole pipeline small, in minutes: results/quick/report.html
 
 all: $(STAMP) ## every missing run of STUDY, then its report
 	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
-	if [ -n "$$runs" ]; then \
-		set -- $$runs; echo "$(STUDY): runs to make: $$#"; \
-		$(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$*" || \
-		{ echo "$(STUDY): some runs are missing: make status STUDY=$(STUDY) says which and why; make all goes on" >&2; exit 2; }; \
-	else echo "$(STUDY): all records found in $(RESULTS)"; fi
-	@"$(PY)" -m grok_utils report $(COMMON)
+	if [ -z "$$runs" ]; then echo "$(STUDY): all records found in $(RESULTS)"; exit; fi; \
+	set -- $$runs; echo "$(STUDY): runs to make: $$#"; \
+	echo "make status STUDY=$(STUDY) tells how they fare; whatever stops them, the next make goes on from there"; \
+	exec $(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$*"
+	@exec "$(PY)" -m grok_utils report $(COMMON)
 
 runs: $(RUNS)
 
+# A shell would keep make's SIGTERM to itself and leave what it started running; `exec` puts that in its place.
 # run/ARM/SEEDS, as the plan names what is missing. The record itself is checked in the launched command and again
 # here, where a lost node cannot hide it.
 run/%:
-	@$(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(word 1,$(subst /, ,$*))" --seeds "$(word 2,$(subst /, ,$*))"
+	@exec $(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(word 1,$(subst /, ,$*))" --seeds "$(word 2,$(subst /, ,$*))"
 	@study="$(STUDY)"; study="$${study##*/}"; study="$${study%.yaml}"; study="$${study%.yml}"; \
 	test -f "$(RESULTS)/$$study/records/$(word 1,$(subst /, ,$*))-seed$(lastword $(subst $(comma), ,$(word 2,$(subst /, ,$*)))).parquet" || \
 		{ echo "$@: ended without its record" >&2; exit 1; }
@@ -80,16 +82,19 @@ comma := ,
 
 run: $(STAMP) ## one record: make run SCHEDULE=linear SEED=0
 	@$(if $(and $(SCHEDULE),$(SEED)),,echo "say which: make run SCHEDULE=linear SEED=0" >&2; exit 2)
-	@$(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(SCHEDULE)" --seeds "$(SEED)"
+	@exec $(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(SCHEDULE)" --seeds "$(SEED)"
 
 report: $(STAMP) ## report.html from the records of STUDY
-	@"$(PY)" -m grok_utils report $(COMMON)
+	@exec "$(PY)" -m grok_utils report $(COMMON)
 
 pdf: $(STAMP) ## report.pdf: report.html of STUDY, printed by Chromium (CHROMIUM=/path/to/it)
 	@"$(PY)" -m grok_utils pdf $(COMMON)
 
 status: $(STAMP) ## what of STUDY is done, running, failed and missing, and how long is left
 	@"$(PY)" -m grok_utils status $(COMMON)
+
+verify: $(STAMP) ## check the records of STUDY and the code that made them; train one again for a minute
+	@exec "$(PY)" -m grok_utils verify $(COMMON)
 
 lab: $(STAMP) ## JupyterLab on the project, with explore.ipynb open
 	exec "$(PY)" -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/explore.ipynb
@@ -102,6 +107,9 @@ test-readme: $(STAMP) ## the README's commands, in a copy of the project with ti
 
 test-browser: $(STAMP) $(DRIVER) chromium ## the report and JupyterLab in a real browser; installs Chromium where it may
 	"$(PY)" -m pytest -q tests/browser
+
+test-faults: $(STAMP) ## each fault many times: kills, full disks, bad input, odd places; 20 minutes
+	"$(PY)" -m pytest -q tests/faults
 
 $(VENV)/driver: requirements-browser.txt $(STAMP)
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt

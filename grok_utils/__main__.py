@@ -11,14 +11,14 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
 
 from grok_utils.checkpoints import Damaged
 from grok_utils.pdf import NoPrint
-from grok_utils.studies import BadInput, check_seeds, load_study, make_run
+from grok_utils.studies import BadInput, check_seeds, load_study, make_run, one_line
 
 
 class Parser(argparse.ArgumentParser):
     """Says in one line what is wrong, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{message}\n")
+        self.exit(2, f"{one_line(message)}\n")
 
 
 def parser() -> Parser:
@@ -31,11 +31,12 @@ def parser() -> Parser:
         "report": "build report.html from the study's records",
         "pdf": "print report.html, built where it is absent, as report.pdf",
         "status": "say what is done, running, failed and missing, and how long is left",
+        "verify": "check the records, and the code that made them, and train one of them again for a minute",
     }
     for name, text in about.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
-        command.add_argument("--results", type=Path, default=Path("results"), help="folder of all results")
+        command.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
         command.add_argument("--precision", help="instead of the study's precision")
         if name in ("plan", "run"):
             command.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
@@ -48,6 +49,13 @@ def parser() -> Parser:
             command.add_argument("--schedule", required=True, help="the arm")
             command.add_argument("--seeds", required=True, help="such as 0 or 0,1,2")
     return top
+
+
+def folder(text: str) -> Path:
+    """The path of a folder, which an empty word is not."""
+    if not text:
+        raise argparse.ArgumentTypeError("'' is not the path of a folder")
+    return Path(text)
 
 
 def seeds_from(text: str) -> list[int]:
@@ -69,7 +77,8 @@ def main(arguments: list[str] | None = None) -> int:
             if a.seeds_per_run < 1:
                 raise BadInput(f"seeds-per-run: {a.seeds_per_run} is not a whole number from 1 on")
             for arm in study.schedules:
-                make_run(a.study, arm.name, [0], a.results, a.device, a.threads, a.precision)
+                seeds = list(study.seeds[: a.seeds_per_run])
+                make_run(a.study, arm.name, seeds, a.results, a.device, a.threads, a.precision)
             for run in execution.planned_runs(study, a.results, a.seeds_per_run):
                 print(f"run/{run.arm.name}/{','.join(map(str, run.seeds))}")
         elif a.command == "run":
@@ -80,6 +89,11 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"{study.name}: read {execution.execute_report(study, a.results)}")
         elif a.command == "pdf":
             print(f"{study.name}: read {execution.print_report(study, a.results)}")
+        elif a.command == "verify":
+            from grok_utils.verify import verify
+
+            for line in verify(study, a.results):
+                print(line, flush=True)
         else:
             print("\n".join(status.status_lines(study, a.results)))
     except BadInput as error:

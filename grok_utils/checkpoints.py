@@ -1,8 +1,10 @@
 """A run's state on disk: safetensors (loading executes no code), whole or absent, checked when read."""
 
+import contextlib
 import hashlib
 import json
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +12,32 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from grok_utils.studies import one_line
+
 
 class Damaged(Exception):
     """One line that names the file and says how to mend it."""
 
 
-def replace_whole(temporary: Path, path: Path) -> None:
-    """Give a completely written file its name, in one step and only once its bytes are on disk."""
-    with open(temporary, "rb") as file:
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield the temporary name to write to: afterwards `path` is all of it, or as it was and OSError says why.
+
+    The file gets its name in one step, and only once its bytes are on disk.
+    """
+    temporary = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise OSError(f"{path} cannot be written: {one_line(reason)}") from None
+    finally:
+        with contextlib.suppress(OSError):  # it is not there after success, nor where its folder is none
+            temporary.unlink(missing_ok=True)  # half a file would keep a full disk full
 
 
 def digest(tensors: dict[str, Tensor], text: str) -> str:
@@ -35,27 +53,32 @@ def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> No
     """Write `tensors` and JSON-able `metadata` to `path` atomically."""
     tensors = {name: t.detach().cpu().contiguous() for name, t in tensors.items()}
     text = json.dumps(metadata, sort_keys=True)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    save_file(tensors, temporary, {"metadata": text, "sha256": digest(tensors, text)})
-    replace_whole(temporary, path)
+    stored = {"metadata": text, "metadata_sha256": digest({}, text), "sha256": digest(tensors, text)}
+    with written_whole(path) as temporary:
+        save_file(tensors, temporary, stored)
+
+
+def _read(path: Path) -> dict[str, str]:
+    """What is stored beside the tensors, its metadata checked. Raises Damaged."""
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            stored = file.metadata()
+            if digest({}, stored["metadata"]) != stored["metadata_sha256"]:
+                raise ValueError("the checksum of its metadata differs")
+            return stored
+    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
+        raise Damaged(f"{path} is damaged ({one_line(error)}): it is not used, the run starts again") from None
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
-    """The metadata alone, without reading the tensors. Raises Damaged."""
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            return json.loads(file.metadata()["metadata"])
-    except (OSError, ValueError, KeyError, TypeError, safetensors.SafetensorError) as error:
-        raise Damaged(f"{path} is damaged ({error}): delete it, and the run starts again") from None
+    """The metadata alone, without reading the tensors. Raises Damaged unless they are as they were written."""
+    return json.loads(_read(path)["metadata"])
 
 
 def load(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and metadata. Raises Damaged unless every byte of both is as it was written."""
-    metadata = read_metadata(path)
+    stored = _read(path)
     tensors = load_file(path)
-    with safetensors.safe_open(path, framework="pt") as file:
-        expected = file.metadata().get("sha256")
-    if digest(tensors, json.dumps(metadata, sort_keys=True)) != expected:
-        raise Damaged(f"{path} is damaged (its checksum differs): delete it, and the run starts again")
-    return tensors, metadata
+    if digest(tensors, stored["metadata"]) != stored.get("sha256"):
+        raise Damaged(f"{path} is damaged (its checksum differs): it is not used, the run starts again")
+    return tensors, json.loads(stored["metadata"])

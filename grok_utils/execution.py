@@ -4,6 +4,8 @@ import contextlib
 import fcntl
 import os
 import signal
+import sys
+import tempfile
 import threading
 import time
 from collections.abc import Iterator
@@ -21,7 +23,7 @@ from grok_utils.prose import clock
 from grok_utils.records import is_complete
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput, Run, Study, check_seeds
-from grok_utils.training import forward_passes
+from grok_utils.training import forward_passes, load_checkpoint
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 REPORT_SECONDS = 30.0  # between two lines of progress of a run
@@ -62,14 +64,23 @@ def begun_runs(every: Run) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Only one process at a time works on a run; a second one says so and waits."""
-    path = run.checkpoint.with_suffix(".lock")
+    """Only one process at a time works on a record, whatever block it is in; a second one says so and waits."""
+    with contextlib.ExitStack() as held:
+        for seed in run.seeds:  # in ascending order, so that no two wait for each other
+            held.enter_context(alone(run.folder, f"{run.arm.name}-seed{seed}"))
+        yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Only one process at a time makes what is called `name` in a study's folder; a second one says so and waits."""
+    path = folder / "checkpoints" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{run.name}: another process is working on it; waiting", flush=True)
+            print(f"{name}: another process is working on it; waiting", flush=True)
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 
@@ -160,13 +171,15 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
 
     While it runs, and after a failure, the copy is beside it under the name `*.part.ipynb`. Raises Failed.
     """
-    output.parent.mkdir(parents=True, exist_ok=True)
     part = output.with_suffix(".part.ipynb")
-    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS)}
+    part.parent.mkdir(parents=True, exist_ok=True)
+    # A kernel asked politely takes seconds to go, and by then it has nothing left to save.
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS), "shutdown_kernel": "immediate"}
     options["extra_arguments"] = [
         "--IPKernelApp.log_level=50"
     ]  # its warnings of TCP on this host, and of our interrupt
-    with graceful_stop() as received:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, graceful_stop() as received:
+        os.environ["IPYTHONDIR"] = profile  # no start-up file of the user's runs, and the home need not be writable
         try:
             papermill.execute_notebook(str(NOTEBOOKS / notebook), str(part), parameters, **options)
         except Exception as error:
@@ -179,8 +192,9 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
     done = nbformat.read(part, as_version=4)
     for name in ("input_path", "output_path"):  # where this machine keeps its files is nobody's business
         done["metadata"]["papermill"].pop(name, None)
-    nbformat.write(done, part)
-    os.replace(part, output)
+    with checkpoints.written_whole(output) as temporary:
+        nbformat.write(done, temporary)
+    part.unlink()
 
 
 def remember_failure(part: Path, reason: str) -> None:
@@ -215,6 +229,10 @@ def execute_run(run: Run, study: str) -> None:
         parameters = {"study": study_parameter(study), "schedule": run.arm.name, "seeds": list(run.seeds)}
         parameters |= {"results": from_notebooks(run.results), "device": run.device, "threads": run.threads}
         parameters["precision"] = run.study.precision
+        try:
+            load_checkpoint(run)
+        except checkpoints.Damaged as error:  # told here, where it is seen; the notebook then starts again
+            print(error, file=sys.stderr, flush=True)
         os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
         with progress_lines(run):
             execute("run.ipynb", run.folder / "runs" / f"{run.name}.ipynb", parameters)
@@ -248,13 +266,15 @@ def record_paths(study: Study, results: Path) -> list[Path]:
 
 
 def execute_report(study: Study, results: Path) -> Path:
-    """Build the study's report from its records; returns the path of the HTML page."""
+    """Build the study's report from its records; returns the path of the HTML page. Raises Damaged on a bad record."""
     from grok_utils.report import export_html  # nbconvert takes a second to load, which a run need not wait for
 
+    planned_runs(study, results)
     folder = results / study.name
     executed = folder / "report.ipynb"
-    execute("report.ipynb", executed, {"study": study.name, "results": from_notebooks(results)})
-    export_html(executed, folder / "report.html", study.title or study.name)
+    with alone(folder, "report"):
+        execute("report.ipynb", executed, {"study": study.name, "results": from_notebooks(results)})
+        export_html(executed, folder / "report.html", study.title or study.name)
     return folder / "report.html"
 
 
@@ -264,5 +284,6 @@ def print_report(study: Study, results: Path) -> Path:
     html = results / study.name / "report.html"
     if not html.exists():
         execute_report(study, results)
-    print_pdf(html, html.with_suffix(".pdf"))
+    with alone(html.parent, "report"):
+        print_pdf(html, html.with_suffix(".pdf"))
     return html.with_suffix(".pdf")

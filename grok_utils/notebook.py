@@ -14,7 +14,7 @@ from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from grok_utils.checkpoints import replace_whole
+from grok_utils.checkpoints import written_whole
 from grok_utils.prose import clock
 from grok_utils.style import STYLE, WIDTH, look, picture_files, svg
 
@@ -63,11 +63,8 @@ def save(text: str, folder: Path | str | None, name: str) -> None:
     """Write `text` to `folder/name`, whole or not at all; nowhere without a folder."""
     if folder is None:
         return
-    path = Path(folder, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    temporary.write_text(text, encoding="utf-8")
-    replace_whole(temporary, path)
+    with written_whole(Path(folder, name)) as temporary:
+        temporary.write_text(text, encoding="utf-8")
 
 
 def show(mimetype: str, data: str, metadata: dict[str, str], plain: str) -> None:

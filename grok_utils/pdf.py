@@ -6,7 +6,7 @@ import subprocess
 import tempfile
 from pathlib import Path
 
-from grok_utils.checkpoints import replace_whole
+from grok_utils.checkpoints import written_whole
 from grok_utils.studies import BadInput
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -40,8 +40,7 @@ def find_chromium() -> str:
 def print_pdf(html: Path, pdf: Path) -> None:
     """Print the page `html` to `pdf`, whole or not at all. Raises BadInput without Chromium, NoPrint if it fails."""
     chromium = find_chromium()
-    temporary = pdf.with_suffix(".part")
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, written_whole(pdf) as temporary:
         command = [chromium, "--headless", *FLAGS, f"--user-data-dir={profile}", "--no-pdf-header-footer"]
         command.append("--generate-pdf-document-outline")  # the contents are not printed; a viewer lists the headings
         if hasattr(os, "geteuid") and os.geteuid() == 0:  # Chromium's sandbox refuses root
@@ -51,7 +50,6 @@ def print_pdf(html: Path, pdf: Path) -> None:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
         except subprocess.TimeoutExpired:
             raise NoPrint(f"{chromium} did not print {html} within {SECONDS} seconds") from None
-    if done.returncode or not temporary.is_file():
-        said = done.stderr.strip().splitlines() or ["no reason given"]
-        raise NoPrint(f"{chromium} did not print {html}: {said[-1][:300]}")
-    replace_whole(temporary, pdf)
+        if done.returncode or not temporary.is_file():
+            said = done.stderr.strip().splitlines() or ["no reason given"]
+            raise NoPrint(f"{chromium} did not print {html}: {said[-1][:300]}")

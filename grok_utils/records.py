@@ -15,9 +15,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from grok_utils.checkpoints import Damaged, replace_whole
+from grok_utils.checkpoints import Damaged, written_whole
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Run, Study
+from grok_utils.studies import Run, Study, one_line
 from grok_utils.training import Result
 
 SCHEMA_VERSION = 1
@@ -59,6 +59,7 @@ def write_records(result: Result) -> pd.DataFrame:
     shared = run.study.settings(run.arm) | asdict(result.path) | provenance(result.path.device)
     shared |= {"study": run.study.name, "schedule": run.arm.name, "schema_version": SCHEMA_VERSION}
     shared |= {"started": result.started, "seconds": round(result.seconds, 3), "members": result.logs.shape[1]}
+    shared |= {"seeds": list(run.seeds)}  # of the stack
     for seed in run.seeds:
         if not is_complete(run, seed):
             write_record(run.record(seed), rows[rows["seed"] == seed], shared | {"seed": seed})
@@ -81,12 +82,9 @@ def write_table(path: Path, table: pa.Table) -> None:
     options = {"compression": "zstd", "compression_level": 19, "use_dictionary": texts, "column_encoding": encodings}
     # A third of a record of one operation would be statistics, and Arrow's schema beside Parquet's own.
     options |= {"write_statistics": False, "store_schema": False}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".part")
-    with pq.ParquetWriter(temporary, table.schema, **options) as writer:
+    with written_whole(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
         writer.write_table(table)
         writer.add_key_value_metadata(table.schema.metadata)
-    replace_whole(temporary, path)
 
 
 def digest(table: pa.Table, text: str) -> str:
@@ -109,14 +107,15 @@ def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         text = stored[b"grok_utils"].decode()
         intact = digest(table, text) == stored[b"sha256"].decode()
         metadata = json.loads(text)
+        version, name = metadata["schema_version"], f"{metadata['schedule']}-seed{metadata['seed']}.parquet"
     except Exception as error:  # whatever a parser may raise on arbitrary bytes
-        reason = " ".join(str(error).split())[:200]
+        reason = one_line(error)[:200]
         raise Damaged(f"{path} is not a readable record ({type(error).__name__}: {reason}): {mend}") from None
     if not intact:
         raise Damaged(f"{path} is damaged (its checksum differs): {mend}")
-    if metadata["schema_version"] != SCHEMA_VERSION or not table.schema.equals(SCHEMA):
+    if version != SCHEMA_VERSION or not table.schema.equals(SCHEMA):
         raise Damaged(f"{path} has another schema than this version reads: {mend}")
-    if path.name != f"{metadata['schedule']}-seed{metadata['seed']}.parquet":
+    if path.name != name:
         raise Damaged(f"{path} holds schedule {metadata['schedule']}, seed {metadata['seed']}: give it back its name")
     return table.to_pandas(), metadata
 
@@ -147,6 +146,9 @@ def read_study(folder: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     if not paths:
         raise Damaged(f"{folder} holds no records yet: make the runs first")
     read = [read_record(path) for path in paths]
+    for path, (_, metadata) in zip(paths, read, strict=True):
+        if metadata["study"] != Path(folder).resolve().name:
+            raise Damaged(f"{path} is a record of study {metadata['study']}: move it away")
     return pd.concat([rows for rows, _ in read], ignore_index=True), [metadata for _, metadata in read]
 
 
@@ -168,7 +170,7 @@ def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
 PACKAGES = ["torch", "numpy", "pandas", "pyarrow", "scipy", "papermill"]
 
 
-def _output(*command: str) -> str | None:
+def output_of(*command: str) -> str | None:
     """What a command prints, run in the project's folder; None where it fails or is not there."""
     root = Path(__file__).resolve().parent.parent
     try:
@@ -197,9 +199,9 @@ def _device_name(device: str) -> str:
 
 def provenance(device: str) -> dict[str, Any]:
     """Versions, device, commit, and whether the tree had uncommitted changes, results/ aside (None: no git)."""
-    changes = _output("git", "status", "--porcelain", "--", ".", ":!results")
+    changes = output_of("git", "status", "--porcelain", "--", ".", ":!results")
     versions = {p: _version(p) for p in PACKAGES} | {"python": platform.python_version(), "cuda": torch.version.cuda}
     if device == "cuda":
-        versions["driver"] = _output("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
-    named = {"commit": _output("git", "rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
+        versions["driver"] = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
+    named = {"commit": output_of("git", "rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
     return named | {"versions": versions, "device_name": _device_name(device), "platform": platform.system()}

@@ -1,6 +1,9 @@
 """Export of an executed notebook to one HTML page that needs no address and no script; mathematics is MathML."""
 
+import os
 import re
+import sys
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,7 @@ from math_core import LatexToMathML
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-from grok_utils.checkpoints import replace_whole
+from grok_utils.checkpoints import written_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "notebooks"
@@ -55,10 +58,8 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     link(page, labels)
     list_contents(page)
     put_title_first(page)
-    html.parent.mkdir(parents=True, exist_ok=True)
-    temporary = html.with_suffix(".part")
-    temporary.write_text(without_paths(str(page)), encoding="utf-8")
-    replace_whole(temporary, html)
+    with written_whole(html) as temporary:
+        temporary.write_text(without_paths(str(page), executed_notebook.resolve().parent.parent), encoding="utf-8")
 
 
 def join_code(page: BeautifulSoup) -> None:
@@ -133,6 +134,10 @@ def put_title_first(page: BeautifulSoup) -> None:
         header.extend([page.h1.extract()] + ([below.extract()] if below is not None and below.name == "p" else []))
 
 
-def without_paths(text: str) -> str:
-    """The text with this project's folder and the user's home replaced: a page that is mailed names neither."""
-    return text.replace(str(ROOT), ".").replace(str(Path.home()), "~")
+def without_paths(text: str, results: Path) -> str:
+    """The text without this machine's folders, which a page that is mailed does not name."""
+    names = {str(results): "results", str(ROOT): ".", sys.prefix: "python", os.path.expanduser("~"): "~"}
+    for path in sorted(names, key=len, reverse=True):
+        if len(Path(path).parts) > 1:  # a container's home may be /
+            text = re.sub(rf"{re.escape(escape(path))}(?![\w-])", names[path], text)
+    return text

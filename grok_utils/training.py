@@ -7,6 +7,7 @@ same seed means the same start, split and stream of examples under every arm and
 import contextlib
 import importlib.util
 import math
+import os
 import shutil
 import signal
 import sys
@@ -29,7 +30,8 @@ from grok_utils.tasks import Task, stream
 
 WARM_UP = 50  # updates
 BETAS, EPS = (0.9, 0.98), 1e-8
-CHECKPOINT_SECONDS = 20.0
+CHECKPOINT_SECONDS = 20.0  # between two checkpoints, or less where …
+CHECKPOINT_SHARE = 0.02  # … writing them takes less than this part of the time
 PROGRESS_SECONDS = 0.5  # reading the logs makes a GPU wait, so not after every block
 # Pairs validated at once on a CPU: larger chunks spill the cache (medians within 10 % from 600 to 2,400).
 CPU_CHUNK = 1176
@@ -51,10 +53,17 @@ class ExecutionPath:
 def choose_path(run: Run) -> ExecutionPath:
     """The path by fixed rules: CUDA where `auto` finds it; compiled where a compiler exists and the work repays it."""
     device = "cpu" if run.device == "cpu" or not torch.cuda.is_available() else "cuda"
-    has_compiler = sys.platform == "linux" and any(shutil.which(c) for c in ("g++", "c++", "clang++", "gcc", "cc"))
+    compiled = has_compiler(device) and forward_passes(run) >= COMPILE_FROM
+    return ExecutionPath(device, run.study.precision, compiled, run.threads)
+
+
+def has_compiler(device: str) -> bool:
+    """Whether torch.compile finds what it calls: Triton and a C compiler for CUDA; CXX, by default g++, for a CPU."""
     if device == "cuda":
-        has_compiler = has_compiler and importlib.util.find_spec("triton") is not None
-    return ExecutionPath(device, run.study.precision, has_compiler and forward_passes(run) >= COMPILE_FROM, run.threads)
+        names = ("gcc", "clang", "cc") if importlib.util.find_spec("triton") is not None else ()
+    else:
+        names = (os.environ.get("CXX", "g++"),)
+    return sys.platform == "linux" and any(shutil.which(name) for name in names)
 
 
 def forward_passes(run: Run) -> int:
@@ -260,43 +269,59 @@ def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
     return kind(run.tasks(), run.batch_sizes, run.rates, run.study.weight_decay, path)
 
 
+def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, object]]:
+    """The run's state and what goes with it, from its checkpoint where there is one; at its start there is no state.
+
+    Raises Damaged where the checkpoint is damaged or another run's.
+    """
+    identity = {"checkpoint_version": 1, "study": run.study.name, "settings": run.study.settings(run.arm)}
+    identity |= {"seeds": list(run.seeds)}
+    if not run.checkpoint.exists():
+        started = datetime.now(UTC).isoformat(timespec="seconds")
+        return None, identity | {"path": asdict(choose_path(run)), "started": started, "seconds": 0.0}
+    state, metadata = checkpoints.load(run.checkpoint)
+    if any(metadata.get(k) != identity[k] for k in identity):
+        raise checkpoints.Damaged(
+            f"{run.checkpoint} was made with other settings: it is not used, the run starts again"
+        )
+    return state, metadata
+
+
 def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
     """A trainer at the run's checkpoint, or at its start, and the checkpoint's metadata.
 
-    A checkpoint that is damaged or was made with other settings is not used: a line says so, and the run starts again.
+    A checkpoint that is damaged or was made with other settings is not used: a line says so, it is removed, and the
+    run starts again.
     """
-    fresh = {"checkpoint_version": 1, "settings": run.study.settings(run.arm), "seeds": list(run.seeds), "seconds": 0.0}
-    fresh |= {"path": asdict(choose_path(run)), "started": datetime.now(UTC).isoformat(timespec="seconds")}
-    state = None
-    if run.checkpoint.exists():
-        try:
-            state, metadata = checkpoints.load(run.checkpoint)
-            if any(metadata.get(k) != fresh[k] for k in ("checkpoint_version", "settings", "seeds")):
-                raise checkpoints.Damaged(f"{run.checkpoint} was made with other settings: the run starts again")
-            fresh = metadata
-        except checkpoints.Damaged as error:
-            print(error, file=sys.stderr)
-            state = None
-    path = ExecutionPath(**fresh["path"])
+    try:
+        state, metadata = load_checkpoint(run)
+    except checkpoints.Damaged as error:
+        print(error, file=sys.stderr)
+        run.checkpoint.unlink()
+        state, metadata = load_checkpoint(run)
+    path = ExecutionPath(**metadata["path"])
     if path.device == "cuda" and not torch.cuda.is_available():
         raise BadInput(
             f"device: {run.checkpoint} was begun on 'cuda', which is not available here: delete it to start anew"
         )
+    if path.compiled and not has_compiler(path.device):
+        raise BadInput(f"compiler: {run.checkpoint} was begun compiled, and none is here: delete it to start anew")
     trainer = make_trainer(run, path)
     if state is not None:
         trainer.restore(state)
-    return trainer, fresh
+    return trainer, metadata
 
 
 def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -> Result:
     """Train the run from its checkpoint or from its start.
 
-    A checkpoint is written every 20 seconds, and before KeyboardInterrupt is raised on Ctrl-C or SIGTERM.
+    A checkpoint is written every 20 seconds, sooner where that costs less than 2 % of the time, and before
+    KeyboardInterrupt is raised on Ctrl-C or SIGTERM.
     `progress(updates, logs)` is called twice a second with the updates done and the logs so far [logs, M, 4].
     """
     trainer, metadata = resume(run)
     before, start = metadata["seconds"], time.monotonic()
-    saved, shown = start, -PROGRESS_SECONDS
+    saved, shown, pause = start, -PROGRESS_SECONDS, CHECKPOINT_SECONDS / 4
     with deferred_interrupt() as interrupted:
         while trainer.block < len(trainer.batch_sizes):
             trainer.run_block()
@@ -304,10 +329,11 @@ def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -
             if progress is not None and (last or now - shown > PROGRESS_SECONDS):
                 shown = now
                 progress(trainer.block * BLOCK, trainer.logged().cpu().numpy())
-            if now - saved > CHECKPOINT_SECONDS or interrupted():
+            if now - saved > pause or interrupted():
                 metadata |= {"updates": trainer.block * BLOCK, "seconds": before + now - start}
                 checkpoints.save(run.checkpoint, trainer.state(), metadata)
-                saved = now
+                saved = time.monotonic()
+                pause = min(CHECKPOINT_SECONDS, (saved - now) / CHECKPOINT_SHARE)
             if interrupted():
                 raise KeyboardInterrupt
     logs = trainer.logged().cpu().numpy()

@@ -216,13 +216,14 @@ def test_status_survives_a_checkpoint_of_other_content(begun):
     assert "baseline-seeds0-1: not begun" in status_lines(study, results)
 
 
-def test_one_process_at_a_time_works_on_a_run(tmp_path, capsys):
+@pytest.mark.parametrize("block", [(0,), (0, 1)])
+def test_one_process_at_a_time_works_on_a_record(tmp_path, capsys, block):
     run = make_run(write_study(tmp_path), "linear", [0], str(tmp_path), "cpu")
-    other = dataclasses.replace(run, seeds=(1,))
+    other = dataclasses.replace(run, seeds=(2,))
     entered = threading.Event()
 
     def second():
-        with locked(run):
+        with locked(dataclasses.replace(run, seeds=block)):
             entered.set()
 
     with locked(run), locked(other):
@@ -277,6 +278,7 @@ def test_status_and_run_of_what_is_complete_succeed(begun, capsys):
         (["run", "quick", "--schedule", "linear", "--seeds", "1,1"], "seeds: [1, 1] is not free of repetitions"),
         (["run", "quick", "--schedule", "linear", "--seeds", "-1"], "seeds: [-1] is not"),
         (["run", "quick", "--schedule", "linear"], "the following arguments are required: --seeds"),
+        (["status", "quick", "--results", ""], "argument --results: '' is not the path of a folder"),
         (["status", "quick", "--speed", "2"], "unrecognized arguments: --speed 2"),
         (["walk"], "argument command: invalid choice: 'walk'"),
     ],
@@ -293,6 +295,7 @@ def test_failures_exit_with_1_and_one_line(begun, monkeypatch, capsys):
     path, _, results = begun
     run = ["run", path, "--results", results, "--schedule", "baseline", "--seeds", "0"]
     monkeypatch.setattr(execution, "execute", lambda *arguments: None)
+    make_run(path, "baseline", [0], str(results), "cpu").checkpoint.unlink()
     code, out, err = outcome(capsys, *run)
     assert (code, out, len(err)) == (1, [], 1)
     assert "baseline-seed0: the notebook ended without leaving" in err[0]
@@ -303,6 +306,24 @@ def test_failures_exit_with_1_and_one_line(begun, monkeypatch, capsys):
         assert (code, out, len(err)) == (1, [], 1)
         assert "linear-seed0.parquet is not a readable record" in err[0]
         assert "move it away or delete it, then run make again" in err[0]
+
+
+def test_a_report_is_not_built_of_what_is_not_this_study_s(begun, capsys):
+    path, _, results = begun
+    write_study(results.parent, schedules=["linear", "baseline", "exponential"], weight_decay=0.25)
+    code, out, err = outcome(capsys, "report", path, "--results", results)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "linear-seed0.parquet was made with weight_decay = 0.5, the study says 0.25" in err[0]
+
+
+def test_a_checkpoint_that_is_not_used_is_told(begun, monkeypatch, capsys):
+    path, _, results = begun
+    checkpoint = make_run(path, "baseline", [0], str(results), "cpu").checkpoint
+    checkpoint.write_bytes(checkpoint.read_bytes()[:-1])
+    monkeypatch.setattr(execution, "execute", lambda *arguments: None)
+    _, _, err = outcome(capsys, "run", path, "--results", results, "--schedule", "baseline", "--seeds", "0")
+    assert err[0].startswith(f"{checkpoint} is damaged (")
+    assert err[0].endswith("): it is not used, the run starts again")
 
 
 def test_results_that_cannot_be_written_are_told_in_one_line(tmp_path, capsys):

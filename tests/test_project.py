@@ -130,6 +130,14 @@ def test_no_file_is_a_pickle_or_very_large():
         assert path.stat().st_size < 5_000_000, path
 
 
+def test_nothing_is_read_in_a_way_that_could_execute_it():
+    unsafe = (
+        r"pickle|marshal|shelve|joblib|torch\.(load|save)\b|np\.load|\b(eval|exec)\(|yaml\.(unsafe|full)|\.Loader\b"
+    )
+    files = [*ROOT.glob("grok_utils/*.py"), *NOTEBOOKS]
+    assert [p.name for p in files if re.search(unsafe, p.read_text(encoding="utf-8"))] == []
+
+
 # --- notebooks -----------------------------------------------------------------------------------------------------
 
 

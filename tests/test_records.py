@@ -173,6 +173,9 @@ def test_a_record_of_another_schema_is_told(trained, record):
     rows, metadata = read_record(record)
     write_record(record, rows, metadata | {"schema_version": 0})
     assert "another schema" in damage(read_record, record)
+    del metadata["schema_version"]
+    write_record(record, rows, metadata)
+    assert "is not a readable record (KeyError: 'schema_version')" in damage(read_record, record)
 
 
 def test_a_record_is_complete_only_for_the_settings_it_was_made_with(tmp_path, trained):
@@ -219,6 +222,11 @@ def test_a_study_is_read_whole_or_not_at_all(tmp_path, trained):
     assert "holds no records yet" in damage(read_study, tmp_path)
     copy = tmp_path / "tiny"
     shutil.copytree(run.folder, copy)
+    text = damage(
+        lambda path: read_study(path.parents[1]),
+        shutil.copytree(copy, tmp_path / "other") / "records" / "linear-seed0.parquet",
+    )
+    assert "is a record of study tiny: move it away" in text
     bad = copy / "records" / "linear-seed1.parquet"
     bad.write_bytes(bad.read_bytes()[:-9])
     with pytest.raises(Damaged, match=str(bad)):

@@ -1,6 +1,7 @@
 """Study files and run parameters: what is allowed loads, anything else is told in one line before any work is done."""
 
 import math
+import re
 
 import pytest
 import yaml
@@ -106,7 +107,7 @@ BAD = [
     ("lo", 0, "0 is not a batch size, a whole number from 1 to hi = 16"),
     ("lo", 17, "17 is not a batch size, a whole number from 1 to hi = 16"),
     ("lo", 4.5, "4.5 is not a batch size"),
-    ("hi", 10**9, "1000000000 is not a batch size, a whole number from 1 to 65536"),
+    ("hi", 10**10, "10000000000 is not a batch size, a whole number from 1 to 2147483647"),
     ("hi", True, "True is not a batch size"),
     ("seeds", [], "[] is not a non-empty list of whole numbers"),
     ("seeds", [0, 1, 0], "[0, 1, 0] is not free of repetitions"),
@@ -128,7 +129,9 @@ BAD = [
     ("learning_rate", HUGE, "is not a number"),
     ("weight_decay", math.nan, "nan is not a number from 0 to 100"),
     ("weight_decay", "half", "'half' is not a number from 0 to 100"),
-    ("title", 5, "5 is not text"),
+    ("title", 5, "5 is not one line of text"),
+    ("title", "a\nb", "is not one line of text"),
+    ("title", "\ud800", "is not one line of text"),
 ]
 
 
@@ -161,12 +164,14 @@ def test_numbers_that_yaml_reads_as_strings_are_told(tmp_path):
         (b"schedules: !!python/object/apply:os.system ['touch executed']\n", "cannot be read as YAML"),
         (b"schedules: !!python/name:os.system\n", "cannot be read as YAML"),
         (b"schedules: [linear]\nupdates: 2001-13-45\n", "cannot be read as YAML"),
+        (b"schedules: !!set [linear]\n", "cannot be read as YAML"),
+        (b"schedules: [linear]\nupdates: !!timestamp soon\n", "cannot be read as YAML"),
         (b"schedules: [linear]\nupdates: " + b"9" * 5000, "cannot be read as YAML"),
         (b"schedules: [linear]\nupdates: 0x" + b"f" * 5000, "updates: a huge number is not"),
         (b"schedules: " + b"[" * 5000, "cannot be read as YAML"),
         (b"schedules: &a [*a]\n", "is not a name"),
     ],
-    ids=range(17),
+    ids=range(19),
 )
 def test_an_unreadable_study_file_is_told(tmp_path, monkeypatch, content, said):
     monkeypatch.chdir(tmp_path)
@@ -217,6 +222,7 @@ BAD_PARAMETERS = [
     ("threads", "2", "threads: '2' is not"),
     ("results", 3, "results: 3 is not the path of a folder"),
     ("results", "", "results: '' is not the path of a folder"),
+    ("results", "a\0b", "results: 'a\\x00b' is not the path of a folder"),
     ("study", None, "study: None is not a study's name"),
     ("lerning_rate", 0.1, "parameter: 'lerning_rate' is not known (allowed: study, schedule, seeds, results, device"),
 ]
@@ -239,6 +245,16 @@ def test_cuda_where_there_is_none_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
     text = message(make_run, write_study(tmp_path), "linear", [0], device="cuda")
     assert text == "device: 'cuda' is not available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
+
+
+def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
+    huge = {"hi": 10**9, "updates": 10**6, "schedule_length": 1000}
+    text = message(make_run, write_study(tmp_path, **huge), "baseline", [0], device="cpu")
+    start = "hi: 1000000000 is not small enough for 2 models at once: they need some 75,9"
+    assert re.fullmatch(start + r"\d\d GiB of memory, more than the \d+ here", text)
+    text = message(make_run, write_study(tmp_path, hi=10**5), "baseline", list(range(10**5)), device="cpu")
+    assert text.startswith("hi: 100000 is not small enough for 200000 models at once: they need some ")
+    assert make_run(write_study(tmp_path, hi=4096), "baseline", [0], device="cpu")
 
 
 def test_the_parameters_cell_can_be_run_again_in_a_notebook_that_has_gone_on(tmp_path):

@@ -18,7 +18,7 @@ from conftest import write_study
 from grok_utils import checkpoints, training
 from grok_utils.model import initial_decoder, sequence
 from grok_utils.records import frame, read_record, write_records
-from grok_utils.studies import make_run
+from grok_utils.studies import BadInput, make_run
 from grok_utils.tasks import make_task
 from grok_utils.training import ExecutionPath, Trainer, choose_path, draw_batches, learning_rate, train
 
@@ -169,8 +169,20 @@ def test_a_run_is_compiled_where_a_compiler_exists_and_the_work_repays_it(tmp_pa
     monkeypatch.setattr(training, "COMPILE_FROM", training.forward_passes(run) + 1)
     assert not choose_path(run).compiled
     monkeypatch.setattr(training, "COMPILE_FROM", 0)
+    monkeypatch.setattr(training.shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
+    assert choose_path(run) == EAGER  # PyTorch compiles by g++ alone, or by what CXX names
+    monkeypatch.setenv("CXX", "gcc")
+    assert choose_path(run).compiled
+
+
+def test_a_run_that_was_begun_compiled_is_not_gone_on_with_without_a_compiler(tmp_path, monkeypatch):
+    run = run_of(tmp_path)
+    interrupted(run, monkeypatch)
+    state, metadata = checkpoints.load(run.checkpoint)
+    checkpoints.save(run.checkpoint, state, metadata | {"path": metadata["path"] | {"compiled": True}})
     monkeypatch.setattr(training.shutil, "which", lambda name: None)
-    assert choose_path(run) == EAGER
+    with pytest.raises(BadInput, match=r"^compiler: .* was begun compiled, and none is here: delete it to start anew$"):
+        train(run)
 
 
 def test_work_is_counted_in_forward_passes(tmp_path):
@@ -320,7 +332,7 @@ def test_a_changed_checkpoint_is_never_read_as_another(tmp_path, checkpoint):
             changed, other = checkpoints.load(path)
         except checkpoints.Damaged as error:
             assert str(path) in str(error)
-            assert "delete it" in str(error)
+            assert "it is not used, the run starts again" in str(error)
             assert len(str(error).splitlines()) == 1
             refused += 1
         else:
@@ -330,6 +342,33 @@ def test_a_changed_checkpoint_is_never_read_as_another(tmp_path, checkpoint):
     assert refused > 100
 
 
+def test_metadata_are_read_alone_only_as_they_were_written(tmp_path, checkpoint):
+    content = checkpoint.read_bytes()
+    path = tmp_path / "changed.safetensors"
+    path.write_bytes(content.replace(rb"\"updates\": 20", rb"\"updates\": 60"))
+    assert path.read_bytes() != content
+    with pytest.raises(checkpoints.Damaged, match="the checksum of its metadata differs"):
+        checkpoints.read_metadata(path)
+
+
+def test_a_file_is_replaced_whole_or_not_at_all_and_nothing_else_is_left(tmp_path):
+    path = tmp_path / "folder" / "file.csv"
+    with checkpoints.written_whole(path) as temporary:
+        temporary.write_text("first")
+    with pytest.raises(OSError, match=rf"^{path} cannot be written: No space left on device$"):  # noqa: SIM117
+        with checkpoints.written_whole(path) as temporary:
+            temporary.write_text("half")
+            raise OSError(28, "No space left on device")
+    with pytest.raises(KeyboardInterrupt), checkpoints.written_whole(path) as temporary:
+        temporary.write_text("half")
+        raise KeyboardInterrupt
+    assert [p.name for p in path.parent.iterdir()] == ["file.csv"]
+    assert path.read_text() == "first"
+    with pytest.raises(OSError, match=rf"^{path}/below/x.csv cannot be written: Not a directory$"):  # noqa: SIM117
+        with checkpoints.written_whole(path / "below" / "x.csv"):
+            pass
+
+
 def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, checkpoint, trained, capsys):
     run = dataclasses.replace(trained[0], results=tmp_path)
     tensors, metadata = checkpoints.load(checkpoint)
@@ -337,6 +376,7 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, checkpoint, train
     settings = metadata["settings"]
     foreign = {
         "damaged": lambda: run.checkpoint.write_bytes(checkpoint.read_bytes()[:-1]),
+        "study": lambda: checkpoints.save(run.checkpoint, other, metadata | {"study": "paper"}),
         "settings": lambda: checkpoints.save(
             run.checkpoint, other, metadata | {"settings": settings | {"weight_decay": 0.25}}
         ),
@@ -354,7 +394,7 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, checkpoint, train
         assert len(said.splitlines()) == 1
 
 
-def test_a_checkpoint_is_due_every_twenty_seconds_of_work(tmp_path, monkeypatch, trained):
+def test_a_checkpoint_is_due_every_twenty_seconds_or_sooner_where_it_is_cheap(tmp_path, monkeypatch, trained):
     # A clock on which a block takes 15 s.
     run = dataclasses.replace(trained[0], results=tmp_path)
     saved, clock, run_block = [], [0.0], Trainer.run_block
@@ -363,13 +403,22 @@ def test_a_checkpoint_is_due_every_twenty_seconds_of_work(tmp_path, monkeypatch,
         run_block(trainer)
         clock[0] += 15.0
 
+    def save(path, state, metadata):
+        saved.append(metadata["updates"])
+        clock[0] += cost
+
     monkeypatch.setattr(Trainer, "run_block", slow)
     monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(checkpoints, "save", lambda path, state, metadata: saved.append(metadata["updates"]))
+    monkeypatch.setattr(checkpoints, "save", save)
+    cost = 0.5  # writing one: a fiftieth of 25 s
     result = train(run)
-    assert saved == [20, 40, 60]
-    assert result.seconds == 6 * 15.0
+    assert saved == [10, 30, 50]
+    assert result.seconds == 6 * 15.0 + 3 * cost
     np.testing.assert_array_equal(result.logs, trained[1].logs)
+    saved.clear()
+    cost = 0.1  # a fiftieth of 5 s
+    train(run)
+    assert saved == [10, 20, 30, 40, 50, 60]
 
 
 def test_seconds_add_up_over_sessions(tmp_path, monkeypatch, trained):

@@ -1,0 +1,156 @@
+"""A full disk and a folder that cannot be written to, on real file systems: one clear line, earlier files untouched."""
+
+import contextlib
+import dataclasses
+import shutil
+import subprocess
+
+import pytest
+from conftest import write_study
+from test_execution import outcome
+
+from grok_utils import checkpoints, training
+from grok_utils.records import read_record, write_records
+from grok_utils.training import train
+
+
+def mount(*arguments):
+    """Mount, or skip the test where that is not allowed."""
+    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs a file system of its own, and mount says: {done.stderr.strip()}")
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """A function that mounts an empty disk of some size, and the folder where it is."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+
+    def sized(size):
+        mount("-t", "tmpfs", "-o", f"size={size}", "none", folder)
+        return folder
+
+    yield sized
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+def fill(folder, left):
+    """Fill a disk up but for `left` bytes."""
+    free = shutil.disk_usage(folder).free
+    (folder / "filling").write_bytes(bytes(max(0, free - left)))
+
+
+def contents(folder):
+    return {
+        p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.stat().st_size < 10**6
+    }
+
+
+def kept(before, folder):
+    """Whether everything that was there is there as it was; nothing half-written is beside it."""
+    after = contents(folder)
+    assert [p for p in after if p.suffix == ".part"] == []
+    return all(after[path] == content for path, content in before.items())
+
+
+def test_a_full_disk_at_a_checkpoint_keeps_the_last_one_and_the_run_goes_on_from_it(
+    tmp_path, disk, trained, monkeypatch
+):
+    run = dataclasses.replace(trained[0], results=disk("30m"))  # a checkpoint of four models takes 20 MB
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    with pytest.raises(OSError, match=rf"^{run.checkpoint} cannot be written: .*No space left on device") as caught:
+        train(run)
+    assert len(str(caught.value).splitlines()) == 1
+    assert checkpoints.load(run.checkpoint)[1]["updates"] == 10
+    assert sorted(p.name for p in run.folder.rglob("*") if p.is_file()) == [run.checkpoint.name]
+    mount("-o", "remount,size=60m", run.results)
+    result = train(run)
+    assert (result.logs == trained[1].logs).all()
+
+
+def test_a_full_disk_at_a_record(disk, trained):
+    run, result, _ = trained
+    folder = disk("200k")
+    full = dataclasses.replace(result, run=dataclasses.replace(run, results=folder))
+    shutil.copytree(run.folder / "records", folder / "tiny" / "records")
+    full.run.record(1).unlink()
+    before = contents(folder)
+    fill(folder, 0)
+    with pytest.raises(OSError, match=rf"^{full.run.record(1)} cannot be written: .*No space left on device"):
+        write_records(full)
+    assert kept(before, folder)
+    (folder / "filling").unlink()
+    write_records(full)
+    assert read_record(full.run.record(1))[0].equals(read_record(run.record(1))[0])
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory, trained):
+    """A complete study with its report; its file and its results."""
+    folder = tmp_path_factory.mktemp("reported")
+    path, results = write_study(folder, schedules=["linear"]), folder / "results"
+    shutil.copytree(trained[0].folder / "records", results / "tiny" / "records")
+    from grok_utils.__main__ import main
+
+    assert main(["report", path, "--results", str(results)]) == 0
+    return path, results
+
+
+@pytest.mark.parametrize(
+    "left", [0, 60_000, 200_000]
+)  # for nothing, for some of the notebook, for some of what it makes
+def test_a_full_disk_at_the_report(disk, reported, capsys, left):
+    path, results = reported
+    folder = disk("6m")
+    shutil.copytree(results, folder, dirs_exist_ok=True)
+    for name in ("report.html", "report.ipynb"):
+        (folder / "tiny" / name).write_text("the last one")
+    before = contents(folder / "tiny")
+    fill(folder, left)
+    code, out, err = outcome(capsys, "report", path, "--results", folder)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "No space left on device" in err[0]
+    changed = {p for p, content in contents(folder / "tiny").items() if before.get(p, content) != content}
+    assert {p.parts[0] for p in changed} <= {"figures", "tables"}  # written anew, each whole
+    assert (folder / "tiny" / "report.html").read_text() == "the last one"
+
+
+def test_a_full_disk_at_a_run(tmp_path, disk, capsys):
+    path, folder = write_study(tmp_path), disk("1m")
+    fill(folder, 100_000)
+    code, out, err = outcome(capsys, "run", path, "--results", folder, "--schedule", "linear", "--seeds", "0")
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "No space left on device" in err[0]
+    for record in folder.rglob("*.parquet"):  # the notebook takes more room than the record
+        read_record(record)
+    assert [p for p in folder.rglob("*.part")] == []
+
+
+@contextlib.contextmanager
+def read_only(folder):
+    """A folder that not even root can write to."""
+    mount("--bind", folder, folder)
+    try:
+        mount("-o", "remount,bind,ro", folder)
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("what", ["run", "report"])
+def test_results_that_nobody_can_write_to(reported, capsys, what):
+    path, results = reported
+    (results / "tiny" / "records" / "linear-seed1.parquet").rename(results / "kept")
+    arguments = ["--schedule", "linear", "--seeds", "1"] if what == "run" else []
+    before = contents(results)
+    try:
+        with read_only(results):
+            code, out, err = outcome(capsys, what, path, "--results", results, *arguments)
+    finally:
+        (results / "kept").rename(results / "tiny" / "records" / "linear-seed1.parquet")
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "Read-only file system" in err[0]
+    assert str(results) in err[0]
+    del before[next(p for p in before if p.name == "kept")]
+    assert kept(before, results)

@@ -1,0 +1,74 @@
+"""SIGTERM and Ctrl-C through Make, at any moment: stopped within 5 s, a checkpoint, a failure, nobody left behind."""
+
+import os
+import random
+import signal
+import time
+
+import pytest
+from conftest import write_study
+from test_make import LONG, processes, started, stopped_in_training, wait_until
+
+from grok_utils import checkpoints
+from grok_utils.studies import make_run
+
+ENDLESS = LONG | {"updates": 100_000}
+rng = random.Random(7)
+MOMENTS = [(rng.choice(["group", "make"]), round(rng.uniform(0, 14), 1)) for _ in range(8)]
+
+
+@pytest.fixture(autouse=True)
+def results(tmp_path):
+    """Where a test's study has its results; whatever a failed test leaves running there is ended."""
+    yield tmp_path / "results"
+    for process in processes(tmp_path / "results"):
+        process.kill()
+
+
+def stop(process, whom, number):
+    """Signal the whole group, as a terminal does, or make alone, as `kill` does; the seconds until nobody is left."""
+    start = time.monotonic()
+    (os.killpg if whom == "group" else os.kill)(process.pid, number)
+    output = process.communicate(timeout=30)[0]
+    return time.monotonic() - start, output
+
+
+@pytest.mark.parametrize(
+    ("number", "whom"), [(signal.SIGINT, "group"), (signal.SIGTERM, "make"), (signal.SIGTERM, "group")]
+)
+def test_stopped_while_it_trains(tmp_path, results, number, whom):
+    path = write_study(tmp_path, schedules=["linear", "baseline"], **ENDLESS)
+    runs = [make_run(path, arm, [0], results) for arm in ("linear", "baseline")]
+    process = started("-j2", "all", results=results, STUDY=path)
+    wait_until(lambda: all(run.checkpoint.exists() for run in runs), process)
+    begun = [checkpoints.read_metadata(run.checkpoint)["updates"] for run in runs]
+    time.sleep(1)
+    seconds, output = stop(process, whom, number)
+    assert seconds < 5
+    assert process.returncode != 0
+    assert processes(results) == []
+    assert "Traceback" not in output
+    assert all(checkpoints.load(run.checkpoint)[1]["updates"] > n for run, n in zip(runs, begun, strict=True))
+
+
+@pytest.mark.parametrize(("whom", "delay"), MOMENTS)
+def test_stopped_at_any_moment(tmp_path, results, whom, delay):
+    path = write_study(tmp_path, schedules=["linear"], **ENDLESS)
+    process = started("all", results=results, STUDY=path)
+    time.sleep(delay)
+    assert process.poll() is None
+    seconds, output = stop(process, whom, signal.SIGTERM if whom == "make" else signal.SIGINT)
+    deadline = time.monotonic() + 5 - seconds
+    while processes(results) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert processes(results) == []
+    assert process.returncode != 0
+    assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("attempt", range(4))
+def test_everything_killed_at_once_leaves_no_kernel(tmp_path, results, attempt):
+    path = write_study(tmp_path, schedules=["linear"], **ENDLESS)
+    part = make_run(path, "linear", [0], results).folder / "runs" / "linear-seed0.part.ipynb"
+    code, _ = stopped_in_training(results, part, signal.SIGKILL, 0.3 * attempt, STUDY=path)
+    assert code == -signal.SIGKILL
