@@ -77,9 +77,9 @@ def main(arguments: list[str] | None = None) -> int:
             run = make_run(a.study, a.schedule, seeds, a.results, a.device, a.threads, a.precision)
             execution.execute_run(run, a.study)
         elif a.command == "report":
-            print(execution.execute_report(study, a.results))
+            print(execution.execute_report(study, a.results, a.study))
         elif a.command == "pdf":
-            print(execution.print_report(study, a.results))
+            print(execution.print_report(study, a.results, a.study))
         else:
             print("\n".join(execution.status_lines(study, a.results)))
     except BadInput as error:

@@ -229,22 +229,26 @@ def status_lines(study: Study, results: Path) -> list[str]:
     return lines
 
 
-def execute_report(study: Study, results: Path) -> Path:
-    """Build the study's report from its records; returns the path of the HTML page."""
+def execute_report(study: Study, results: Path, given: str | None = None) -> Path:
+    """Build the study's report from its records; returns the path of the HTML page.
+
+    `given` is the name or path that the study was loaded by (default: its name).
+    """
     from grok_utils.report import export_html  # nbconvert takes a second to load, which a run need not wait for
 
     folder = results / study.name
     executed = folder / "report.ipynb"
-    execute("report.ipynb", executed, {"study": study.name, "results": from_notebooks(results)})
+    parameters = {"study": study_parameter(given or study.name), "results": from_notebooks(results)}
+    execute("report.ipynb", executed, parameters | {"precision": study.precision})
     export_html(executed, folder / "report.html", study.title or study.name)
     return folder / "report.html"
 
 
-def print_report(study: Study, results: Path) -> Path:
+def print_report(study: Study, results: Path, given: str | None = None) -> Path:
     """Print the study's report, built where it is absent; returns the PDF's path. Raises BadInput without Chromium."""
     find_chromium()  # told before any work
     html = results / study.name / "report.html"
     if not html.exists():
-        execute_report(study, results)
+        execute_report(study, results, given)
     print_pdf(html, html.with_suffix(".pdf"))
     return html.with_suffix(".pdf")

@@ -39,12 +39,22 @@ def heading(metadata: list[dict[str, Any]]) -> str:
     )
 
 
-def answer(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """What the study says about each arm against the baseline, every number with its n and 95 % interval.
+def question(reference: str) -> str:
+    """What *sooner* means in the answer, and where its numbers are."""
+    return (
+        f"An arm is *sooner* than `{reference}` if its restricted mean number of updates to 99 % validation accuracy "
+        "is smaller by more than chance: the 95 % interval of the paired difference excludes zero. "
+        "[Figure](#updates-to-99) and [Table](#differences) hold what this rests on."
+    )
+
+
+def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "baseline") -> str:
+    """What the study says about each arm against the reference arm, every number with its n and 95 % interval.
 
     `cells` as from `statistics.summarise`, `differences` as from `statistics.paired_differences`.
     """
-    lines = [verdict_counts(differences)] if len(differences) else ["This study has no baseline to compare with."]
+    nothing = f"There are no pairs of seeds yet in which an arm can be compared with `{reference}`."
+    lines = [verdict_counts(differences, reference) if len(differences) else nothing]
     for operation in cells["operation"].unique():
         arms = cells[cells["operation"] == operation].set_index("schedule")
         against = differences[differences["operation"] == operation]
@@ -58,19 +68,19 @@ def answer(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
     return "\n".join([lines[0], "", *lines[1:]])
 
 
-def verdict_counts(differences: pd.DataFrame) -> str:
-    """How many of the comparisons with the baseline came out which way."""
+def verdict_counts(differences: pd.DataFrame, reference: str) -> str:
+    """How many of the comparisons with the reference arm came out which way."""
     count = differences["verdict"].value_counts()
     total = len(differences)
     told = [f"{v} in {count[v]}" for v in ("sooner", "later") if v in count]
     if not told:
-        outcome = f"in none of {total} comparisons can an arm be told from the baseline"
+        outcome = f"in none of {total} comparisons can an arm be told from `{reference}`"
     else:
-        outcome = f"of {total} comparisons with the baseline, an arm is {' and '.join(told)}, and one cannot tell in "
+        outcome = f"of {total} comparisons with `{reference}`, an arm is {' and '.join(told)}, and one cannot tell in "
         outcome += f"{count.get('cannot tell', 0)}"
     return (
         f"Updates to 99 % validation accuracy: **{outcome}** (paired by seed, {sample_sizes(differences)}, "
-        "95 % intervals, not corrected for their number). The baseline's mean, then each arm's difference from it:"
+        f"95 % intervals, not corrected for their number). The mean of `{reference}`, then each arm's difference:"
     )
 
 
@@ -84,7 +94,7 @@ def state(arm: str, cell: pd.Series) -> str:
 
 
 def contrast(row: pd.Series, cell: pd.Series) -> str:
-    """An arm's paired difference from the baseline, with its verdict."""
+    """An arm's paired difference from the reference arm, with its verdict."""
     verdict = row["verdict"] if row["verdict"] == "cannot tell" else f"**{row['verdict']}**"
     if row["difference"] == 0 and cell["reached"] == 0:
         return f"`{row['schedule']}`: {verdict}; none of {cell['n']} seeds reached 99 % either"

@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.statistics import CELL, CONFIDENCE, final_metrics
+from grok_utils.intervals import CONFIDENCE
+from grok_utils.statistics import CELL, final_metrics
 
 REPORTED_SEEDS = 3
 # The settings under which the original's numbers were made; under others they do not apply.
@@ -20,6 +21,7 @@ PROTOCOL = {
     "lo": 32,
     "hi": 512,
     "learning_rate": 1e-3,
+    "rate_factor": "constant",
     "weight_decay": 0.5,
 }
 
@@ -33,7 +35,8 @@ def reported_results() -> pd.DataFrame:
 
 def unlike_protocol(metadata: list[dict[str, Any]]) -> list[str]:
     """The settings in which a study's records differ from the original's, in words; empty where it can be compared."""
-    found = {k: sorted({PROTOCOL[k] if m[k] is None else m[k] for m in metadata}) for k in PROTOCOL}
+    like = dict.fromkeys(PROTOCOL)  # of a setting younger than some records, which had its default then
+    found = {k: sorted({PROTOCOL[k] if (like | m)[k] is None else m[k] for m in metadata}) for k in PROTOCOL}
     return [f"{k} {', '.join(map(str, v))} instead of {PROTOCOL[k]}" for k, v in found.items() if v != [PROTOCOL[k]]]
 
 

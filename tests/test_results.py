@@ -31,7 +31,7 @@ def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
 def test_the_study_is_complete_and_made_from_a_committed_tree(folder):
     study = load_study(folder.name)
-    frame, metadata = read_study(folder)
+    frame, metadata = read_study(study, folder.parent)
     expected = {(arm.name, seed) for arm in study.schedules for seed in study.seeds}
     assert {(m["schedule"], m["seed"]) for m in metadata} == expected
     assert all(m["commit"] and m["dirty"] is False for m in metadata)
