@@ -32,6 +32,9 @@ def parser() -> Parser:
         "pdf": "print report.html, built where it is absent, as report.pdf",
         "status": "say what is done, begun and missing, and how long is left",
     }
+    evidence = "build results/evidence/report.html from the records of all the evidence's studies"
+    command = commands.add_parser("evidence", help=evidence, description=evidence)
+    command.add_argument("--results", type=Path, default=Path("results"), help="folder of all results")
     for name, text in about.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
@@ -64,6 +67,9 @@ def main(arguments: list[str] | None = None) -> int:
     from grok_utils import execution  # after --help: it loads torch and papermill
 
     try:
+        if a.command == "evidence":
+            print(execution.execute_evidence(a.results))
+            return 0
         study = load_study(a.study, precision=a.precision)
         if a.command == "plan":
             if a.seeds_per_run < 1:

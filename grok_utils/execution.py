@@ -244,6 +244,16 @@ def execute_report(study: Study, results: Path, given: str | None = None) -> Pat
     return folder / "report.html"
 
 
+def execute_evidence(results: Path) -> Path:
+    """Build the evidence's page from the records of its studies that exist; returns the path of the HTML page."""
+    from grok_utils.report import export_html
+
+    executed = results / "evidence" / "report.ipynb"
+    execute("evidence.ipynb", executed, {"results": from_notebooks(results)})
+    export_html(executed, executed.with_suffix(".html"))
+    return executed.with_suffix(".html")
+
+
 def print_report(study: Study, results: Path, given: str | None = None) -> Path:
     """Print the study's report, built where it is absent; returns the PDF's path. Raises BadInput without Chromium."""
     find_chromium()  # told before any work

@@ -40,7 +40,7 @@ def complete(values: Any) -> np.ndarray:
     return np.sort(x)
 
 
-def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 100_000, seed: int = SEED) -> float:
+def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 20_000, seed: int = SEED) -> float:
     """Two-sided p of the paired sign-flip permutation test of the mean difference; 1 where all differences are 0.
 
     Under the null hypothesis arm and reference are exchangeable within a pair. Up to `exact_up_to` pairs the share of

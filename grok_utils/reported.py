@@ -1,6 +1,7 @@
 """The original study's reported numbers, and where they lie beside this study's."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +27,21 @@ PROTOCOL = {
 }
 
 
+@cache
 def reported_results() -> pd.DataFrame:
     """The original's means over 3 seeds: schedule, operation, metric, reported."""
     arms = json.loads(Path(__file__).with_name("reported_results.json").read_text())["arms"]
     rows = [(o, a, m, v) for a, of in arms.items() for o, metrics in of.items() for m, v in metrics.items()]
     return pd.DataFrame(rows, columns=[*CELL, "metric", "reported"])
+
+
+REPORTED_ARMS = tuple(reported_results()["schedule"].unique())
+
+
+def reported_mean(arm: str, operation: str, metric: str) -> float:
+    """The original's mean over 3 seeds; NaN of what it did not report."""
+    table = reported_results().set_index([*CELL, "metric"])["reported"]
+    return float(table.get((operation, arm, metric), np.nan))
 
 
 def unlike_protocol(metadata: list[dict[str, Any]]) -> list[str]:
