@@ -114,8 +114,8 @@ lint: $(STAMP) ## style and errors
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 
-bench: $(STAMP) ## the engine beside the usual loop, on this machine (DEVICE=cuda: on its GPU)
-	"$(PY)" -m grok_utils.bench$(if $(filter cuda,$(DEVICE)),_cuda)
+bench: $(STAMP) ## the engine beside the usual loop, on this machine (DEVICE=cuda: on its GPU; OUT=folder keeps it)
+	"$(PY)" -m grok_utils.bench$(if $(filter cuda,$(DEVICE)),_cuda) $(if $(OUT),--out "$(OUT)")
 
 clean: ## remove .venv and caches; results stay
 	rm -rf .venv .cache .pytest_cache .ruff_cache

@@ -19,6 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 
 from grok_utils.model import WIDTH, initial_decoder
+from grok_utils.notebook import save
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import Study, make_run
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
@@ -164,7 +165,7 @@ def main() -> None:
     parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 272, 128, 32], metavar="N")
     parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measured rounds a batch size (default 5)")
     parser.add_argument("--eager", action="store_true", help="without torch.compile, which a run of `paper` would use")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="also write the table as CSV")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the table there, as cpu.csv")
     arguments = parser.parse_args()
 
     torch.set_num_threads(1)
@@ -191,9 +192,7 @@ def main() -> None:
         print(f"`paper` in {precision} on {cores} cores: {hours:.2f} h; a run begins after {start[precision]:.0f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(f"peak memory {peak / 1e9:.2f} GB, both loops and all precisions in one process")
-    if arguments.out:
-        arguments.out.parent.mkdir(parents=True, exist_ok=True)
-        summary.to_csv(arguments.out, index=False)
+    save(summary.to_csv(index=False), arguments.out, "cpu.csv")
 
 
 if __name__ == "__main__":

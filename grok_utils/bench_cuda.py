@@ -2,6 +2,7 @@
 
 import argparse
 import statistics
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -13,8 +14,11 @@ from torch.profiler import ProfilerActivity, profile
 
 from grok_utils.bench import UsualLoop, block_flops, seconds
 from grok_utils.cuda import GraphedTrainer
+from grok_utils.figures import scaling
+from grok_utils.notebook import save
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import make_run
+from grok_utils.style import svg
 from grok_utils.training import ExecutionPath
 
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
@@ -25,6 +29,12 @@ def synchronised(f, *arguments: object) -> float:
     """Seconds of one call, the GPU's work included."""
     torch.cuda.synchronize()
     return seconds(lambda: (f(*arguments), torch.cuda.synchronize()))
+
+
+def driver() -> str:
+    """The version of NVIDIA's driver."""
+    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
 
 
 def ceilings() -> dict[str, float]:
@@ -96,7 +106,7 @@ def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd
         engines.append(engine)
         print(f"{precision} {arm}: {row['train_s']:.1f} s", file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
-    together = table.drop(columns=["precision", "arm"]).sum() | {"train_s": EVERY * time_side_by_side(engines)}
+    together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_side_by_side(engines)}
     table.loc[len(table)] = {"precision": precision, "arm": "all side by side", **together}
     table["times_floor"] = table.train_s / (table.flops_floor_s + table.state_floor_s)
     return table
@@ -133,33 +143,38 @@ def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
 
 
 def main() -> None:
-    """Measure, print the tables, and write them where --out says."""
+    """Measure, print what was found, and keep it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m grok_utils.bench_cuda", description=__doc__)
     parser.add_argument("--precisions", nargs="+", default=["float32", "tf32", "bf16"])
-    parser.add_argument("--members", type=int, nargs="*", default=[4, 12, 60, 120, 240, 480, 960], metavar="N")
-    parser.add_argument("--out", type=Path, help="a folder for the tables as CSV")
+    parser.add_argument("--members", type=int, nargs="*", default=[4, 12, 60, 240, 960], metavar="N")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text, tables and figure there")
     arguments = parser.parse_args()
+    found: dict[str, str] = {"cuda.txt": ""}
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        found["cuda.txt"] += f"{text}\n"
+
     limits, run = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda")
-    print(f"{torch.cuda.get_device_name()}, torch {torch.__version__}, CUDA {torch.version.cuda}; measured ceilings:")
-    print({k: f"{v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()})
+    say(f"{torch.cuda.get_device_name()}, driver {driver()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
     usual = UsualLoop(run.tasks()[0], run.study, "cuda")
     block = statistics.median([synchronised(usual.run_block, 512) for _ in range(6)][1:])
-    print(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
-    tables = {"paper": [], "members": []}
+    say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
+    paper = []
     for precision in arguments.precisions:
-        tables["paper"].append(time_paper(precision, [0, 1, 2], limits))
-        times = tables["paper"][-1].train_s
-        print(tables["paper"][-1].to_string(index=False, float_format="{:.2f}".format))
-        one_by_one, together = times.iloc[:-1].sum(), times.iloc[-1]
-        print(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side\n", flush=True)
-    print("within a block:", waits_in_a_block(trainer("linear", [0, 1, 2], "float32", compiled=False)), flush=True)
+        paper.append(time_paper(precision, [0, 1, 2], limits))
+        say(paper[-1].to_string(index=False, float_format="{:.2f}".format))
+        one_by_one, together = paper[-1].train_s.iloc[:-1].sum(), paper[-1].train_s.iloc[-1]
+        say(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side\n")
+    found["cuda-paper.csv"] = pd.concat(paper).to_csv(index=False)
+    say(f"within a block: {waits_in_a_block(trainer('linear', [0, 1, 2], 'float32', compiled=False))}\n")
     if arguments.members:
-        tables["members"].append(time_members(arguments.members))
-        print(tables["members"][-1].to_string(index=False, float_format="{:.2f}".format))
-    for name, parts in tables.items():
-        if arguments.out and parts:
-            arguments.out.mkdir(parents=True, exist_ok=True)
-            pd.concat(parts).to_csv(arguments.out / f"cuda-{name}.csv", index=False)
+        members = time_members(arguments.members)
+        say(members.to_string(index=False, float_format="{:.2f}".format))
+        found |= {"cuda-members.csv": members.to_csv(index=False), "cuda-members.svg": svg(scaling(members), "scaling")}
+    for name, text in found.items():
+        save(text, arguments.out, name)
 
 
 if __name__ == "__main__":

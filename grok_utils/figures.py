@@ -193,3 +193,18 @@ def draw_mean(ax: Axes, y: float, cell: pd.Series) -> None:
     k = look(cell["schedule"])
     ax.plot([cell["rmst_low"], cell["rmst_high"]], [y, y], color=k.colour, linewidth=2.2, solid_capstyle="butt")
     ax.plot(cell["rmst"], y, k.marker, color=k.colour, markersize=6)
+
+
+def scaling(table: pd.DataFrame) -> Figure:
+    """Seconds of training a member against the members in a stack, from the rows of `bench_cuda.time_members`."""
+    with panels([""], None, height=2.2) as (figure, axes):
+        ax = axes[""]
+        seaborn.lineplot(
+            table, x="members", y="s_a_member", marker="o", markersize=6, color=look("linear").colour, ax=ax
+        )
+        ax.set(xscale="log", ylim=(0, None))
+        ax.set_xticks(table["members"], [str(n) for n in table["members"]])
+        ax.minorticks_off()
+        figure.supxlabel("members in a stack", fontsize=9)
+        figure.supylabel("seconds of training a member", fontsize=9)
+    return figure
