@@ -3,15 +3,18 @@
 `members` is `Evidence.members` of one clock everywhere.
 """
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 
-from grok_utils.evidence import CELLS, CLOCKS, Evidence
-from grok_utils.inference import holm, paired_contrast
+from grok_utils.evidence import CELLS, CLOCKS, PRECISION, Evidence
+from grok_utils.inference import equivalent, holm, paired_contrast
 from grok_utils.intervals import mean_interval
 from grok_utils.schedules import BLOCK
 from grok_utils.statistics import THRESHOLD, by_cell
 from grok_utils.studies import load_study
+from grok_utils.verdicts import margins
 
 
 def of_study(members: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -80,6 +83,23 @@ def interactions(members: pd.DataFrame) -> pd.DataFrame:
             rows.append(row | c._asdict() | {"percent": 100 * c.difference / c.reference_mean})
     table = pd.DataFrame(rows)
     table["p_holm"] = table.groupby("operation")["p"].transform(holm)
+    return table[table["n"] > 0].reset_index(drop=True)
+
+
+def precision(members: pd.DataFrame) -> pd.DataFrame:
+    """Contrasts of times at a lower precision less float32, that of `confirm`: precision, operation, arm, the fields of
+    `Contrast`, percent, margin, equivalent. Contrasts without pairs are left out."""
+    named = members.assign(schedule=members["study"] + " " + members["schedule"])
+    margin, rows = margins(members), []
+    for study in map(load_study, PRECISION):
+        for operation, arm in product(study.operations, study.schedules):
+            names = f"{study.name} {arm.name}", f"confirm {arm.name}"
+            c = paired_contrast(named, *names, operation)
+            shares = named[named["operation"] == operation].groupby("schedule")["reached"].mean().reindex(names)
+            row = {"precision": study.precision, "operation": operation, "arm": arm.name} | c._asdict()
+            row |= {"percent": 100 * c.difference / c.reference_mean, "margin": margin.get(operation, np.nan)}
+            rows.append(row | {"equivalent": equivalent(c, margin.get(operation, np.nan), shares)})
+    table = pd.DataFrame(rows)
     return table[table["n"] > 0].reset_index(drop=True)
 
 

@@ -14,7 +14,8 @@ from grok_utils.studies import Run, load_study
 ORDER = ("order-x_plus_y", "order-x_minus_y", "order-x_div_y")
 CELLS = ("rate-half", "rate-one", "rate-double", "decay-quarter", "decay-one", "rate-half-held", "rate-double-held")
 RATES = ("rate-sqrt-batch", "rate-mirror")  # the learning rate follows the batch size; rate-one is their reference
-STUDIES = ("confirm", *ORDER, *CELLS, *RATES, "horizon")
+PRECISION = ("precision-tf32", "precision-bf16")
+STUDIES = ("confirm", *ORDER, *CELLS, *RATES, "horizon", *PRECISION)
 CLOCKS = ("99 %", "95 %", "99.9 %", "ten logs in a row", "examples seen")  # the first is the outcome of the plan
 
 

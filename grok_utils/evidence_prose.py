@@ -70,27 +70,49 @@ def missing(studies: pd.DataFrame, names: tuple[str, ...] = STUDIES) -> str:
 # --- the answer ----------------------------------------------------------------------------------------------------
 
 ANSWERS = {
-    (
-        "supported",
-        "supported",
-    ): "Yes: a batch that starts small and grows is sooner than a constant 512, and growing is part of why",
-    ("supported", "contradicted"): "Sooner than a constant 512, yes; but not by growing",
-    ("supported", "cannot tell"): "Sooner than a constant 512, yes; whether growing has a part in it, one cannot tell",
-    ("supported", NOT_RUN): "Sooner than a constant 512, yes; what growing has to do with it is not known yet",
-    ("contradicted", ""): "No: starting small and growing is not sooner than a constant 512 on every operation",
-    ("cannot tell", ""): "One cannot tell",
-    (NOT_RUN, ""): "Not known yet: the records that answer it are not complete",
+    "supported": "Yes: growing the batch helps, beyond the dose",
+    "contradicted": "No: growing the batch does not help beyond its dose",
+    "cannot tell": "Whether growing the batch helps beyond its dose, one cannot tell",
+    NOT_RUN: "Whether growing the batch helps beyond its dose is not known yet",
 }
 
 
-def answer(evidence: Evidence, rows: pd.DataFrame, found: pd.Series, dose: pd.DataFrame) -> str:
-    """The question's answer: one line, and three sentences that carry it.
+def answer(rows: pd.DataFrame, found: pd.Series, dose: pd.DataFrame) -> str:
+    """The question's answer: one line, and three sentences that carry it, growth first, then constants, then linear.
 
     `rows` and `found` as from `claims.all_contrasts` and `claims.verdicts`, `dose` as from `effects.dose_response`.
     """
-    line = ANSWERS.get((found[1], found[3])) or ANSWERS[found[1], ""]
-    sentences = [against_baseline(rows), without_growing(dose), order_of_sizes(rows)]
-    return f"**{line}.** " + " ".join(s for s in sentences if s) + f"\n\n{verdict_counts(found)}"
+    sentences = [order_of_sizes(rows), without_growing(dose), against_baseline(rows)]
+    return f"**{ANSWERS[found[3]]}.** " + " ".join(s for s in sentences if s) + f"\n\n{verdict_counts(found)}"
+
+
+def order_of_sizes(rows: pd.DataFrame) -> str:
+    """Linear beside the same dose without growth."""
+    ours = rows[(rows["claim"] == 3) & (rows["n"] > 0)]
+    if ours.empty:
+        return ""
+    others = {"linear-reversed": "its reverse", "linear-mean": "the constant at its mean"}
+    each = [f"against {words}, {outcomes(ours[ours['reference'] == name])}" for name, words in others.items()]
+    each.append(f"against five random orders, {outcomes(ours[~ours['decides']])}")
+    return f"With the dose held, the growing `linear` is, {'; '.join(each)} ({sample_sizes(ours)} seeds)."
+
+
+def without_growing(dose: pd.DataFrame) -> str:
+    """Which arm is soonest, and how linear does beside the best constant."""
+    best, behind = {}, []
+    for operation in in_order(dose["operation"], OPERATIONS):
+        rows = dose[(dose["operation"] == operation) & (dose["reached"] == dose["n"])].set_index("schedule")
+        if rows["constant"].sum() > 1 and "linear" in rows.index:
+            best.setdefault(rows["rmst"].idxmin(), []).append(operation)
+            constant = rows.loc[rows["constant"], "rmst"].min()
+            behind.append(100 * (rows.loc["linear", "rmst"] / constant - 1))
+    told = [f"`{arm}` on {named(operations)}" for arm, operations in best.items()]
+    return (
+        f"The soonest of all arms is {listed(told)}; `linear` needs {signed(min(behind))} to {signed(max(behind))} % "
+        f"updates beside the best constant batch ({sample_sizes(dose)})."
+        if best
+        else ""
+    )
 
 
 def against_baseline(rows: pd.DataFrame) -> str:
@@ -98,45 +120,39 @@ def against_baseline(rows: pd.DataFrame) -> str:
     ours = rows[(rows["claim"] == 1) & (rows["n"] > 0)]
     if ours.empty:
         return ""
-    each = [f"{estimate(row)} on `{row['operation']}`" for _, row in ours.iterrows()]
+    percent = 100 * ours["difference"] / ours["reference_mean"]
     return (
-        "Updates to 99 % validation accuracy of `linear` less those of `baseline`, paired by seed with 95 % intervals "
-        f"({sample_sizes(ours)}): {listed(each)}."
+        f"Beside the constant 512, `linear` is {outcomes(ours)}, by {signed(percent.min())} to "
+        f"{signed(percent.max())} % of updates ({sample_sizes(ours)})."
     )
 
 
-def without_growing(dose: pd.DataFrame) -> str:
-    """Which arm is soonest, and how constants do that never grow."""
-    each = []
-    for operation in in_order(dose["operation"], OPERATIONS):
-        rows = dose[(dose["operation"] == operation) & (dose["reached"] > 0)].set_index("schedule")
-        constants = rows[rows["constant"].astype(bool)]
-        if len(constants) > 1 and "linear" in rows.index:
-            best = constants["rmst"].idxmin()
-            each.append(
-                f"`{best}` {rows.loc[best, 'rmst']:,.0f}, `linear` {rows.loc['linear', 'rmst']:,.0f} (`{operation}`)"
-            )
-    return f"The soonest constant batch beside `linear`, in updates: {'; '.join(each)}." if each else ""
+def outcomes(rows: pd.DataFrame) -> str:
+    """Such as `sooner on x_plus_y, equivalent on x_div_y`, or counts where an operation has several rows."""
+    in_each = rows.assign(outcome=[in_words(row) for _, row in rows.iterrows()])
+    told = in_each.groupby("outcome", sort=False)["operation"]
+    if rows["operation"].duplicated().any():
+        return listed(f"{words} in {len(of)} of {len(rows)} contrasts" for words, of in told)
+    return listed(f"{words} on {named(of)}" for words, of in told)
 
 
-def order_of_sizes(rows: pd.DataFrame) -> str:
-    """Linear beside the same dose without growth."""
-    ours = rows[(rows["claim"] == 3) & rows["decides"] & (rows["n"] > 0)]
-    if ours.empty:
-        return ""
-    each = []
-    for reference, words in {"linear-mean": "the constant at its mean", "linear-reversed": "its reverse"}.items():
-        of = ours[ours["reference"] == reference]
-        told = [f"{estimate(row)} on `{row['operation']}`, {in_words(row)}" for _, row in of.iterrows()]
-        each.append(f"less {words}, {'; '.join(told)}")
-    return f"With the dose held, `linear` {'; and '.join(each)} ({sample_sizes(ours)})."
+def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
+    """The answer in numbers: a row an operation, linear less its reverse, its mean and the baseline."""
+    columns = {"linear-reversed": "its reverse", "linear-mean": "the constant at its mean", "baseline": "constant 512"}
+    ours = rows[rows["claim"].isin([1, 3]) & rows["reference"].isin(columns) & (rows["n"] > 0)]
+    table = []
+    for operation in in_order(ours["operation"], OPERATIONS):
+        of = ours[ours["operation"] == operation].set_index("reference")
+        found = {words: estimate(of.loc[name]) for name, words in columns.items() if name in of.index}
+        table.append({"operation": operation} | found)
+    return pd.DataFrame(table)
 
 
 def in_words(row: pd.Series) -> str:
     """A contrast's outcome in words, whatever was claimed of it."""
-    outcomes = {"equivalent": "equivalent", "cannot tell": "one cannot tell"}
-    told = {-1: "sooner", 1: "later"}[int(np.sign(row["difference"]) or 1)]
-    return outcomes.get(row["verdict"], told)
+    if row["verdict"] in ("equivalent", "cannot tell"):
+        return "equivalent" if row["verdict"] == "equivalent" else "not to be told apart"
+    return "sooner" if row["difference"] < 0 else "later"
 
 
 def verdict_counts(found: pd.Series) -> str:

@@ -1,11 +1,9 @@
 """The evidence's sections in words: dose, order, interactions, horizon, stability, cost, theory."""
 
-from collections import Counter
-
 import pandas as pd
 
-from grok_utils.evidence import CELLS, RATES
-from grok_utils.evidence_prose import in_words, listed, named, order_of_sizes, p_value, signed
+from grok_utils.evidence import CELLS, CLOCKS, RATES
+from grok_utils.evidence_prose import estimate, listed, named, order_of_sizes, p_value, signed
 from grok_utils.prose import sample_sizes
 from grok_utils.statistics import in_order
 from grok_utils.tasks import OPERATIONS
@@ -35,12 +33,10 @@ def order_section(rows: pd.DataFrame, found: pd.Series) -> str:
     if ours.empty:
         return "None of the studies of order has records yet."
     told = [order_of_sizes(rows)]
-    shuffles = ours[~ours["decides"]]
-    tally = Counter(in_words(row) for _, row in shuffles.iterrows())
-    told.append(
-        f"Against the five shuffles: {listed(f'{words} in {k}' for words, k in sorted(tally.items()))} of "
-        f"{len(shuffles)} contrasts."
-    )
+    for control, words in {"linear-mean": "its mean", "linear-reversed": "its reverse"}.items():
+        of = ours[ours["reference"] == control]
+        each = [f"{estimate(r)}, {p_value(r['p_holm'])}, on `{r['operation']}`" for _, r in of.iterrows()]
+        told.append(f"Linear less {words}, in updates: {'; '.join(each)}.")
     told.append(f"Claim 3 is therefore: **{found[3]}**.")
     return " ".join(told)
 
@@ -113,6 +109,20 @@ def examples_section(differences: pd.DataFrame, short: dict[str, list[str]], hor
     return " ".join(told)
 
 
+def precision_section(table: pd.DataFrame) -> str:
+    """What a lower precision does; `table` as from `effects.precision`."""
+    if table.empty:
+        return "The studies of precision have no records yet."
+    told = []
+    for precision, rows in table.groupby("precision", sort=False):
+        same = (rows["equivalent"] == True).sum()  # noqa: E712  None: cannot tell
+        told.append(
+            f"`{precision}` less float32: equivalent in {same} of {len(rows)} arms and operations, differences from "
+            f"{signed(rows['percent'].min())} to {signed(rows['percent'].max())} % ({sample_sizes(rows)})."
+        )
+    return " ".join(told)
+
+
 def stability_section(table: pd.DataFrame) -> str:
     """What arms do after their crossing, from `effects.stability`."""
     rows = table[table["crossed"] > 0]
@@ -128,13 +138,19 @@ def stability_section(table: pd.DataFrame) -> str:
     )
 
 
-def robustness_section(by_clock: pd.DataFrame) -> str:
-    """Which verdicts another clock changes; `by_clock` as from `evidence_tables.robustness`."""
-    first, *others = [c for c in by_clock if c not in ("claim", "text")]
-    told = []
+def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
+    """What other clocks make of each claim's verdict, where they change it (see `evidence_tables.robustness`)."""
+    changed = {}
     for row in by_clock.to_dict("records"):
-        changed = [f"{row[clock]} by {clock}" for clock in others if row[clock] not in ("", row[first])]
-        told += [f"claim {row['claim']} ({row[first]}) is {listed(changed)}"] if changed else []
+        other = [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]
+        changed |= {row["claim"]: listed(other)} if other else {}
+    return changed
+
+
+def robustness_section(by_clock: pd.DataFrame) -> str:
+    """Which verdicts another clock changes."""
+    first = by_clock.set_index("claim")[CLOCKS[0]]
+    told = [f"claim {k} ({first[k]}) is {words}" for k, words in changed_by_clocks(by_clock).items()]
     return f"Verdicts that another clock changes: {'; '.join(told)}." if told else "No other clock changes a verdict."
 
 

@@ -6,6 +6,7 @@ import pandas as pd
 from grok_utils.claims import CLAIMS, all_contrasts, schedule_sizes, verdicts
 from grok_utils.evidence import CLOCKS, Evidence
 from grok_utils.evidence_prose import estimate, p_value, signed
+from grok_utils.evidence_sections import changed_by_clocks
 from grok_utils.intervals import share_interval
 from grok_utils.reported import REPORTED_SEEDS, reported_mean
 from grok_utils.statistics import RMST
@@ -15,15 +16,20 @@ FEW = 6  # contrasts that are told one by one; of more, how many came out which 
 METRIC = {"restricted": RMST, "final_accuracy": "final_val_acc"}
 
 
-def verdict_table(evidence: Evidence, rows: pd.DataFrame, found: pd.Series) -> pd.DataFrame:
-    """A row a claim: claim, text, reported, ours, n, p (Holm-adjusted), verdict; from its contrasts and verdicts."""
+def verdict_table(evidence: Evidence, rows: pd.DataFrame, by_clock: pd.DataFrame) -> pd.DataFrame:
+    """A row a claim: claim, text, reported, ours, n, p (Holm-adjusted), verdict, other_clocks (that change it).
+
+    `rows` are its contrasts, and `by_clock` its verdicts as from `robustness`.
+    """
+    found, changed = by_clock.set_index("claim")[CLOCKS[0]], changed_by_clocks(by_clock)
     members = evidence.members[evidence.members["clock"] == CLOCKS[0]]
     table = []
     for claim in CLAIMS:
         mine = rows[(rows["claim"] == claim.number) & rows["decides"]]
         told = {"claim": claim.number, "text": claim.text, "reported": reported_words(claim, mine)}
         told |= {"ours": our_words(claim, mine, members), "n": sizes(claim, mine, members)}
-        table.append(told | {"p": p_range(mine), "verdict": found[claim.number]})
+        told |= {"p": p_range(mine), "verdict": found[claim.number]}
+        table.append(told | {"other_clocks": changed.get(claim.number, "–")})
     return pd.DataFrame(table)
 
 
@@ -48,7 +54,7 @@ def our_words(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
     elif len(known):
         digits = {"final_accuracy": 3}
         told += [f"{label(row, rows)}: {estimate(row, digits.get(row['column'], 0))}" for _, row in known.iterrows()]
-    return "; ".join(told) or "–"
+    return "\n".join(told) or "–"
 
 
 def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
@@ -70,7 +76,7 @@ def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
             told.append(f"{ours:.3f} against {theirs:.3f}")
     if len(told) > FEW:
         return f"in {hits} of {len(told)} contrasts"
-    return "; ".join(told) or "not tested"
+    return "\n".join(told) or "not tested"
 
 
 def convexity() -> str:

@@ -40,22 +40,25 @@ def complete(values: Any) -> np.ndarray:
     return np.sort(x)
 
 
-def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 20_000, seed: int = SEED) -> float:
+def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 100_000, seed: int = SEED) -> float:
     """Two-sided p of the paired sign-flip permutation test of the mean difference; 1 where all differences are 0.
 
     Under the null hypothesis arm and reference are exchangeable within a pair. Up to `exact_up_to` pairs the share of
-    all 2ⁿ sign patterns whose sum is at least as far from 0 (scipy enumerates the same, in 4 s instead of 10 ms at
-    n = 20); beyond, scipy's Monte Carlo test, (hits + 1) / (resamples + 1), twice its smaller tail.
+    all 2ⁿ sign patterns whose sum is at least as far from 0; beyond, of random patterns, (hits + 1) / (resamples + 1).
+    scipy's permutation_test does the same in 4 s instead of 10 ms at n = 20, and 0.6 s instead of 0.1 s at n = 120.
     """
     d = complete(differences)
-    if len(d) > exact_up_to:
-        how = {"permutation_type": "samples", "n_resamples": resamples, "random_state": np.random.default_rng(seed)}
-        return float(stats.permutation_test((d,), np.mean, vectorized=True, batch=10_000, **how).pvalue)
-    sums = np.zeros(1)
-    for x in d:
-        sums = np.concatenate([sums + x, sums - x])
-    rounding = 1e-12 * np.abs(d).sum()  # sums that tie may differ so much, the observed one from itself
-    return float(np.mean(np.abs(sums) >= abs(d.sum()) - rounding))
+    least = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # sums that tie may differ so much, the observed one from itself
+    if len(d) <= exact_up_to:
+        sums = np.zeros(1)
+        for x in d:
+            sums = np.concatenate([sums + x, sums - x])
+        return float(np.mean(np.abs(sums) >= least))
+    rng, hits = np.random.default_rng(seed), 0
+    for size in np.diff(np.r_[0:resamples:10_000, resamples]):
+        signs = 2 * rng.integers(0, 2, (size, len(d)), dtype=np.int8) - 1
+        hits += np.count_nonzero(np.abs(signs @ d) >= least)
+    return float((hits + 1) / (resamples + 1))
 
 
 def mcnemar_p(differences: Any) -> float:

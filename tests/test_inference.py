@@ -111,12 +111,30 @@ def test_exact_p_is_scipys():
     assert inference.sign_flip_p(d) == pytest.approx(oracle.pvalue, rel=1e-12)
 
 
-def test_p_is_exact_up_to_twenty_pairs():
+def test_p_is_exact_up_to_twenty_pairs_and_sampled_beyond():
     d = np.random.default_rng(4).normal(300, 600, 21).round(-1)
     bits = np.arange(2**20)[:, None] >> np.arange(20) & 1
     exact = np.mean(np.abs((2 * bits - 1) @ d[:20]) >= abs(d[:20].sum()))
     assert inference.sign_flip_p(d[:20]) == exact
-    assert inference.sign_flip_p(d) * 20_001 / 2 == pytest.approx(round(inference.sign_flip_p(d) * 20_001 / 2))
+    assert inference.sign_flip_p(d) * 100_001 == pytest.approx(round(inference.sign_flip_p(d) * 100_001))
+
+
+def convolved(d: np.ndarray) -> float:
+    """Exact p of whole numbers at any n: the distribution of the signed sum, a pair after another."""
+    reach = int(np.abs(d).sum())
+    shares = np.zeros(2 * reach + 1)
+    shares[reach] = 1
+    for x in np.abs(d[d != 0]):
+        shares = (np.roll(shares, x) + np.roll(shares, -x)) / 2  # never over the ends: they are out of reach
+    return float(shares[np.abs(np.arange(-reach, reach + 1)) >= abs(d.sum())].sum())
+
+
+@pytest.mark.parametrize(("n", "mean"), [(30, 22), (30, 30), (120, 10), (120, 17)])
+def test_sampled_p_is_near_the_exact_one(n, mean):
+    d = np.random.default_rng(n + mean).normal(mean, 60, n).round().astype(int)
+    exact = convolved(d)
+    assert 0.001 < exact < 0.5 and convolved(d[:10]) == pytest.approx(flips(d[:10].tolist()))
+    assert inference.sign_flip_p(d) == pytest.approx(exact, abs=5 * np.sqrt(exact / 100_000))
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
@@ -133,9 +151,9 @@ def test_monte_carlo_agrees_with_enumeration_and_never_gives_zero():
     d = np.random.default_rng(9).normal(200, 600, 16)
     exact = inference.sign_flip_p(d)
     assert 0.05 < exact < 0.5
-    sampled = inference.sign_flip_p(d, exact_up_to=15, resamples=60_000)  # fewer than 2¹⁶: scipy samples
+    sampled = inference.sign_flip_p(d, exact_up_to=15, resamples=60_000)
     assert sampled != exact and sampled == pytest.approx(exact, abs=5 * np.sqrt(exact / 60_000))
-    assert inference.sign_flip_p(np.arange(1, 61), resamples=999) == 2 / 1000  # 0 + 1 hits in each tail
+    assert inference.sign_flip_p(np.arange(1, 61), resamples=999) == 1 / 1000  # 0 + 1 hits
     assert inference.sign_flip_p(d, 15, 60_000, seed=1) != sampled
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grok_utils.execution import execute_report
+from grok_utils.execution import execute_evidence, execute_report
 from grok_utils.records import read_study
 from grok_utils.studies import load_study
 
@@ -39,3 +39,16 @@ def test_the_study_is_complete_and_made_from_a_committed_tree(folder):
         rows = frame[(frame.schedule == arm.name) & (frame.seed == study.seeds[0])]
         sizes = rows[rows.operation == study.operations[0]].sort_values("update").batch_size
         assert np.array_equal(sizes, arm.batch_sizes(study))
+
+
+@pytest.mark.parametrize("folder", list(ROOT.glob("results/evidence")), ids=lambda p: p.name)
+def test_the_evidence_is_what_the_records_give(folder, tmp_path):
+    for study in COMMITTED:
+        (tmp_path / study.name).symlink_to(study)
+    execute_evidence(tmp_path)
+    made = {p.name: p for p in (tmp_path / "evidence" / "tables").glob("*.csv")}
+    assert len(made) > 9 and sorted(made) == sorted(p.name for p in (folder / "tables").glob("*.csv"))
+    for name, path in made.items():
+        pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(folder / "tables" / name), rtol=1e-6)
+    figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
+    assert figures == sorted(p.name for p in (tmp_path / "evidence" / "figures").glob("*.svg"))
