@@ -28,7 +28,7 @@ def verdict_table(evidence: Evidence, rows: pd.DataFrame, by_clock: pd.DataFrame
         mine = rows[(rows["claim"] == claim.number) & rows["decides"]]
         told = {"claim": claim.number, "text": claim.text, "reported": reported_words(claim, mine)}
         told |= {"ours": our_words(claim, mine, members), "n": sizes(claim, mine, members)}
-        told |= {"p": p_range(mine), "verdict": found[claim.number]}
+        told |= {"p": adjusted_p(claim, mine), "verdict": found[claim.number]}
         table.append(told | {"other_clocks": changed.get(claim.number, "–")})
     return pd.DataFrame(table)
 
@@ -50,7 +50,7 @@ def our_words(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
         told.append(f"{k} of {n} seeds reach 99 % ({100 * low:.0f} to {100 * high:.0f} %)")
     known = rows[rows["n"] > 0]
     if len(known) > FEW:
-        told.append(f"in {(known['verdict'] == 'supported').sum()} of {len(known)} contrasts")
+        told.append(f"as claimed in {(known['verdict'] == 'supported').sum()} of {len(known)} contrasts")
     elif len(known):
         digits = {"final_accuracy": 3}
         told += [f"{label(row, rows)}: {estimate(row, digits.get(row['column'], 0))}" for _, row in known.iterrows()]
@@ -75,7 +75,7 @@ def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
         else:
             told.append(f"{ours:.3f} against {theirs:.3f}")
     if len(told) > FEW:
-        return f"in {hits} of {len(told)} contrasts"
+        return f"as claimed in {hits} of {len(told)} contrasts"
     return "\n".join(told) or "not tested"
 
 
@@ -107,11 +107,12 @@ def sizes(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
     return " to ".join(f"{k:.0f}" for k in sorted({min(n), max(n)})) if n else "–"
 
 
-def p_range(rows: pd.DataFrame) -> str:
-    """The smallest and the largest adjusted p of the claim's contrasts."""
-    p = rows["p_holm"].dropna()
-    words = [p_value(x).removeprefix("p ").removeprefix("= ") for x in (p.min(), p.max())] if len(p) else ["–"]
-    return " to ".join(dict.fromkeys(words))
+def adjusted_p(claim: Claim, rows: pd.DataFrame) -> str:
+    """The adjusted p of each contrast, in the lines of `our_words`; of many, the smallest and the largest."""
+    p = [p_value(x).removeprefix("p ").removeprefix("= ") for x in rows["p_holm"].dropna()]
+    if len(p) > FEW:
+        return f"{p[rows['p_holm'].argmin()]} to {p[rows['p_holm'].argmax()]}"
+    return "\n".join(["–"] * (claim.share_of is not None or not p) + p)
 
 
 def robustness(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
