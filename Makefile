@@ -29,16 +29,18 @@ export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
 
 COMMON = "$(STUDY)" --results "$(RESULTS)" $(if $(PRECISION),--precision "$(PRECISION)")
 HOW = --device "$(DEVICE)" --threads "$(THREADS)"
+# What LAUNCH reaches may have a GPU where this machine has none: there each run looks for itself.
+PLANNED = $(if $(LAUNCH),--threads "$(THREADS)",$(HOW))
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
 SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: help env quick all run report evidence pdf status lab test test-browser lint bench clean runs chromium
+.PHONY: help env quick all run report evidence pdf status lab test test-browser test-slurm lint bench clean runs chromium slurm
 
 help: ## this text
 	@echo "How batch-size schedules change grokking. Targets:"
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 	@echo "Settings: STUDY=$(STUDY) RESULTS=$(RESULTS) DEVICE=auto|cpu|cuda PRECISION=float32|bf16 THREADS=$(THREADS)"
-	@echo "          SEEDS_PER_RUN=$(SEEDS_PER_RUN) LAUNCH=\"srun -n1 -c1\" VENV=$(VENV) (VENV= uses PYTHON=$(PYTHON) as it is)"
+	@echo "          SEEDS_PER_RUN=$(SEEDS_PER_RUN) LAUNCH=\"srun -N1 -n1 -c1\" VENV=$(VENV) (VENV= uses PYTHON=$(PYTHON) as it is)"
 
 env: $(STAMP) ## set up .venv from requirements.txt, nothing else
 
@@ -56,7 +58,7 @@ quick: ## the whole pipeline small, in minutes: results/quick/report.html
 	@$(MAKE) all STUDY=quick
 
 all: $(STAMP) ## every missing run of STUDY, then its report
-	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(HOW) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
+	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
 	if [ -n "$$runs" ]; then \
 		set -- $$runs; echo "$(STUDY): runs to make: $$#"; \
 		$(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$*" || \
@@ -109,6 +111,16 @@ chromium: $(STAMP)
 		{ test "$$(id -u)" = 0 && echo "Installing Chromium" && apt-get -qq update && \
 		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium >/dev/null; } || \
 		{ echo "Chromium was not found, and only root can apt-get it: install it, or give CHROMIUM=/path/to/it" >&2; exit 2; }
+
+# -x: each test goes on from what the one before it left.
+test-slurm: $(STAMP) slurm ## a study on a SLURM cluster of two nodes, emulated here, as root; installs SLURM where it may
+	"$(PY)" -m pytest -q -x tests/slurm
+
+slurm:
+	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || \
+		{ test "$$(id -u)" = 0 && echo "Installing SLURM" && apt-get -qq update && \
+		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends slurm-wlm munge >/dev/null; } || \
+		{ echo "SLURM was not found, and only root can apt-get it: install slurm-wlm and munge" >&2; exit 2; }
 
 lint: $(STAMP) ## style and errors
 	"$(PY)" -m ruff check .

@@ -118,6 +118,9 @@ class Trainer:
         self.losses = example_losses
         if path.compiled:
             torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
+            # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.
+            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
+            torch._dynamo.config.fail_on_recompile_limit_hit = True
             self.losses = torch.compile(example_losses)
         self.validation = list(self._validation_chunks())
         if path.compiled:
@@ -228,19 +231,24 @@ class Result:
 
 @contextlib.contextmanager
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C is remembered instead of raised (a second one is raised); yields a function that says whether."""
+    """Within, Ctrl-C and SIGTERM are remembered instead of obeyed; yields a function that says whether one came.
+
+    A second of the same kind raises KeyboardInterrupt. One of each is one request: SLURM ends a job by SIGTERM to all
+    its processes, of which the one that executes the notebook passes it on to the kernel as SIGINT.
+    """
     asked = []
 
     def remember(number: int, frame: object) -> None:
-        if asked:
+        if number in asked:
             raise KeyboardInterrupt
         asked.append(number)
 
-    previous = signal.signal(signal.SIGINT, remember)
+    previous = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(asked)
     finally:
-        signal.signal(signal.SIGINT, previous)
+        for s, handler in previous.items():
+            signal.signal(s, handler)
 
 
 def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
@@ -281,8 +289,9 @@ def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
 
 
 def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -> Result:
-    """Train the run from its checkpoint or from its start; a checkpoint is written every 20 seconds and on Ctrl-C.
+    """Train the run from its checkpoint or from its start.
 
+    A checkpoint is written every 20 seconds, and before KeyboardInterrupt is raised on Ctrl-C or SIGTERM.
     `progress(updates, logs)` is called twice a second with the updates done and the logs so far [logs, M, 4].
     """
     trainer, metadata = resume(run)

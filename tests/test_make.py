@@ -84,6 +84,13 @@ def test_bad_input_is_told_in_one_line_before_any_work(tmp_path):
     assert not results.exists()
 
 
+def test_with_a_launcher_the_device_is_looked_for_where_the_runs_are(tmp_path):
+    path = write_study(tmp_path)
+    code, out, err = make("all", STUDY=path, RESULTS=tmp_path / "results", DEVICE="cuda", LAUNCH="false")
+    assert (code, out) == (2, [f"{path}: runs to make: 4"])
+    assert told(err) == [f"{path}: some runs are missing; make goes on where it stopped"]
+
+
 # --- a study, interrupted and continued ----------------------------------------------------------------------------
 
 

@@ -189,17 +189,19 @@ def test_a_resumed_run_keeps_the_path_it_began_with(tmp_path, monkeypatch):
 # --- resuming ------------------------------------------------------------------------------------------------------
 
 
-def interrupted(run, monkeypatch, after=2):
-    """Train `run` until Ctrl-C comes at the end of block `after`; its checkpoint remains."""
+def interrupted(run, monkeypatch, after=2, signals=(signal.SIGINT,)):
+    """Train `run` until Ctrl-C, or `signals`, come at the end of block `after`; its checkpoint remains."""
     monkeypatch.setattr(training, "PROGRESS_SECONDS", -1.0, raising=False)
 
     def stop(updates, logs):
         if updates == after * 10:
-            os.kill(os.getpid(), signal.SIGINT)
+            for number in signals:
+                os.kill(os.getpid(), number)
 
     with pytest.raises(KeyboardInterrupt):
         train(run, stop)
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
 
 
 def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, trained, monkeypatch):
@@ -211,6 +213,19 @@ def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, trained,
     assert shown == [(30, 3), (40, 4), (50, 5), (60, 6)]
     np.testing.assert_array_equal(result.logs, trained[1].logs)
     write_records(result)
+    assert not run.checkpoint.exists()
+
+
+@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)])
+def test_the_end_of_a_job_saves_a_checkpoint_whichever_way_it_is_told(tmp_path, trained, monkeypatch, signals):
+    run = dataclasses.replace(trained[0], results=tmp_path)
+    interrupted(run, monkeypatch, signals=signals)
+    assert checkpoints.read_metadata(run.checkpoint)["updates"] == 20
+
+
+def test_a_second_ctrl_c_does_not_wait_for_the_block(tmp_path, trained, monkeypatch):
+    run = dataclasses.replace(trained[0], results=tmp_path)
+    interrupted(run, monkeypatch, signals=(signal.SIGINT, signal.SIGINT))
     assert not run.checkpoint.exists()
 
 
