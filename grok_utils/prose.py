@@ -24,18 +24,24 @@ def count(things: Sized, noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
+def commits(metadata: list[dict[str, Any]]) -> str:
+    """The commits that the records were made from, and whether the tree had uncommitted changes."""
+    return ", ".join(
+        sorted({(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in metadata})
+    )
+
+
 def heading(metadata: list[dict[str, Any]]) -> str:
     """The report's title, and a line with the study's name, size, date and commit."""
     first = metadata[0]
     seeds, arms = sorted({m["seed"] for m in metadata}), {m["schedule"] for m in metadata}
-    commits = sorted({(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in metadata})
     days = sorted({m["started"][:10] for m in metadata})
     dates = " to ".join(dict.fromkeys([days[0], days[-1]]))
     size = " × ".join([count(arms, "arm"), count(seeds, "seed"), count(first["operations"], "operation")])
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
         f"Study **{first['study']}**: {size}, {first['updates']:,} updates each. Trained {dates}, "
-        f"commit {', '.join(commits)}."
+        f"commit {commits(metadata)}."
     )
 
 
