@@ -36,8 +36,8 @@ PLANNED = $(if $(LAUNCH),--threads "$(THREADS)",$(HOW))
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
 SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 
-.PHONY: help env quick all run report pdf status verify lab test test-readme test-browser test-faults test-slurm lint \
-	bench clean runs chromium slurm
+.PHONY: help env quick all run report evidence pdf status verify lab test test-readme test-browser test-faults \
+	test-slurm lint bench clean runs chromium slurm
 
 help: ## this text
 	@echo "How batch-size schedules change grokking. Targets:"
@@ -86,6 +86,9 @@ run: $(STAMP) ## one record: make run SCHEDULE=linear SEED=0
 
 report: $(STAMP) ## report.html from the records of STUDY
 	@exec "$(PY)" -m grok_utils report $(COMMON)
+
+evidence: $(STAMP) ## the claims and their verdicts, from every study's records: results/evidence/report.html
+	@"$(PY)" -m grok_utils evidence --results "$(RESULTS)"
 
 pdf: $(STAMP) ## report.pdf: report.html of STUDY, printed by Chromium (CHROMIUM=/path/to/it)
 	@"$(PY)" -m grok_utils pdf $(COMMON)

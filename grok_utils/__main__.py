@@ -33,6 +33,9 @@ def parser() -> Parser:
         "status": "say what is done, running, failed and missing, and how long is left",
         "verify": "check the records, and the code that made them, and train one of them again for a minute",
     }
+    evidence = "build results/evidence/report.html from the records of all the evidence's studies"
+    command = commands.add_parser("evidence", help=evidence, description=evidence)
+    command.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
     for name, text in about.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
@@ -72,6 +75,9 @@ def main(arguments: list[str] | None = None) -> int:
     from grok_utils import execution, status  # after --help: they load torch and papermill
 
     try:
+        if a.command == "evidence":
+            print(f"the evidence: read {execution.execute_evidence(a.results)}")
+            return 0
         study = load_study(a.study, precision=a.precision)
         if a.command == "plan":
             if a.seeds_per_run < 1:
@@ -86,9 +92,9 @@ def main(arguments: list[str] | None = None) -> int:
             run = make_run(a.study, a.schedule, seeds, a.results, a.device, a.threads, a.precision)
             execution.execute_run(run, a.study)
         elif a.command == "report":
-            print(f"{study.name}: read {execution.execute_report(study, a.results)}")
+            print(f"{study.name}: read {execution.execute_report(study, a.results, a.study)}")
         elif a.command == "pdf":
-            print(f"{study.name}: read {execution.print_report(study, a.results)}")
+            print(f"{study.name}: read {execution.print_report(study, a.results, a.study)}")
         elif a.command == "verify":
             from grok_utils.verify import verify
 

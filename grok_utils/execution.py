@@ -265,25 +265,40 @@ def record_paths(study: Study, results: Path) -> list[Path]:
     return [Run(study, arm, (seed,), results).record(seed) for arm in study.schedules for seed in study.seeds]
 
 
-def execute_report(study: Study, results: Path) -> Path:
-    """Build the study's report from its records; returns the path of the HTML page. Raises Damaged on a bad record."""
+def execute_report(study: Study, results: Path, given: str | None = None) -> Path:
+    """Build the study's report from its records; returns the path of the HTML page. Raises Damaged on a bad record.
+
+    `given` is the name or path that the study was loaded by (default: its name).
+    """
     from grok_utils.report import export_html  # nbconvert takes a second to load, which a run need not wait for
 
     planned_runs(study, results)
     folder = results / study.name
     executed = folder / "report.ipynb"
+    parameters = {"study": study_parameter(given or study.name), "results": from_notebooks(results)}
     with alone(folder, "report"):
-        execute("report.ipynb", executed, {"study": study.name, "results": from_notebooks(results)})
+        execute("report.ipynb", executed, parameters | {"precision": study.precision})
         export_html(executed, folder / "report.html", study.title or study.name)
     return folder / "report.html"
 
 
-def print_report(study: Study, results: Path) -> Path:
+def execute_evidence(results: Path) -> Path:
+    """Build the evidence's page from the records of its studies that exist; returns the path of the HTML page."""
+    from grok_utils.report import export_html
+
+    executed = results / "evidence" / "report.ipynb"
+    with alone(executed.parent, "report"):
+        execute("evidence.ipynb", executed, {"results": from_notebooks(results)})
+        export_html(executed, executed.with_suffix(".html"))
+    return executed.with_suffix(".html")
+
+
+def print_report(study: Study, results: Path, given: str | None = None) -> Path:
     """Print the study's report, built where it is absent; returns the PDF's path. Raises BadInput without Chromium."""
     find_chromium()  # told before any work
     html = results / study.name / "report.html"
     if not html.exists():
-        execute_report(study, results)
+        execute_report(study, results, given)
     with alone(html.parent, "report"):
         print_pdf(html, html.with_suffix(".pdf"))
     return html.with_suffix(".pdf")

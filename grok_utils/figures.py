@@ -21,6 +21,7 @@ from grok_utils.style import INK, STYLE, WIDTH, legend_handles, look
 from grok_utils.tasks import OPERATIONS
 
 POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
+BANDED = 6  # arms
 SPREAD = ("pi", 100)  # the band of a curve: from the lowest seed to the highest
 WORDS = {
     "update": "update",
@@ -92,11 +93,22 @@ def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, marked: int = 10, **opt
 
 
 def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
-    """`val_…` of each arm, median over seeds in a band from lowest to highest; median `train_…` as a thin line."""
-    thin_line = {"errorbar": None, "linewidth": 0.6, "alpha": 0.6}
-    curve(ax, frame, x, f"train_{measure}", marked=0, estimator="median", **thin_line)
-    band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
-    curve(ax, frame, x, f"val_{measure}", estimator="median", **band)
+    """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin."""
+    if few_arms(frame):
+        thin_line = {"errorbar": None, "linewidth": 0.6, "alpha": 0.6}
+        curve(ax, frame, x, f"train_{measure}", marked=0, estimator="median", **thin_line)
+        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
+    curve(ax, frame, x, f"val_{measure}", estimator="median", **(band if few_arms(frame) else {"errorbar": None}))
+
+
+def few_arms(frame: pd.DataFrame) -> bool:
+    """Whether the arms are few enough for bands and training lines to be told apart."""
+    return frame["schedule"].nunique() <= BANDED
+
+
+def curves_show(frame: pd.DataFrame) -> str:
+    """What the curves are, for a caption."""
+    return "median over seeds" + (", band from lowest to highest. Thin: training." if few_arms(frame) else ".")
 
 
 def by_operation(frame: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], x: str, y: str) -> Figure:
@@ -127,9 +139,9 @@ def schedules(sizes: Mapping[str, np.ndarray]) -> Figure:
 
 
 def learning_curves(frame: pd.DataFrame, against: str = "update") -> Figure:
-    """Validation accuracy of each arm, an operation a panel: median over seeds, band from lowest to highest seed.
+    """Validation accuracy of each arm, an operation a panel, as `curves_show` says.
 
-    Training accuracy is the thin line. `against` is `update` or `examples_seen`.
+    `against` is `update` or `examples_seen`.
     """
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
@@ -140,7 +152,7 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Figure:
 
 
 def loss_curves(frame: pd.DataFrame) -> Figure:
-    """Validation loss of each arm on a logarithmic scale, as in `learning_curves`; training loss is the thin line."""
+    """Validation loss of each arm on a logarithmic scale, as in `learning_curves`."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         curves(ax, rows, "update", "loss")

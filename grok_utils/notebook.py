@@ -18,6 +18,7 @@ from grok_utils.checkpoints import written_whole
 from grok_utils.prose import clock
 from grok_utils.style import STYLE, WIDTH, look, picture_files, svg
 
+WRAPPED = 40  # characters: a column with longer texts wraps, others never do
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
 
 
@@ -109,7 +110,7 @@ def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
 
 
 def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, missing: Mapping[str, str]) -> str:
-    """A plain HTML table; columns of numbers are aligned right."""
+    """A plain HTML table; columns of numbers are aligned right, those of long texts wrap, unless they have lines."""
     head, columns = "", []
     for column, heading in headings.items():
         cells = frame[list(column) if isinstance(column, tuple) else [column]]
@@ -117,8 +118,11 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, miss
         number = "" if cells.select_dtypes("number").empty else ' class="number"'
         texts = map(escape, words(cells, missing.get(first, "–")))
         heavy = bold[first] if len(cells.columns) == 1 else [False] * len(cells)
+        texts = list(texts)
+        long = ' class="text"' if max(map(len, texts), default=0) > WRAPPED else ""
+        place = number or (' class="lines"' if any("\n" in text for text in texts) else long)
         head += f'<th scope="col"{number}>{escape(heading)}</th>'
-        columns.append([f"<td{number}>{f'<b>{t}</b>' if b else t}</td>" for t, b in zip(texts, heavy, strict=True)])
+        columns.append([f"<td{place}>{f'<b>{t}</b>' if b else t}</td>" for t, b in zip(texts, heavy, strict=True)])
     body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in zip(*columns, strict=True))
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 

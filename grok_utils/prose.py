@@ -30,27 +30,43 @@ def count(things: Sized, noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
+def commits(metadata: list[dict[str, Any]]) -> str:
+    """The commits that the records were made from, and whether the tree had uncommitted changes."""
+    return ", ".join(
+        sorted({(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in metadata})
+    )
+
+
 def heading(metadata: list[dict[str, Any]]) -> str:
     """The report's title, and a line with the study's name, size, date and commit."""
     first = metadata[0]
     seeds, arms = sorted({m["seed"] for m in metadata}), {m["schedule"] for m in metadata}
-    commits = sorted({(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in metadata})
     days = sorted({m["started"][:10] for m in metadata})
     dates = " to ".join(dict.fromkeys([days[0], days[-1]]))
     size = " × ".join([count(arms, "arm"), count(seeds, "seed"), count(first["operations"], "operation")])
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
         f"Study **{first['study']}**: {size}, {first['updates']:,} updates each. Trained {dates}, "
-        f"commit {', '.join(commits)}."
+        f"commit {commits(metadata)}."
     )
 
 
-def answer(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
-    """What the study says about each arm against the baseline, every number with its n and 95 % interval.
+def question(reference: str) -> str:
+    """What *sooner* means in the answer, and where its numbers are."""
+    return (
+        f"An arm is *sooner* than `{reference}` if its restricted mean number of updates to 99 % validation accuracy "
+        "is smaller by more than chance: the 95 % interval of the paired difference excludes zero. "
+        "[Figure](#updates-to-99) and [Table](#differences) hold what this rests on."
+    )
+
+
+def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "baseline") -> str:
+    """What the study says about each arm against the reference arm, every number with its n and 95 % interval.
 
     `cells` as from `statistics.summarise`, `differences` as from `statistics.paired_differences`.
     """
-    lines = [verdict_counts(differences)] if len(differences) else ["This study has no baseline to compare with."]
+    nothing = f"There are no pairs of seeds yet in which an arm can be compared with `{reference}`."
+    lines = [verdict_counts(differences, reference) if len(differences) else nothing]
     for operation in cells["operation"].unique():
         arms = cells[cells["operation"] == operation].set_index("schedule")
         against = differences[differences["operation"] == operation]
@@ -64,19 +80,19 @@ def answer(cells: pd.DataFrame, differences: pd.DataFrame) -> str:
     return "\n".join([lines[0], "", *lines[1:]])
 
 
-def verdict_counts(differences: pd.DataFrame) -> str:
-    """How many of the comparisons with the baseline came out which way."""
+def verdict_counts(differences: pd.DataFrame, reference: str) -> str:
+    """How many of the comparisons with the reference arm came out which way."""
     count = differences["verdict"].value_counts()
     total = len(differences)
     told = [f"{v} in {count[v]}" for v in ("sooner", "later") if v in count]
     if not told:
-        outcome = f"in none of {total} comparisons can an arm be told from the baseline"
+        outcome = f"in none of {total} comparisons can an arm be told from `{reference}`"
     else:
-        outcome = f"of {total} comparisons with the baseline, an arm is {' and '.join(told)}, and one cannot tell in "
+        outcome = f"of {total} comparisons with `{reference}`, an arm is {' and '.join(told)}, and one cannot tell in "
         outcome += f"{count.get('cannot tell', 0)}"
     return (
         f"Updates to 99 % validation accuracy: **{outcome}** (paired by seed, {sample_sizes(differences)}, "
-        "95 % intervals, not corrected for their number). The baseline's mean, then each arm's difference from it:"
+        f"95 % intervals, not corrected for their number). The mean of `{reference}`, then each arm's difference:"
     )
 
 
@@ -90,7 +106,7 @@ def state(arm: str, cell: pd.Series) -> str:
 
 
 def contrast(row: pd.Series, cell: pd.Series) -> str:
-    """An arm's paired difference from the baseline, with its verdict."""
+    """An arm's paired difference from the reference arm, with its verdict."""
     verdict = row["verdict"] if row["verdict"] == "cannot tell" else f"**{row['verdict']}**"
     if row["difference"] == 0 and cell["reached"] == 0:
         return f"`{row['schedule']}`: {verdict}; none of {cell['n']} seeds reached 99 % either"

@@ -131,25 +131,42 @@ def is_complete(run: Run, seed: int) -> bool:
     path = run.record(seed)
     if not path.exists():
         return False
-    _, metadata = read_record(path)
-    for name, value in (run.study.settings(run.arm) | {"study": run.study.name}).items():
+    check_settings(path, read_record(path)[1], settings(run))
+    return True
+
+
+def settings(run: Run) -> dict[str, Any]:
+    """What the metadata of the run's records must say."""
+    return run.study.settings(run.arm) | {"study": run.study.name}
+
+
+def check_settings(path: Path, metadata: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Raise Damaged unless the record at `path` was made with the `expected` settings."""
+    for name, value in expected.items():
         recorded = recorded_setting(metadata, name)
         if recorded != value:
             how = f"{path} was made with {name} = {recorded!r}, the study says {value!r}"
             raise Damaged(f"{how}: move it away, or give the changed study a name of its own")
-    return True
 
 
-def read_study(folder: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
-    """All rows of the records in `folder`/records, and each record's metadata. Raises Damaged on a bad record."""
-    paths = sorted(Path(folder).glob("records/*.parquet"))
-    if not paths:
-        raise Damaged(f"{folder} holds no records yet: make the runs first")
-    read = [read_record(path) for path in paths]
-    for path, (_, metadata) in zip(paths, read, strict=True):
-        if metadata["study"] != Path(folder).resolve().name:
-            raise Damaged(f"{path} is a record of study {metadata['study']}: move it away")
-    return pd.concat([rows for rows, _ in read], ignore_index=True), [metadata for _, metadata in read]
+def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
+    """All rows of the records that the study names and `results` holds, and each record's metadata.
+
+    Records of other arms or seeds in the folder are left alone. Raises Damaged on a bad record, on one that was made
+    with other settings, and where there is none.
+    """
+    frames, metadata = [], []
+    for arm in study.schedules:
+        run = Run(study, arm, study.seeds, Path(results))
+        expected = settings(run)
+        for path in filter(Path.exists, map(run.record, study.seeds)):
+            rows, about = read_record(path)
+            check_settings(path, about, expected)
+            frames.append(rows)
+            metadata.append(about)
+    if not frames:
+        raise Damaged(f"{Path(results, study.name)} holds no records yet: make the runs first")
+    return pd.concat(frames, ignore_index=True), metadata
 
 
 def read_like(folder: Path | str, run: Run) -> pd.DataFrame:

@@ -1,6 +1,7 @@
 """The original study's reported numbers, and where they lie beside this study's."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,8 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.statistics import CELL, CONFIDENCE, final_metrics
+from grok_utils.intervals import CONFIDENCE
+from grok_utils.statistics import CELL, final_metrics
 
 REPORTED_SEEDS = 3
 # The settings under which the original's numbers were made; under others they do not apply.
@@ -20,10 +22,12 @@ PROTOCOL = {
     "lo": 32,
     "hi": 512,
     "learning_rate": 1e-3,
+    "rate_factor": "constant",
     "weight_decay": 0.5,
 }
 
 
+@cache
 def reported_results() -> pd.DataFrame:
     """The original's means over 3 seeds: schedule, operation, metric, reported."""
     arms = json.loads(Path(__file__).with_name("reported_results.json").read_text())["arms"]
@@ -31,9 +35,19 @@ def reported_results() -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*CELL, "metric", "reported"])
 
 
+REPORTED_ARMS = tuple(reported_results()["schedule"].unique())
+
+
+def reported_mean(arm: str, operation: str, metric: str) -> float:
+    """The original's mean over 3 seeds; NaN of what it did not report."""
+    table = reported_results().set_index([*CELL, "metric"])["reported"]
+    return float(table.get((operation, arm, metric), np.nan))
+
+
 def unlike_protocol(metadata: list[dict[str, Any]]) -> list[str]:
     """The settings in which a study's records differ from the original's, in words; empty where it can be compared."""
-    found = {k: sorted({PROTOCOL[k] if m[k] is None else m[k] for m in metadata}) for k in PROTOCOL}
+    like = dict.fromkeys(PROTOCOL)  # of a setting younger than some records, which had its default then
+    found = {k: sorted({PROTOCOL[k] if (like | m)[k] is None else m[k] for m in metadata}) for k in PROTOCOL}
     return [f"{k} {', '.join(map(str, v))} instead of {PROTOCOL[k]}" for k, v in found.items() if v != [PROTOCOL[k]]]
 
 

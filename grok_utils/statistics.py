@@ -5,18 +5,17 @@ exactly the restricted mean survival time (RMST) at the horizon, and the empiric
 minus the Kaplan–Meier curve.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
+from grok_utils.intervals import mean_interval, share_interval
 from grok_utils.schedules import SCHEDULES
 from grok_utils.tasks import OPERATIONS
 
 THRESHOLD = 0.99
-CONFIDENCE = 0.95
 MEMBER = ["schedule", "operation", "seed"]
 CELL = ["operation", "schedule"]
 FINAL = {
@@ -28,41 +27,14 @@ FINAL = {
 RMST = "step_val_acc_99"  # the original's name of it
 
 
-class Estimate(NamedTuple):
-    """A mean of n values, their standard deviation (n − 1), and the mean's 95 % interval; NaN where there is none."""
-
-    n: int
-    mean: float
-    sd: float
-    low: float
-    high: float
-
-
-def mean_interval(values: Any, least: float = -np.inf, greatest: float = np.inf) -> Estimate:
-    """Mean and t-interval, mean ± t(0.975, n − 1) · sd / √n, of the finite values; clipped to [least, greatest].
-
-    With fewer than two values, or with all values equal, there is no interval: equal values estimate no spread, and an
-    interval of no width would claim certainty.
-    """
-    x = np.asarray(values, dtype=np.float64)
-    x = x[np.isfinite(x)]
-    if len(x) < 2 or np.ptp(x) == 0:
-        return Estimate(len(x), x[0] if len(x) else np.nan, 0.0 if len(x) > 1 else np.nan, np.nan, np.nan)
-    mean, sd = x.mean(), x.std(ddof=1)
-    half = stats.t.ppf((1 + CONFIDENCE) / 2, len(x) - 1) * sd / np.sqrt(len(x))
-    return Estimate(len(x), mean, sd, max(mean - half, least), min(mean + half, greatest))
-
-
-def share_interval(k: int, n: int) -> tuple[float, float]:
-    """Exact (Clopper–Pearson) 95 % interval of a share of k in n."""
-    interval = stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="exact")
-    return interval.low, interval.high
-
-
 def in_order(names: Iterable[str], known: Iterable[str] = tuple(SCHEDULES)) -> list[str]:
-    """Distinct names of arms (or of operations): first the `known` ones in their order, then others by name."""
+    """Distinct names of arms (or of operations): first the `known` ones in their order, then others by name.
+
+    A number within a name counts as a number: constant-64 comes before constant-128.
+    """
     rank = {name: i for i, name in enumerate(known)}
-    return sorted(set(names), key=lambda name: (rank.get(name, len(rank)), name))
+    parts = {name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)] for name in names}
+    return sorted(parts, key=lambda name: (rank.get(name, len(rank)), parts[name]))
 
 
 def by_cell(frame: pd.DataFrame, within: Sequence[str] = ()) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
@@ -97,8 +69,8 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
 def summarise(members: pd.DataFrame) -> pd.DataFrame:
     """Time to 99 % of each cell of `crossings`: operation, schedule, n, reached, diverged, rmst, share, median, ….
 
-    rmst and share come with rmst_low to share_high, their 95 % intervals (t, exact). median is NaN where half of the
-    members or more never reached it; examples_seen is the mean at the crossing, of those that did.
+    rmst and share come with rmst_low to share_high, their 95 % intervals. median is NaN where half of the members or
+    more never reached it; examples_seen is the mean at the crossing, of those that did.
     """
     rows = []
     for key, cell in by_cell(members):
@@ -146,21 +118,32 @@ def final_metrics(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def paired_differences(members: pd.DataFrame, baseline: str = "baseline") -> pd.DataFrame:
-    """Each arm's RMST less the baseline's, paired by seed (the same split and start), in updates.
+def pairs(members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "restricted") -> pd.DataFrame:
+    """The values of two arms on one operation, side by side for each seed they share: columns arm, reference.
 
-    Columns: operation, schedule, n (common seeds), difference, low, high, percent (of the baseline's RMST), verdict:
-    sooner or later where the interval excludes 0, otherwise cannot tell. No rows without a baseline.
+    A pair had the same split and the same start. Seeds ascend. ValueError where a seed comes twice.
     """
-    of = members.set_index(["operation", "seed"])["restricted"]
-    start = of[(members["schedule"] == baseline).to_numpy()]
+    rows = members[members["operation"] == operation]
+    of_arm = {name: rows.loc[rows["schedule"] == name].set_index("seed")[column] for name in (arm, reference)}
+    both = [of_arm[arm].rename("arm"), of_arm[reference].rename("reference")]
+    if not all(values.index.is_unique for values in both):
+        raise ValueError(f"{arm}, {reference} on {operation}: a seed comes twice")
+    return pd.concat(both, axis=1, join="inner").sort_index().astype(float)
+
+
+def paired_differences(members: pd.DataFrame, reference: str = "baseline") -> pd.DataFrame:
+    """Each arm's RMST less the reference arm's, paired by seed, in updates.
+
+    Columns: operation, schedule, n (common seeds), difference, low, high, percent (of the reference's RMST), verdict:
+    sooner or later where the interval excludes 0, otherwise cannot tell. No rows without the reference arm.
+    """
     rows = []
-    for key, cell in by_cell(members[members["schedule"] != baseline]):
-        pairs = cell.set_index(["operation", "seed"])[["restricted"]].join(start.rename("start"), how="inner")
+    for key, cell in by_cell(members[members["schedule"] != reference]):
+        both = pairs(members, key["schedule"], reference, key["operation"])
         horizon = cell["horizon"].max()  # no two restricted times are further apart
-        n, mean, _, low, high = mean_interval(pairs["restricted"] - pairs["start"], -horizon, horizon)
+        n, mean, _, low, high = mean_interval(both["arm"] - both["reference"], -horizon, horizon)
         if n:
             verdict = "sooner" if high < 0 else "later" if low > 0 else "cannot tell"
             row = key | {"n": n, "difference": mean, "low": low, "high": high}
-            rows.append(row | {"percent": 100 * mean / pairs["start"].mean(), "verdict": verdict})
+            rows.append(row | {"percent": 100 * mean / both["reference"].mean(), "verdict": verdict})
     return pd.DataFrame(rows, columns=[*CELL, "n", "difference", "low", "high", "percent", "verdict"])

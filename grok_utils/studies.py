@@ -89,6 +89,12 @@ class Study:
     weight_decay: float = 0.5
     precision: str = "float32"
 
+    @property
+    def reference(self) -> str:
+        """The arm that the others are compared with: `baseline`, or the first arm of a study that has none."""
+        names = [a.name for a in self.schedules]
+        return "baseline" if "baseline" in names else names[0]
+
     def arm(self, name: str) -> Arm:
         """The arm called `name`; BadInput where the study has none."""
         arms = {a.name: a for a in self.schedules}

@@ -1,6 +1,7 @@
 """One style for every figure: size, type, one look per arm, and SVG that is legible on light and on dark ground."""
 
 import io
+import math
 import re
 import zlib
 from collections.abc import Iterable
@@ -70,11 +71,16 @@ LOOKS = {
 
 
 def look(arm: str) -> Look:
-    """The arm's look; one of another name gets a hue, marker and dashes drawn from its name alone."""
+    """The arm's look; one of another name gets a hue, marker and dashes drawn from its name alone.
+
+    The hues of constant batch sizes ascend with them, over four doublings.
+    """
     if arm in LOOKS:
         return LOOKS[arm]
     n = zlib.crc32(arm.encode())
-    r, g, b = seaborn.husl_palette(24, s=0.8, l=0.55)[n % 24]
+    size = re.fullmatch(r"constant-(\d+)", arm)
+    hue = round(6 * math.log2(int(size[1]))) if size and int(size[1]) else n
+    r, g, b = seaborn.husl_palette(24, s=0.8, l=0.55)[hue % 24]
     return Look(matplotlib.colors.to_hex((r, g, b)), "<>hXpd"[n // 24 % 6], (1 + n // 144 % 5, 1 + n // 720 % 2))
 
 

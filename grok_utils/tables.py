@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.statistics import FINAL, by_cell, in_order
+from grok_utils.studies import Study
 
 SETTINGS = {
     "operations": "operations",
@@ -16,6 +17,7 @@ SETTINGS = {
     "lo": "smallest batch of the schedules",
     "hi": "largest batch of the schedules",
     "learning_rate": "learning rate (AdamW, 50 updates of warm-up)",
+    "rate_factor": "learning rate follows the batch size",
     "weight_decay": "weight decay",
     "precision": "precision",
 }
@@ -23,7 +25,8 @@ SETTINGS = {
 
 def settings(metadata: list[dict[str, Any]]) -> pd.DataFrame:
     """The study's settings, from its records: setting, value."""
-    first = metadata[0] | {"schedule_length": metadata[0]["schedule_length"] or metadata[0]["updates"]}
+    first = {"rate_factor": Study.rate_factor} | metadata[0]  # a setting younger than some records
+    first["schedule_length"] = first["schedule_length"] or first["updates"]
     rows = [("arms", ", ".join(in_order(m["schedule"] for m in metadata)))]
     rows.append(("seeds", ", ".join(map(str, sorted({m["seed"] for m in metadata})))))
     rows += [(words, in_words(first[name])) for name, words in SETTINGS.items()]

@@ -95,8 +95,8 @@ def test_explore_ipynb_runs_on_a_tiny_study(tmp_path):
 
 
 def test_every_notebook_is_executed_by_some_test():
-    # run and explore above, report in test_make.py
-    assert {p.stem for p in NOTEBOOKS.glob("*.ipynb")} <= {"run", "report", "explore"}
+    # run and explore above, report in test_make.py, evidence in test_evidence.py
+    assert {p.stem for p in NOTEBOOKS.glob("*.ipynb")} <= {"run", "report", "explore", "evidence"}
 
 
 def test_a_notebook_that_leaves_no_record_is_a_failure(tmp_path, monkeypatch):

@@ -92,6 +92,14 @@ def test_learning_curves_are_medians_in_a_band_over_all_seeds():
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((seeds.min(), seeds.max()))
 
 
+def test_many_arms_are_drawn_without_bands_and_the_caption_says_so():
+    few, many = study(arms=ARMS), study(arms=[*ARMS, "constant-32", "constant-64"])
+    assert "band" in figures.curves_show(few) and "band" not in figures.curves_show(many)
+    for frame, bands, lines in ((few, 5, 10), (many, 0, 7)):
+        for ax in figures.learning_curves(frame).axes:
+            assert len(ax.collections) == bands and len([x for x in ax.lines if len(x.get_xdata())]) == lines
+
+
 def test_thinning_keeps_the_last_log_and_every_member():
     frame = study(logs=751)
     kept = figures.thin(frame)
@@ -131,6 +139,11 @@ def test_arms_stand_out_from_light_and_dark_ground(arm):
 
 def test_words_meet_wcag_aa_on_light_and_dark_ground():
     assert contrast(style.INK, "#ffffff") >= 4.5 and contrast(style.INK_ON_DARK, "#0f1318") >= 4.5
+
+
+def test_constants_of_a_study_differ_in_colour():
+    sizes = [32, 64, 96, 128, 144, 192, 256]
+    assert len({style.look(f"constant-{size}").colour for size in sizes}) == len(sizes)
 
 
 def test_each_arm_has_a_look_of_its_own():

@@ -1,5 +1,6 @@
 """Inference against brute force, hand computations, scipy's own tests, and simulations whose truth is known."""
 
+import math
 from collections import Counter
 from itertools import combinations, product
 from pathlib import Path
@@ -10,9 +11,10 @@ import pytest
 from scipy import stats
 from test_statistics import crossing, member
 
-from grok_utils import inference, statistics
+from grok_utils import inference, intervals, statistics
 from grok_utils.inference import Contrast
 from grok_utils.records import read_study
+from grok_utils.studies import load_study
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -26,7 +28,7 @@ def table(times: dict[str, list[int]], logs: int = 100) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def paper() -> pd.DataFrame:
-    return read_study(ROOT / "results/paper")[0]
+    return read_study(load_study("paper"), ROOT / "results")[0]
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------
@@ -47,7 +49,7 @@ def bca(x: np.ndarray, level: float) -> tuple[float, float]:
 @pytest.mark.parametrize("level", [0.90, 0.95])
 def test_bootstrap_interval_is_efrons(level):
     x = np.random.default_rng(0).exponential(600, 15)  # skewed: percentiles without correction lie elsewhere
-    ours, oracle = inference.bootstrap_interval(x, level), bca(x, level)
+    ours, oracle = intervals.bootstrap_interval(x, level), bca(x, level)
     assert ours == pytest.approx(oracle, abs=0.03 * x.std())
     rng = np.random.default_rng(1)
     plain = stats.bootstrap((x,), np.mean, confidence_level=level, method="percentile", random_state=rng)
@@ -56,39 +58,27 @@ def test_bootstrap_interval_is_efrons(level):
 
 def test_bootstrap_interval_covers_about_as_often_as_it_says():
     draws = np.random.default_rng(1).normal(100, 20, (300, 25))
-    covered = np.mean([low <= 100 <= high for low, high in map(inference.bootstrap_interval, draws)])
+    covered = np.mean([low <= 100 <= high for low, high in map(intervals.bootstrap_interval, draws)])
     assert 0.90 <= covered <= 0.98
-    narrow = np.mean([low <= 100 <= high for low, high in (inference.bootstrap_interval(x, 0.6) for x in draws[:150])])
+    narrow = np.mean([low <= 100 <= high for low, high in (intervals.bootstrap_interval(x, 0.6) for x in draws[:150])])
     assert 0.48 <= narrow <= 0.72
 
 
 def test_resampling_repeats_itself():
     x = np.random.default_rng(2).normal(0, 1, 25)
-    assert inference.bootstrap_interval(x) == inference.bootstrap_interval(x)
+    assert intervals.bootstrap_interval(x) == intervals.bootstrap_interval(x)
     assert inference.sign_flip_p(x) == inference.sign_flip_p(x)
-    assert inference.bootstrap_interval(x) == inference.bootstrap_interval(x[::-1])
+    assert intervals.bootstrap_interval(x) == intervals.bootstrap_interval(x[::-1])
     assert inference.sign_flip_p(x) == inference.sign_flip_p(x[::-1])
-
-
-@pytest.mark.parametrize(("values", "mean", "sd"), [([], np.nan, np.nan), ([3.0], 3, np.nan), ([7500.0] * 30, 7500, 0)])
-def test_no_interval_without_spread(values, mean, sd):
-    ours = inference.rmst_interval(values)
-    assert ours[:3] == pytest.approx((len(values), mean, sd), nan_ok=True) and np.isnan(ours[3:]).all()
 
 
 def test_percentiles_where_bca_degenerates():
     """Two values so near to each other that the squares in BCa's acceleration underflow to 0/0."""
-    low, high = inference.bootstrap_interval([0, 1e-200, 1e-200])
+    low, high = intervals.bootstrap_interval(np.array([0, 1e-200, 1e-200]))
     assert 0 == low < high == 1e-200
 
 
-def test_rmst_interval_by_hand_and_within_the_range_of_its_values():
-    ours = inference.rmst_interval(np.array([7000, 7500, 7500, 7500]))
-    assert ours[:3] == pytest.approx((4, 7375, 250))
-    assert 7000 <= ours.low < 7375 < ours.high <= 7500
-
-
-@pytest.mark.parametrize("of", [inference.rmst_interval, inference.sign_flip_p, inference.bootstrap_interval])
+@pytest.mark.parametrize("of", [inference.sign_flip_p, inference.mcnemar_p])
 def test_no_value_may_be_missing(of):
     with pytest.raises(ValueError, match="2 of 4 values"):
         of([1, np.nan, 3, np.inf])
@@ -121,12 +111,30 @@ def test_exact_p_is_scipys():
     assert inference.sign_flip_p(d) == pytest.approx(oracle.pvalue, rel=1e-12)
 
 
-def test_p_is_exact_up_to_twenty_pairs():
+def test_p_is_exact_up_to_twenty_pairs_and_sampled_beyond():
     d = np.random.default_rng(4).normal(300, 600, 21).round(-1)
     bits = np.arange(2**20)[:, None] >> np.arange(20) & 1
     exact = np.mean(np.abs((2 * bits - 1) @ d[:20]) >= abs(d[:20].sum()))
     assert inference.sign_flip_p(d[:20]) == exact
-    assert inference.sign_flip_p(d) * 100_001 / 2 == pytest.approx(round(inference.sign_flip_p(d) * 100_001 / 2))
+    assert inference.sign_flip_p(d) * 100_001 == pytest.approx(round(inference.sign_flip_p(d) * 100_001))
+
+
+def convolved(d: np.ndarray) -> float:
+    """Exact p of whole numbers at any n: the distribution of the signed sum, a pair after another."""
+    reach = int(np.abs(d).sum())
+    shares = np.zeros(2 * reach + 1)
+    shares[reach] = 1
+    for x in np.abs(d[d != 0]):
+        shares = (np.roll(shares, x) + np.roll(shares, -x)) / 2  # never over the ends: they are out of reach
+    return float(shares[np.abs(np.arange(-reach, reach + 1)) >= abs(d.sum())].sum())
+
+
+@pytest.mark.parametrize(("n", "mean"), [(30, 22), (30, 30), (120, 10), (120, 17)])
+def test_sampled_p_is_near_the_exact_one(n, mean):
+    d = np.random.default_rng(n + mean).normal(mean, 60, n).round().astype(int)
+    exact = convolved(d)
+    assert 0.001 < exact < 0.5 and convolved(d[:10]) == pytest.approx(flips(d[:10].tolist()))
+    assert inference.sign_flip_p(d) == pytest.approx(exact, abs=5 * np.sqrt(exact / 100_000))
 
 
 @pytest.mark.parametrize("n", [3, 5, 20])
@@ -143,9 +151,9 @@ def test_monte_carlo_agrees_with_enumeration_and_never_gives_zero():
     d = np.random.default_rng(9).normal(200, 600, 16)
     exact = inference.sign_flip_p(d)
     assert 0.05 < exact < 0.5
-    sampled = inference.sign_flip_p(d, exact_up_to=15, resamples=60_000)  # fewer than 2¹⁶: scipy samples
+    sampled = inference.sign_flip_p(d, exact_up_to=15, resamples=60_000)
     assert sampled != exact and sampled == pytest.approx(exact, abs=5 * np.sqrt(exact / 60_000))
-    assert inference.sign_flip_p(np.arange(1, 61), resamples=999) == 2 / 1000  # 0 + 1 hits in each tail
+    assert inference.sign_flip_p(np.arange(1, 61), resamples=999) == 1 / 1000  # 0 + 1 hits
     assert inference.sign_flip_p(d, 15, 60_000, seed=1) != sampled
 
 
@@ -170,9 +178,20 @@ def test_paired_contrast_by_hand():
     d = [-200, -100, -300, 100]  # 1,000 is the horizon
     assert (ours.n, ours.reference_mean, ours.difference) == (4, 650, -125)
     assert ours.p == flips(d) == 6 / 16  # ±700 twice, ±500 four times
-    assert (ours.low, ours.high) == inference.bootstrap_interval(d, 0.95)
-    assert (ours.low_90, ours.high_90) == inference.bootstrap_interval(d, 0.90)
-    assert ours.low < ours.low_90 < ours.difference < ours.high_90 <= ours.high
+    assert (ours.low, ours.high) == pytest.approx(stats.ttest_1samp(d, 0).confidence_interval(0.95))
+    assert (ours.low_90, ours.high_90) == pytest.approx(stats.ttest_1samp(d, 0).confidence_interval(0.90))
+
+
+@pytest.mark.parametrize("n", [29, 30])
+def test_the_interval_is_students_below_thirty_pairs_and_a_bootstrap_from_there_on(n):
+    rng = np.random.default_rng(6)
+    start, d = 10 * rng.integers(300, 500, n), 10 * rng.integers(-60, 200, n)
+    ours = inference.paired_contrast(table({"a": (start + d).tolist(), "b": start.tolist()}, 750), "a", "b", "x_plus_y")
+    student = [stats.ttest_1samp(d, 0).confidence_interval(level) for level in (0.95, 0.90)]
+    bootstrap = [bca(d, level) for level in (0.95, 0.90)]
+    (low, high), (low_90, high_90) = student if n < 30 else bootstrap
+    assert ours[3:7] == pytest.approx((low, high, low_90, high_90), abs=0.01 * d.std() if n < 30 else 0.03 * d.std())
+    assert abs(student[0].low - bootstrap[0][0]) + abs(student[0].high - bootstrap[0][1]) > 0.04 * d.std()
 
 
 def test_pairs_do_not_cross_operations_and_other_columns_can_be_contrasted():
@@ -191,16 +210,19 @@ def test_a_diverged_member_stays_in_its_pair_with_the_horizon():
 
 def test_a_seed_that_comes_twice_is_an_error():
     members = pd.concat([table({"a": [10], "b": [20]})] * 2)
-    with pytest.raises(ValueError, match="not a one-to-one"):
+    with pytest.raises(ValueError, match="a seed comes twice"):
         inference.paired_contrast(members, "a", "b", "x_plus_y")
 
 
-def test_contrast_of_shares_is_mcnemars_exact_test():
-    never = 2000
-    members = table({"a": [10] * 9 + [never] * 3, "b": [10] * 2 + [never] * 7 + [10] * 3})  # 7 for a, 3 for b
-    ours = inference.paired_contrast(members, "a", "b", "x_plus_y", "reached")
-    assert ours.difference == pytest.approx(9 / 12 - 5 / 12)
-    assert ours.p == pytest.approx(stats.binomtest(7, 10).pvalue)
+@pytest.mark.parametrize(("both", "only_a", "only_b"), [(2, 7, 3), (4, 20, 12), (3, 0, 0)])
+def test_contrast_of_shares_is_mcnemars_exact_test(both, only_a, only_b):
+    """Twice the tail of binomial coefficients, in whole numbers; exact beyond twenty pairs too."""
+    times = {"a": [10] * (both + only_a) + [2000] * only_b, "b": [10] * both + [2000] * only_a + [10] * only_b}
+    ours = inference.paired_contrast(table(times), "a", "b", "x_plus_y", "reached")
+    unlike = only_a + only_b
+    tail = sum(math.comb(unlike, k) for k in range(max(only_a, only_b), unlike + 1)) / 2**unlike
+    assert ours.p == pytest.approx(min(1, 2 * tail)) and ours.n == both + unlike
+    assert ours.difference == pytest.approx((only_a - only_b) / (both + unlike))
 
 
 # --- Holm, equivalence, verdicts -------------------------------------------------------------------------------------
@@ -258,7 +280,7 @@ def test_equivalence_is_claimed_wrongly_in_at_most_about_a_twentieth():
     """At a true difference of exactly the margin, two one-sided tests at 5 % err 5 % of the time."""
     claimed = []
     for d in np.random.default_rng(8).normal(150, 300, (250, 40)):
-        interval = inference.bootstrap_interval(d, 0.90)
+        interval = intervals.bootstrap_interval(d, 0.90)
         claimed.append(inference.equivalent(contrast(*interval), 150, (1, 1)))
     assert 0.01 <= np.mean(claimed) <= 0.10
 

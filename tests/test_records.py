@@ -212,25 +212,33 @@ def test_a_valid_record_is_left_as_it_is(tmp_path, trained):
 
 def test_a_study_is_read_whole_or_not_at_all(tmp_path, trained):
     run, _, rows = trained
-    read, metadata = read_study(run.folder)
+    read, metadata = read_study(run.study, run.results)
     pd.testing.assert_frame_equal(
         read.sort_values(["operation", "seed", "update"], ignore_index=True),
         rows.astype(read.dtypes).sort_values(["operation", "seed", "update"], ignore_index=True),
         check_exact=True,
     )
     assert [m["seed"] for m in metadata] == [0, 1]
-    assert "holds no records yet" in damage(read_study, tmp_path)
-    copy = tmp_path / "tiny"
-    shutil.copytree(run.folder, copy)
-    text = damage(
-        lambda path: read_study(path.parents[1]),
-        shutil.copytree(copy, tmp_path / "other") / "records" / "linear-seed0.parquet",
-    )
-    assert "is a record of study tiny: move it away" in text
-    bad = copy / "records" / "linear-seed1.parquet"
+    with pytest.raises(Damaged, match=f"{tmp_path / 'tiny'} holds no records yet"):
+        read_study(run.study, tmp_path)
+    shutil.copytree(run.folder, tmp_path / "tiny")
+    bad = tmp_path / "tiny" / "records" / "linear-seed1.parquet"
     bad.write_bytes(bad.read_bytes()[:-9])
     with pytest.raises(Damaged, match=str(bad)):
-        read_study(copy)
+        read_study(run.study, tmp_path)
+
+
+def test_only_records_that_the_study_names_are_read(trained):
+    run, _, rows = trained
+    fewer = dataclasses.replace(run.study, seeds=(1,))
+    read, metadata = read_study(fewer, run.results)
+    assert [m["seed"] for m in metadata] == [1] and len(read) == len(rows) / 2
+    other = dataclasses.replace(run.study, schedules=(run.study.arm("baseline"),))
+    with pytest.raises(Damaged, match="holds no records yet"):
+        read_study(other, run.results)
+    changed = dataclasses.replace(run.study, weight_decay=0.25)
+    with pytest.raises(Damaged, match=r"made with weight_decay = 0\.5, the study says 0\.25"):
+        read_study(changed, run.results)
 
 
 def test_read_like_takes_what_differs_in_arm_and_seed_alone(tmp_path, trained):

@@ -9,57 +9,46 @@ from pathlib import Path
 import nbformat
 import numpy as np
 import pandas as pd
-import papermill
 import pytest
+import yaml
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
+from synthetic import write_study
+from test_statistics import crossing as crosses
 
-from grok_utils import prose, report, reported, statistics
-from grok_utils.records import write_record
+from grok_utils import execution, prose, report, statistics
+from grok_utils.studies import Arm, Study, load_study
 
 ROOT = Path(__file__).resolve().parent.parent
-ARMS = ["baseline", "linear", "constant-128"]
+STUDIES = {
+    "like": {"updates": 7500},
+    "unlike": {"updates": 200},
+    "order": {"updates": 200, "schedules": {"linear": None, "linear-mean": {"schedule": "linear", "control": "mean"}}},
+}
+ARMS = {"baseline": None, "linear": None, "constant-128": {"schedule": "constant", "batch_size": 128}}
 
 
-def rows(arm: str, seed: int, crossing: int, updates: int, operation: str) -> pd.DataFrame:
-    """A member that reaches 99 % at update `crossing`."""
-    update = np.arange(10, updates + 1, 10)
-    above = update >= crossing
-    row = {"schedule": arm, "operation": operation, "seed": seed, "update": update, "batch_size": 32}
-    row |= {"examples_seen": 32 * update, "train_loss": 1 / update, "train_accuracy": 1.0}
-    return pd.DataFrame(row | {"val_loss": np.where(above, 0.01, 2), "val_accuracy": above * 0.999, "diverged": False})
-
-
-def write_study(results: Path, name: str, updates: int) -> None:
-    """Records of three arms, two seeds and two operations; nothing reaches 99 % on `permutation`."""
-    settings = reported.PROTOCOL | {"updates": updates, "schedule_length": None}
-    metadata = settings | {"study": name, "operations": ["x_plus_y", "permutation"], "precision": "float32"}
-    metadata |= {"device": "cpu", "device_name": "A <processor>", "compiled": False, "threads": 1, "platform": "Linux"}
-    metadata |= {"versions": {"torch": "2.13.0", "cuda": None}, "commit": None, "dirty": None, "seconds": 90.0}
-    metadata |= {"started": "2026-01-02T03:04:05+00:00", "members": 2, "schema_version": 1}
-    for i, arm in enumerate(ARMS):
-        for seed in (0, 1):
-            members = [(updates // 2 + 10 * seed - 30 * i, "x_plus_y"), (10 * updates, "permutation")]
-            frame = pd.concat([rows(arm, seed, crossing, updates, operation) for crossing, operation in members])
-            path = results / name / "records" / f"{arm}-seed{seed}.parquet"
-            write_record(path, frame, metadata | {"schedule": arm, "seed": seed})
+def crossing(study: Study, arm: Arm, operation: str, seed: int) -> float:
+    """Each arm 30 updates sooner than the one before it; nothing reaches 99 % on `permutation`."""
+    return np.inf if operation == "permutation" else study.updates // 2 + 10 * seed - 30 * study.schedules.index(arm)
 
 
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
-    """Two studies with their executed notebooks and pages: `like` has the protocol's settings, `unlike` is shorter."""
+    """Studies of two seeds with their executed notebooks and pages: `like` has the protocol's settings, `unlike` is
+    shorter, `order` has no baseline."""
     results = tmp_path_factory.mktemp("results")
-    for name, updates in {"like": 7500, "unlike": 200}.items():
-        write_study(results, name, updates)
-        executed = results / name / "report.ipynb"
-        parameters = {"study": name, "results": str(results)}
-        notebook = str(ROOT / "notebooks/report.ipynb")
-        papermill.execute_notebook(notebook, str(executed), parameters, cwd=ROOT / "notebooks", progress_bar=False)
-        report.export_html(executed, results / name / "report.html", "A title")
+    for name, settings in STUDIES.items():
+        settings = {"schedules": ARMS, "seeds": [0, 1], "operations": ["x_plus_y", "permutation"]} | settings
+        given = results / f"{name}.yaml"
+        given.write_text(yaml.safe_dump(settings), encoding="utf-8")
+        study = load_study(str(given))
+        write_study(results, study, crossing)
+        execution.execute_report(study, results, str(given))
     return results
 
 
-@pytest.fixture(scope="module", params=["like", "unlike"])
+@pytest.fixture(scope="module", params=STUDIES)
 def page(results, request) -> BeautifulSoup:
     return BeautifulSoup((results / request.param / "report.html").read_text(encoding="utf-8"), "html.parser")
 
@@ -118,7 +107,7 @@ def test_cross_references_carry_the_numbers_of_what_they_name(page):
 
 def test_contents_list_the_sections(page):
     assert [a.get_text() for a in page.select("nav a")] == [h.get_text() for h in page.select("main h2")]
-    assert page.title.string == "A title" and len(page.find_all("h1")) == 1
+    assert page.title.string in STUDIES and len(page.find_all("h1")) == 1
     assert page.select("body > header > *, nav, main")[0].name == "h1"  # nothing comes before it
 
 
@@ -138,10 +127,18 @@ def test_mathematics_is_mathml(page):
 
 def test_answer_comes_first_with_its_n_and_interval(page):
     answer = page.select_one("main h2").find_next_siblings(["p", "ul"])
-    text = " ".join(tag.get_text() for tag in answer[:4]).replace("\u00a0", " ")
+    text = " ".join(tag.get_text() for tag in answer[:5]).replace("\u00a0", " ")
     assert page.select_one("main h2").get_text() == "The answer"
     assert "n = 2" in text and "95 %" in text and "cannot tell" in text
     assert "0 of 2 seeds reached 99 %" in text and "so few seeds settle no claim" in text
+
+
+def test_a_study_without_baseline_is_compared_with_its_first_arm(results):
+    page = BeautifulSoup((results / "order/report.html").read_text(encoding="utf-8"), "html.parser")
+    assert "than linear if" in page.select_one("main h2").find_next_sibling("p").get_text()
+    table = pd.read_csv(results / "order/tables/differences.csv").set_index(["operation", "schedule"])
+    assert list(table.index) == [("x_plus_y", "linear-mean"), ("permutation", "linear-mean")]
+    assert table["difference"].tolist() == [-30, 0] and table["n"].eq(2).all()
 
 
 def test_reported_numbers_stand_beside_or_do_not_apply(results):
@@ -166,7 +163,7 @@ def test_figures_and_tables_are_kept_as_files(results):
 
 def test_export_is_repeatable_and_leaves_no_temporary(results):
     again = results / "again.html"
-    report.export_html(results / "like/report.ipynb", again, "A title")
+    report.export_html(results / "like/report.ipynb", again, "like")
     assert again.read_bytes() == (results / "like/report.html").read_bytes()
     assert not list(results.rglob("*.part"))
 
@@ -228,7 +225,7 @@ def test_what_a_warning_says_stays_in_the_notebook(tmp_path):
 
 
 def members_of(times: dict[str, list[int]]) -> pd.DataFrame:
-    frames = [rows(a, s, t, 200, "x_plus_y") for a, of in times.items() for s, t in enumerate(of)]
+    frames = [crosses(s, t, a, logs=20) for a, of in times.items() for s, t in enumerate(of)]
     return statistics.crossings(pd.concat(frames))
 
 
@@ -246,10 +243,12 @@ def test_answer_says_which_arm_is_sooner_and_by_how_much():
 
 def test_answer_says_so_when_nothing_can_be_told():
     text = say({"baseline": [100, 120], "linear": [90, 140], "cyclic": [999, 999]})
-    assert "in none of 2 comparisons can an arm be told from the baseline" in text
+    assert "in none of 2 comparisons can an arm be told from `baseline`" in text
     assert "`linear`: cannot tell" in text and "n = 2" in text and "settle no claim" in text
 
 
 def test_answer_without_baseline():
     text = say({"linear": [90, 140]})
-    assert text.startswith("This study has no baseline") and "`linear`: 115 updates (0 to 200; 2 of 2 seeds" in text
+    assert (
+        text.startswith("There are no pairs of seeds yet") and "`linear`: 115 updates (0 to 200; 2 of 2 seeds" in text
+    )

@@ -8,15 +8,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grok_utils.execution import execute_report
+from grok_utils import tables
+from grok_utils.execution import execute_evidence, execute_report
 from grok_utils.records import read_like, read_study
 from grok_utils.studies import Run, load_study, make_study
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = sorted(p.parent for p in ROOT.glob("results/*/records") if p.parent.name != "quick")
-REPORTED = [
-    folder for folder in COMMITTED if (folder / "report.html").exists()
-]  # small's records are for explore.ipynb
+REPORTED = [folder for folder in COMMITTED if (folder / "tables").exists()]
 
 
 @pytest.mark.parametrize("folder", REPORTED, ids=lambda p: p.name)
@@ -33,12 +32,14 @@ def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
-def test_the_study_is_complete_and_made_from_a_committed_tree(folder):
+def test_the_study_is_complete_and_made_from_a_commit(folder):
     study = load_study(folder.name)
-    frame, metadata = read_study(folder)
+    frame, metadata = read_study(study, folder.parent)
     expected = {(arm.name, seed) for arm in study.schedules for seed in study.seeds}
     assert {(m["schedule"], m["seed"]) for m in metadata} == expected
-    assert all(m["commit"] and m["dirty"] is False for m in metadata)
+    assert all(m["commit"] and m["dirty"] is not None for m in metadata)
+    told = tables.provenance(metadata).set_index("item")["value"]["commit"]  # what the page repeats
+    assert ("with uncommitted changes" in told) == any(m["dirty"] for m in metadata)
     for arm in study.schedules:
         rows = frame[(frame.schedule == arm.name) & (frame.seed == study.seeds[0])]
         sizes = rows[rows.operation == study.operations[0]].sort_values("update").batch_size
@@ -57,3 +58,16 @@ def test_explore_ipynb_as_it_stands_has_committed_records_to_compare_with():
     small = load_study("small")
     assert set(rows.schedule) == {arm.name for arm in small.schedules}
     assert names["seed"] in set(rows.seed) == set(small.seeds)
+
+
+@pytest.mark.parametrize("folder", list(ROOT.glob("results/evidence")), ids=lambda p: p.name)
+def test_the_evidence_is_what_the_records_give(folder, tmp_path):
+    for study in COMMITTED:
+        (tmp_path / study.name).symlink_to(study)
+    execute_evidence(tmp_path)
+    made = {p.name: p for p in (tmp_path / "evidence" / "tables").glob("*.csv")}
+    assert len(made) > 9 and sorted(made) == sorted(p.name for p in (folder / "tables").glob("*.csv"))
+    for name, path in made.items():
+        pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(folder / "tables" / name), rtol=1e-6)
+    figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
+    assert figures == sorted(p.name for p in (tmp_path / "evidence" / "figures").glob("*.svg"))

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from grok_utils import reported, statistics
+from grok_utils import intervals, reported, statistics
 
 
 def member(arm: str, seed: int, accuracy: list[float], operation: str = "x_plus_y", diverged: int | None = None):
@@ -114,22 +114,22 @@ def test_median_counts_censored_members(times, median):
 
 def test_mean_interval_is_scipys_confidence_interval_of_a_t_test():
     x = np.random.default_rng(0).normal(5, 2, 7)
-    ours = statistics.mean_interval([*x, np.nan, np.inf])
+    ours = intervals.mean_interval([*x, np.nan, np.inf])
     oracle = stats.ttest_1samp(x, 0).confidence_interval(0.95)
     assert ours == pytest.approx((7, x.mean(), x.std(ddof=1), oracle.low, oracle.high))
-    assert statistics.mean_interval(x, least=ours.mean, greatest=ours.mean)[3:] == (ours.mean, ours.mean)
+    assert intervals.mean_interval(x, least=ours.mean, greatest=ours.mean)[3:] == (ours.mean, ours.mean)
 
 
 @pytest.mark.parametrize(("values", "n", "mean"), [([], 0, np.nan), ([3.0], 1, 3), ([3.0, 3.0, 3.0], 3, 3)])
 def test_no_interval_without_spread(values, n, mean):
-    ours = statistics.mean_interval(values)
+    ours = intervals.mean_interval(values)
     assert ours.n == n and np.isnan([ours.low, ours.high]).all()
     assert ours.mean == pytest.approx(mean, nan_ok=True)
 
 
 def test_t_interval_covers_as_often_as_it_says():
     draws = np.random.default_rng(1).normal(0, 1, (4000, 3))
-    covered = [e.low <= 0 <= e.high for e in map(statistics.mean_interval, draws)]
+    covered = [e.low <= 0 <= e.high for e in map(intervals.mean_interval, draws)]
     assert np.mean(covered) == pytest.approx(0.95, abs=0.012)
 
 
@@ -179,12 +179,12 @@ def test_final_metrics_leave_out_what_is_not_finite(value):
 
 
 def test_arms_and_operations_come_in_the_protocols_order():
-    names = ["zeta", "cyclic", "constant-128", "linear", "baseline"]
-    assert statistics.in_order(names) == ["baseline", "linear", "cyclic", "constant-128", "zeta"]
+    names = ["zeta", "cyclic", "constant-128", "constant-64", "linear", "baseline"]
+    assert statistics.in_order(names) == ["baseline", "linear", "cyclic", "constant-64", "constant-128", "zeta"]
     rows = pd.concat([crossing(0, 40, a, operation=o) for a in names for o in ("permutation", "x_plus_y")])
     cells = statistics.summarise(statistics.crossings(rows))
     assert cells["operation"].unique().tolist() == ["x_plus_y", "permutation"]
-    assert cells["schedule"].tolist()[:5] == statistics.in_order(names)
+    assert cells["schedule"].tolist()[:6] == statistics.in_order(names)
 
 
 # --- the reported numbers ------------------------------------------------------------------------------------------
@@ -202,7 +202,7 @@ def test_prediction_interval_holds_a_mean_of_three_as_often_as_it_says(monkeypat
     """Draw ours and a reported mean of 3 from one normal distribution many times: 95 % must agree."""
     rng, rows = np.random.default_rng(3), []
     for i in range(3000):
-        ours, theirs = statistics.mean_interval(rng.normal(0, 1, 4)), rng.normal(0, 1, 3).mean()
+        ours, theirs = intervals.mean_interval(rng.normal(0, 1, 4)), rng.normal(0, 1, 3).mean()
         key = {"operation": str(i), "schedule": "a", "metric": "m"}
         rows.append(key | ours._asdict() | {"reported": theirs})
     table = pd.DataFrame(rows)
@@ -236,4 +236,9 @@ def test_other_settings_are_named():
     same = {**reported.PROTOCOL, "schedule_length": None}
     assert reported.unlike_protocol([same, same]) == []
     assert reported.unlike_protocol([same, {**same, "modulus": 67}]) == ["modulus 67, 97 instead of 97"]
+    older = {k: v for k, v in same.items() if k != "rate_factor"}
+    assert reported.unlike_protocol([older]) == []
+    assert reported.unlike_protocol([{**same, "rate_factor": "sqrt_batch"}]) == [
+        "rate_factor sqrt_batch instead of constant"
+    ]
     assert reported.unlike_protocol([{**same, "schedule_length": 3000}]) == ["schedule_length 3000 instead of 7500"]

@@ -1,0 +1,184 @@
+"""The original's fourteen claims as ANALYSIS_PLAN.md has them: what each speaks of, and the rule that decides it."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grok_utils.evidence import CLOCKS, ORDER, Evidence, incomplete
+from grok_utils.reported import PROTOCOL, REPORTED_ARMS, reported_mean
+from grok_utils.schedules import BLOCK, SCHEDULES
+from grok_utils.statistics import RMST
+from grok_utils.verdicts import (
+    Claim,
+    Comparison,
+    by_accuracy_and_share,
+    by_any,
+    by_contrasts,
+    by_order,
+    contrasts,
+    never_groks,
+    not_every_seed_groks,
+)
+
+MODULAR = ("x_plus_y", "x_minus_y", "x_div_y")
+ACCURACY_MARGIN = 0.05  # claim 14
+LATER_BELOW = 128  # an arm grows later than another if more of its updates have batches below this
+NOT_RUN = "not yet run"
+WRONG_FORMULA, WRONG_ARITHMETIC = "wrong by its own formula", "wrong by its own arithmetic"
+
+
+# --- what the claims speak of --------------------------------------------------------------------------------------
+
+
+def compare(
+    arm: str, reference: str, operations: tuple[str, ...], claimed: int, **options: Any
+) -> tuple[Comparison, ...]:
+    """The same contrast on several operations."""
+    return tuple(Comparison(arm, reference, operation, claimed, **options) for operation in operations)
+
+
+def order_family() -> tuple[Comparison, ...]:
+    """Linear less each of its controls on each operation; the shuffles are in the family, and decide nothing."""
+    found: tuple[Comparison, ...] = ()
+    for study in ORDER:
+        operations = (study.removeprefix("order-"),)
+        for control in ("mean", "reversed"):
+            found += compare("linear", f"linear-{control}", operations, -1, study=study)
+        for i in range(1, 6):
+            found += compare("linear", f"linear-shuffled-{i}", operations, -1, study=study, decides=False)
+    return found
+
+
+def schedule_sizes(arm: str) -> np.ndarray:
+    """The formula's batch size of each block under the original's settings, before it is truncated: [750]."""
+    T, lo, hi = PROTOCOL["updates"], PROTOCOL["lo"], PROTOCOL["hi"]
+    return np.array([SCHEDULES[arm](s, T, lo, hi) for s in range(BLOCK, T + 1, BLOCK)], dtype=np.float64)
+
+
+def grows_later() -> list[tuple[str, str]]:
+    """Pairs of the reported arms that grow: the one with more updates below a batch of 128 first."""
+    growing = [arm for arm in REPORTED_ARMS if np.ptp(schedule_sizes(arm)) > 0]
+    share = {arm: (schedule_sizes(arm) < LATER_BELOW).mean() for arm in growing}
+    return [(a, b) for a in growing for b in growing if share[a] > share[b]]
+
+
+def growth_speeds_up(arm: str) -> bool:
+    """Whether the arm's batch grows faster and faster: its formula is convex, block by block."""
+    return bool((np.diff(schedule_sizes(arm), 2) > 0).all())
+
+
+def logarithmic_is_above() -> bool:
+    """Whether logarithmic is above linear and exponential everywhere inside (0, T)."""
+    inside = {arm: schedule_sizes(arm)[:-1] for arm in ("linear", "exponential", "logarithmic")}
+    return bool((inside["logarithmic"] > np.maximum(inside["linear"], inside["exponential"])).all())
+
+
+def reported_later(arm: str, reference: str, operation: str) -> bool:
+    """Whether the original's own means have `arm` later than `reference`."""
+    return reported_mean(arm, operation, RMST) > reported_mean(reference, operation, RMST)
+
+
+EVERY = (*MODULAR, "permutation")
+DIV, MINUS, PLUS, S5 = ("x_div_y",), ("x_minus_y",), ("x_plus_y",), ("permutation",)
+CLAIMS = (
+    Claim(1, "Linear reaches 99 % sooner than the baseline", compare("linear", "baseline", MODULAR, -1), by_contrasts),
+    Claim(2, "With linear, the permutation task does not grok", (), never_groks, share_of="linear"),
+    Claim(3, "The gain comes from starting small and then growing", order_family(), by_order),
+    Claim(
+        4,
+        "Exponential is slower than linear but faster than the baseline on x_div_y and x_minus_y",
+        compare("exponential", "linear", DIV + MINUS, 1) + compare("exponential", "baseline", DIV + MINUS, -1),
+        by_contrasts,
+    ),
+    Claim(
+        5,
+        "Exponential groks x_plus_y faster than linear",
+        compare("exponential", "linear", PLUS, -1),
+        by_contrasts,
+        settled=WRONG_ARITHMETIC if reported_later("exponential", "linear", "x_plus_y") else None,
+    ),
+    Claim(
+        6,
+        "Exponential improves the final accuracy on permutation over linear",
+        compare("exponential", "linear", S5, 1, column="final_accuracy"),
+        by_contrasts,
+    ),
+    Claim(
+        7,
+        "Exponential grows faster early and slows down later",
+        (),
+        by_contrasts,
+        settled=WRONG_FORMULA if growth_speeds_up("exponential") else None,
+    ),
+    Claim(
+        8,
+        "Logarithmic grows more slowly at first than linear and exponential",
+        (),
+        by_contrasts,
+        settled=WRONG_FORMULA if logarithmic_is_above() else None,
+    ),
+    Claim(
+        9,
+        "Logarithmic is between linear and exponential on x_div_y, and the slowest of all arms on x_minus_y",
+        compare("logarithmic", "linear", DIV, 1)
+        + compare("logarithmic", "exponential", DIV, -1)
+        + tuple(Comparison("logarithmic", arm, "x_minus_y", 1) for arm in REPORTED_ARMS if arm != "logarithmic"),
+        by_contrasts,
+    ),
+    Claim(
+        10,
+        "On x_plus_y logarithmic is not as fast as exponential",
+        compare("logarithmic", "exponential", PLUS, 1),
+        by_contrasts,
+        settled=None if reported_later("logarithmic", "exponential", "x_plus_y") else WRONG_ARITHMETIC,
+    ),
+    Claim(
+        11,
+        "Slower growth of the batch is not universally beneficial",
+        tuple(Comparison(later, earlier, o, 1) for o in EVERY for later, earlier in grows_later()),
+        by_any,
+    ),
+    Claim(
+        12,
+        "Cyclic combines the benefits of small and large batches",
+        compare("cyclic", "baseline", MODULAR, -1) + compare("cyclic", "constant-256", MODULAR, -1),
+        by_contrasts,
+    ),
+    Claim(
+        13,
+        "Exponential does not fully grok permutation",
+        (),
+        not_every_seed_groks,
+        share_of="exponential",
+    ),
+    Claim(
+        14,
+        "Logarithmic leaves permutation at the level of the baseline",
+        compare("logarithmic", "baseline", S5, 0, column="final_accuracy", margin=ACCURACY_MARGIN)
+        + compare("logarithmic", "baseline", S5, 0, column="reached", decides=False),
+        by_accuracy_and_share,
+        share_of="logarithmic",
+    ),
+)
+
+
+def all_contrasts(members: pd.DataFrame) -> pd.DataFrame:
+    """The rows of every claim's `contrasts` on one clock."""
+    return pd.concat([contrasts(claim, members) for claim in CLAIMS if claim.family], ignore_index=True)
+
+
+def verdicts(evidence: Evidence, rows: pd.DataFrame, clock: str = CLOCKS[0]) -> pd.Series:
+    """Each claim's verdict by one clock, by its number; `rows` are `all_contrasts` on that clock.
+
+    A claim that data decide is `not yet run` until every record of its studies is there. By examples seen, only the
+    claims that contrasts of times decide have a verdict.
+    """
+    members = evidence.members[evidence.members["clock"] == clock]
+    found = {}
+    for claim in CLAIMS:
+        verdict_now = claim.settled or NOT_RUN
+        if claim.settled is None and incomplete(evidence.studies, claim.studies).empty:
+            verdict_now = claim.decide(rows[rows["claim"] == claim.number], members)
+        found[claim.number] = verdict_now if claim.timed or clock != CLOCKS[-1] else ""
+    return pd.Series(found, name=clock)
