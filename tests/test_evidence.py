@@ -11,8 +11,8 @@ import pytest
 from bs4 import BeautifulSoup
 from synthetic import BASELINE, Crossing, dose_only, growth_helps, write_study
 
-from grok_utils import claims, effects, evidence_prose, evidence_sections, evidence_tables, verdicts
-from grok_utils.evidence import CLOCKS, STUDIES, Evidence, by_clock, incomplete, read_evidence
+from grok_utils.evidence import answer, claim_tables, claims, effects, sections, verdicts
+from grok_utils.evidence.members import CLOCKS, STUDIES, Evidence, by_clock, incomplete, read_evidence
 from grok_utils.execution import execute_evidence
 from grok_utils.records import read_study
 from grok_utils.schedules import BLOCK
@@ -246,7 +246,7 @@ def test_interactions_pair_studies_by_seed():
 def test_the_answer_says_what_the_world_is():
     for crossing, start in ((dose_only, "**No: growing"), (growth_helps, "**Yes: growing")):
         rows, found = decided(crossing)
-        text = evidence_prose.answer(rows, found, effects.dose_response(world(crossing).members))
+        text = answer.answer(rows, found, effects.dose_response(world(crossing).members))
         assert text.startswith(start) and "n = 120 seeds" in text and "claims" in text
     assert "against its reverse, sooner on `x_plus_y`, `x_minus_y` and `x_div_y`" in text
 
@@ -255,7 +255,7 @@ def test_the_verdict_table_sets_ours_beside_the_reported():
     rows, found = decided(dose_only)
     clocks = pd.DataFrame({"claim": found.index, **{clock: found.to_numpy() for clock in CLOCKS}})
     clocks.loc[clocks["claim"] == 1, "95 %"] = "cannot tell"
-    ours = evidence_tables.verdict_table(world(dose_only), rows, clocks).set_index("claim")
+    ours = claim_tables.verdict_table(world(dose_only), rows, clocks).set_index("claim")
     assert ours.loc[1, "reported"] == "x_plus_y: −983, −37 %\nx_minus_y: −1,597, −36 %\nx_div_y: −963, −22 %"
     assert ours.loc[1, "ours"].count("\n") == 2 and ours.loc[1, "n"] == "30" and ours.loc[3, "n"] == "120"
     assert ours.loc[1, "p"] == "\n".join(["< 0.001"] * 3) and ours.loc[2, "p"] == "–"
@@ -269,17 +269,17 @@ def test_the_verdict_table_sets_ours_beside_the_reported():
 
 def test_missing_studies_are_named():
     evidence = world(dose_only, records=5)
-    text = evidence_prose.missing(evidence.studies)
+    text = answer.missing(evidence.studies)
     assert "**No records yet** of `rate-half`" in text and "`confirm` (5 of 13 records)" in text
     assert len(incomplete(evidence.studies, ("confirm",))) == 1
-    assert evidence_prose.missing(evidence.studies.assign(records=evidence.studies["planned"])) == ""
+    assert answer.missing(evidence.studies.assign(records=evidence.studies["planned"])) == ""
 
 
 @pytest.mark.parametrize(
     ("p", "words"), [(0.0004, "p < 0.001"), (0.0312, "p = 0.031"), (0.5, "p = 0.50"), (np.nan, "no p")]
 )
 def test_p_in_words(p, words):
-    assert evidence_prose.p_value(p) == words
+    assert answer.p_value(p) == words
 
 
 # --- records and the page --------------------------------------------------------------------------------------------
@@ -342,6 +342,23 @@ def test_the_page_answers_each_thing_that_reviewers_asked():
 
 def test_sections_without_data_say_so():
     empty = pd.DataFrame(columns=["study", "n", "reached", "crossed", "constant", "claim", "low", "curve", "precision"])
-    assert "no records yet" in evidence_sections.precision_section(empty)
-    assert "no records yet" in evidence_sections.horizon_section(empty)
-    assert "has records yet" in evidence_sections.interaction_section(empty)
+    assert "no records yet" in sections.precision_section(empty)
+    assert "no records yet" in sections.horizon_section(empty)
+    assert "has records yet" in sections.interaction_section(empty)
+
+
+def test_the_time_of_an_update_is_the_line_through_the_timed_arms(tmp_path):
+    paper, bench = load_study("paper"), tmp_path / "cuda-paper.csv"
+    rows = [
+        {
+            "precision": p,
+            "arm": a.name,
+            "members": 12,
+            "train_s": k * 12 * 7500 * (2e-5 + 3e-8 * a.batch_sizes(paper).mean()),
+        }
+        for p, k in (("float32", 1), ("tf32", 0.5))
+        for a in paper.schedules
+    ]
+    pd.DataFrame([*rows, rows[0] | {"arm": "all side by side", "train_s": 1.0}]).to_csv(bench, index=False)
+    assert effects.time_of_an_update(bench) == pytest.approx((2e-5, 3e-8))
+    assert effects.time_of_an_update(tmp_path / "none.csv") is None

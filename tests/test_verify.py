@@ -68,7 +68,7 @@ def test_a_record_that_is_not_made_again_is_named(study, capsys, monkeypatch, fa
 
 def test_a_study_without_a_record_of_its_arms_has_nothing_to_make_again(study):
     other = load_study(write_study(study[1].parent, schedules=["cyclic"]))
-    with pytest.raises(Damaged, match="holds no record of an arm of this study: make the runs first"):
+    with pytest.raises(Damaged, match="holds no records yet: make the runs first"):
         list(verify.verify(other, study[1]))
 
 

@@ -3,14 +3,14 @@
 import numpy as np
 import pandas as pd
 
-from grok_utils.claims import CLAIMS, all_contrasts, schedule_sizes, verdicts
-from grok_utils.evidence import CLOCKS, Evidence
-from grok_utils.evidence_prose import estimate, p_value, signed
-from grok_utils.evidence_sections import changed_by_clocks
+from grok_utils.evidence.answer import estimate, p_value, signed
+from grok_utils.evidence.claims import CLAIMS, all_contrasts, schedule_sizes, verdicts
+from grok_utils.evidence.members import CLOCKS, Evidence
+from grok_utils.evidence.sections import changed_by_clocks
+from grok_utils.evidence.verdicts import Claim, cell
 from grok_utils.intervals import share_interval
 from grok_utils.reported import REPORTED_SEEDS, reported_mean
 from grok_utils.statistics import RMST
-from grok_utils.verdicts import Claim, cell
 
 FEW = 6  # contrasts that are told one by one; of more, how many came out which way
 METRIC = {"restricted": RMST, "final_accuracy": "final_val_acc"}

@@ -5,11 +5,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grok_utils.evidence import CLOCKS, ORDER, Evidence, incomplete
-from grok_utils.reported import PROTOCOL, REPORTED_ARMS, reported_mean
-from grok_utils.schedules import BLOCK, SCHEDULES
-from grok_utils.statistics import RMST
-from grok_utils.verdicts import (
+from grok_utils.evidence.members import CLOCKS, ORDER, Evidence, incomplete
+from grok_utils.evidence.verdicts import (
     Claim,
     Comparison,
     by_accuracy_and_share,
@@ -20,6 +17,9 @@ from grok_utils.verdicts import (
     never_groks,
     not_every_seed_groks,
 )
+from grok_utils.reported import PROTOCOL, REPORTED_ARMS, reported_mean
+from grok_utils.schedules import BLOCK, SCHEDULES
+from grok_utils.statistics import RMST
 
 MODULAR = ("x_plus_y", "x_minus_y", "x_div_y")
 ACCURACY_MARGIN = 0.05  # claim 14

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from grok_utils.evidence import CELLS, CLOCKS, RATES
-from grok_utils.evidence_prose import estimate, listed, named, order_of_sizes, p_value, signed
+from grok_utils.evidence.answer import estimate, listed, named, order_of_sizes, p_value, signed
+from grok_utils.evidence.members import CELLS, CLOCKS, RATES
 from grok_utils.prose import sample_sizes
 from grok_utils.statistics import in_order
 from grok_utils.tasks import OPERATIONS
@@ -139,7 +139,7 @@ def stability_section(table: pd.DataFrame) -> str:
 
 
 def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
-    """What other clocks make of each claim's verdict, where they change it (see `evidence_tables.robustness`)."""
+    """What other clocks make of each claim's verdict, where they change it (see `claim_tables.robustness`)."""
     changed = {}
     for row in by_clock.to_dict("records"):
         other = [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]
@@ -166,9 +166,7 @@ def advice(found: pd.Series, cost: pd.DataFrame) -> str:
     for operation in in_order(cost["operation"], OPERATIONS):
         rows = cost[(cost["operation"] == operation) & (cost["reached"] == cost["n"])].set_index("schedule")
         if len(rows):
-            arms = dict.fromkeys(
-                [*(rows[unit].idxmin() for unit in UNITS if rows[unit].notna().any()), "linear", "baseline"]
-            )
+            arms = dict.fromkeys([*(rows[unit].idxmin() for unit in UNITS if unit in rows), "linear", "baseline"])
             told.append(f"- `{operation}`: {'; '.join(spends(rows, arm) for arm in arms if arm in rows.index)}.")
     if len(told) > 1:
         told.insert(1, "\nThe cheapest of the arms of which every seed reached 99 %, beside linear and the baseline:\n")
@@ -181,8 +179,8 @@ UNITS = {"updates": "{:,.0f} updates", "examples": "{:,.0f} examples", "seconds"
 def spends(rows: pd.DataFrame, arm: str) -> str:
     """An arm's cost in every unit; the least of its operation is bold."""
     each = []
-    for unit, words in UNITS.items():
-        told = words.format(rows.loc[arm, unit])
+    for unit in filter(UNITS.get, rows):
+        told = UNITS[unit].format(rows.loc[arm, unit])
         each.append(f"**{told}**" if rows[unit].idxmin() == arm else told)
     return f"`{arm}` {', '.join(each)}"
 

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 import numpy as np
 import pandas as pd
 
-from grok_utils.claims import NOT_RUN
-from grok_utils.evidence import STUDIES, Evidence, incomplete
+from grok_utils.evidence.claims import NOT_RUN
+from grok_utils.evidence.members import STUDIES, Evidence, incomplete
 from grok_utils.prose import commits, sample_sizes
 from grok_utils.statistics import in_order
 from grok_utils.tasks import OPERATIONS
@@ -175,7 +175,7 @@ def describe(dose: pd.DataFrame) -> str:
 
 
 def describe_differences(rows: pd.DataFrame, reference: str) -> str:
-    """The intervals of a figure in plain words; `rows` as `evidence_figures.forest` has them."""
+    """The intervals of a figure in plain words; `rows` as `figures.forest` has them."""
     each = []
     for operation in in_order(rows["operation"], OPERATIONS):
         found = rows[rows["operation"] == operation]

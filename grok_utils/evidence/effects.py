@@ -4,17 +4,18 @@
 """
 
 from itertools import product
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from grok_utils.evidence import CELLS, CLOCKS, PRECISION, Evidence
+from grok_utils.evidence.members import CELLS, CLOCKS, PRECISION, Evidence
+from grok_utils.evidence.verdicts import margins
 from grok_utils.inference import equivalent, holm, paired_contrast
 from grok_utils.intervals import mean_interval
 from grok_utils.schedules import BLOCK
 from grok_utils.statistics import THRESHOLD, by_cell
 from grok_utils.studies import load_study
-from grok_utils.verdicts import margins
 
 
 def of_study(members: pd.DataFrame, *names: str) -> pd.DataFrame:
@@ -119,32 +120,30 @@ def stability(members: pd.DataFrame, study: str = "confirm") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def seconds_per_update(evidence: Evidence, study: str = "confirm") -> pd.Series:
-    """Seconds that an update of one member took, by batch size, from the records of the constant arms (as they were
-    run: many members at once on the same device, validation included)."""
-    arms = {arm.name: arm.batch_sizes(load_study(study)) for arm in load_study(study).schedules}
-    constant = {name: int(sizes[0]) for name, sizes in arms.items() if np.ptp(sizes) == 0}
-    took = [
-        (constant[m["schedule"]], m["seconds"] / m["members"] / m["updates"])
-        for m in evidence.metadata
-        if m["study"] == study and m["schedule"] in constant
-    ]
-    return pd.DataFrame(took, columns=["batch_size", "seconds"]).groupby("batch_size")["seconds"].median()
+def time_of_an_update(bench: Path) -> tuple[float, float] | None:
+    """Seconds that an update of a member takes, and seconds more for each of its examples; None without `bench`.
 
-
-def cost(evidence: Evidence, study: str = "confirm") -> pd.DataFrame:
-    """What an arm spends until 99 %, or until its end where it never gets there: operation, schedule, n, reached,
-    updates, examples, seconds, each a mean over seeds.
-
-    seconds are those of `seconds_per_update`, between two batch sizes on the line through both, added up over updates.
+    The least-squares line through the arms of `paper` as `make bench DEVICE=cuda` timed them one by one in float32, its
+    `cuda-paper.csv`. Records say nothing of it: their runs shared GPUs with others.
     """
-    members = evidence.members[(evidence.members["study"] == study) & (evidence.members["clock"] == CLOCKS[0])]
-    pace, about, rows = seconds_per_update(evidence, study), load_study(study), []
+    if not bench.exists():
+        return None
+    paper, timed = load_study("paper"), pd.read_csv(bench).query("precision == 'float32'").set_index("arm")
+    arms = [arm for arm in paper.schedules if arm.name in timed.index]
+    seconds = timed.loc[[arm.name for arm in arms], "train_s"] / timed.loc[[arm.name for arm in arms], "members"]
+    slope, intercept = np.polyfit([arm.batch_sizes(paper).mean() for arm in arms], seconds / paper.updates, 1)
+    return float(intercept), float(slope)
+
+
+def cost(evidence: Evidence, bench: Path, study: str = "confirm") -> pd.DataFrame:
+    """What an arm spends until 99 %, or until its end where it never gets there: operation, schedule, n, reached,
+    updates, examples, seconds, each a mean over seeds; seconds by `time_of_an_update`, where it is known."""
+    members = of_study(evidence.members[evidence.members["clock"] == CLOCKS[0]], study)
+    time, rows = time_of_an_update(bench), []
     for key, cell in by_cell(members):
-        sizes = about.arm(key["schedule"]).batch_sizes(about)
-        spent = BLOCK * (np.interp(sizes, pace.index, pace) if len(pace) else np.full(len(sizes), np.nan)).cumsum()
-        seconds = spent[cell["restricted"].to_numpy(int) // BLOCK - 1]
         row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
-        row |= {"examples": (cell["restricted"] * cell["mean_batch"]).mean(), "seconds": seconds.mean()}
+        row["examples"] = (cell["restricted"] * cell["mean_batch"]).mean()
+        if time is not None:
+            row["seconds"] = time[0] * row["updates"] + time[1] * row["examples"]
         rows.append(row)
     return pd.DataFrame(rows)
