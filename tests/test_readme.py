@@ -141,3 +141,27 @@ def test_the_citation_agrees_with_the_project():
     assert {"cff-version", "message", "title", "authors"} <= citation.keys()  # what the format demands
     assert (citation["version"], citation["license"]) == (project["version"], project["license"])
     assert "2408.06292" in str(citation["references"]) and "2408.06292" in README
+
+
+def test_the_front_page_says_what_the_evidence_says():
+    front = " ".join(README.split("Two commands")[0].split())
+    tables = ROOT / "results" / "evidence" / "tables"
+    contrasts = pd.read_csv(tables / "contrasts.csv").set_index(["claim", "reference", "operation"])
+    shown = {
+        (3, "linear-reversed"): {"x_plus_y": "contradicted", "x_div_y": "contradicted", "x_minus_y": "equivalent"},
+        (1, "baseline"): {"x_plus_y": "supported", "x_minus_y": "supported", "x_div_y": "cannot tell"},
+    }
+    for test, verdicts in shown.items():
+        for operation, verdict in verdicts.items():
+            row = contrasts.loc[(*test, operation)]
+            assert (row["arm"], row["verdict"]) == ("linear", verdict)
+            assert f"(n = {row['n']}" in front
+            size, *bounds = (abs(round(row[name])) for name in ("difference", "low", "high"))
+            told = rf"by {size}( updates)? on `{operation}` \((95 % interval )?{min(bounds)} to {max(bounds)}\)"
+            assert bool(re.search(told, front)) == (verdict in ("supported", "contradicted"))
+    dose = pd.read_csv(tables / "dose-response-table.csv").query("operation != 'permutation'")
+    soonest = dose.loc[dose.groupby("operation")["rmst"].idxmin()]
+    assert set(soonest["schedule"]) == {"constant-128", "constant-144"} and set(dose["n"]) == {30}
+    assert dose["schedule"].nunique() == 13
+    studies = pd.read_csv(tables / "studies.csv")
+    assert f"{studies['records'].sum():,} records" in front
