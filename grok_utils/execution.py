@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import nbformat
-import numpy as np
 import papermill
 import psutil
 
@@ -23,7 +22,7 @@ from grok_utils.prose import clock
 from grok_utils.records import is_complete
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput, Run, Study, check_seeds
-from grok_utils.training import forward_passes, load_checkpoint
+from grok_utils.training import forward_passes, load_checkpoint, work_by_block
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 REPORT_SECONDS = 30.0  # between two lines of progress of a run
@@ -99,9 +98,8 @@ def at_work(folder: Path) -> set[str]:
 
 def share_done(run: Run, updates: int) -> float:
     """The share of the run's forward passes that its first `updates` take: of a batch that grows, the cheaper ones."""
-    validation = np.mean([len(task.validation) for task in run.tasks()])
-    work = (3 * BLOCK * run.batch_sizes + validation).cumsum()
-    return work[: updates // BLOCK][-1] / work[-1] if updates else 0.0
+    work = work_by_block(run)
+    return work[: updates // BLOCK].sum() / work.sum()
 
 
 def progress_of(run: Run) -> tuple[int, float]:
@@ -109,7 +107,7 @@ def progress_of(run: Run) -> tuple[int, float]:
     try:
         metadata = checkpoints.read_metadata(run.checkpoint)
         return metadata["updates"], metadata["seconds"]
-    except (checkpoints.Damaged, KeyError, TypeError):  # metadata alone are not under the checksum
+    except (checkpoints.Damaged, KeyError, TypeError):  # of an older version, say
         return 0, 0.0
 
 

@@ -16,7 +16,7 @@ import torch
 import yaml
 
 from grok_utils.schedules import BLOCK, CONTROLS, RATE_FACTORS, SCHEDULES, batch_sizes, constant, shuffle
-from grok_utils.tasks import OPERATIONS, Task, count_pairs, key, make_task
+from grok_utils.tasks import OPERATIONS, Task, count_pairs, count_train, key, make_task
 
 STUDIES = Path(__file__).resolve().parent.parent / "notebooks" / "studies"
 DEVICES = ("auto", "cpu", "cuda")
@@ -278,7 +278,7 @@ def _checked(s: Study) -> Study:
         require(isinstance(op, str) and op in OPERATIONS, "operation", op, f"one of {', '.join(OPERATIONS)}")
         pairs = count_pairs(op, s.modulus)
         split = f"a fraction that leaves a training and a validation pair of the {pairs} of {op}"
-        require(1 <= math.floor(fraction * pairs) < pairs, "train_fraction", fraction, split)
+        require(1 <= count_train(op, s.modulus, fraction) < pairs, "train_fraction", fraction, split)
     require(len(set(s.operations)) == len(s.operations), "operations", list(s.operations), "free of repetitions")
     for arm in s.schedules:
         _check_arm(arm, s)

@@ -84,6 +84,11 @@ def count_pairs(operation: str, modulus: int) -> int:
     return elements * (elements - OPERATIONS[operation].smallest_y)
 
 
+def count_train(operation: str, modulus: int, train_fraction: float) -> int:
+    """Number of pairs of `operation` that are for training: `floor(train_fraction · pairs)`."""
+    return math.floor(train_fraction * count_pairs(operation, modulus))
+
+
 def all_pairs(operation: str, modulus: int) -> Tensor:
     """Every (x, y, result) of `operation` in order of x, then y: int64 [pairs, 3]."""
     op = OPERATIONS[operation]
@@ -97,6 +102,6 @@ def make_task(operation: str, seed: int, modulus: int = 97, train_fraction: floa
     """Shuffle all pairs by (operation, seed) and split: `floor(train_fraction · pairs)` train, the rest validation."""
     pairs = all_pairs(operation, modulus)
     shuffled = pairs[torch.from_numpy(stream("split", operation, seed).permutation(len(pairs)))]
-    n = math.floor(train_fraction * len(pairs))
+    n = count_train(operation, modulus, train_fraction)
     elements = OPERATIONS[operation].elements or modulus
     return Task(operation, seed, elements, train=shuffled[:n], validation=shuffled[n:])

@@ -26,7 +26,7 @@ from grok_utils import checkpoints
 from grok_utils.model import Layout, initial_decoder, stacked_logits
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput, Run
-from grok_utils.tasks import Task, stream
+from grok_utils.tasks import Task, count_pairs, count_train, stream
 
 WARM_UP = 50  # updates
 BETAS, EPS = (0.9, 0.98), 1e-8
@@ -68,9 +68,14 @@ def has_compiler(device: str) -> bool:
 
 def forward_passes(run: Run) -> int:
     """The run's work in examples' forward passes; an update counts three for each of its examples."""
-    updates = 3 * BLOCK * int(run.batch_sizes.sum())
-    logs = len(run.batch_sizes)
-    return sum(updates + logs * len(task.validation) for task in run.tasks())
+    return len(run.seeds) * int(work_by_block(run).sum())
+
+
+def work_by_block(run: Run) -> np.ndarray:
+    """The forward passes of each block of 10 updates with its validation, of one seed on all operations: [blocks]."""
+    s = run.study
+    validation = [count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations]
+    return 3 * BLOCK * len(s.operations) * run.batch_sizes + sum(validation)
 
 
 def learning_rate(update: int, full: float) -> float:
