@@ -72,7 +72,7 @@ def seeds_from(text: str) -> list[int]:
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
     a = parser().parse_args(arguments)
-    from grok_utils import execution, status  # after --help: they load torch and papermill
+    from grok_utils import execution, plan, status  # after --help: they load torch and papermill
 
     try:
         if a.command == "evidence":
@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
             for arm in study.schedules:
                 seeds = list(study.seeds[: a.seeds_per_run])
                 make_run(a.study, arm.name, seeds, a.results, a.device, a.threads, a.precision)
-            for run in execution.planned_runs(study, a.results, a.seeds_per_run):
+            for run in plan.planned_runs(study, a.results, a.seeds_per_run):
                 print(f"run/{run.arm.name}/{','.join(map(str, run.seeds))}")
         elif a.command == "run":
             seeds = list(check_seeds(seeds_from(a.seeds)))

@@ -23,7 +23,8 @@ from grok_utils.notebook import save
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import Study, make_run
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
-from grok_utils.training import BETAS, WARM_UP, Trainer, choose_path
+from grok_utils.trainer import BETAS, WARM_UP, Trainer
+from grok_utils.training import choose_path
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
 NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported

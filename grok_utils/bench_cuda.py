@@ -19,7 +19,7 @@ from grok_utils.notebook import save
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import make_run
 from grok_utils.style import svg
-from grok_utils.training import ExecutionPath
+from grok_utils.trainer import ExecutionPath
 
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
 STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the gradient is written and read

@@ -18,7 +18,7 @@ from torch.nn.utils.rnn import pad_sequence
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput
 from grok_utils.tasks import Task
-from grok_utils.training import BETAS, EPS, ExecutionPath, Trainer
+from grok_utils.trainer import BETAS, EPS, ExecutionPath, Trainer
 
 ROUND = 32  # batch sizes are rounded up to a multiple: at most 16 graphs up to 512, 5 % of rows wasted
 

@@ -1,7 +1,6 @@
-"""Executing the notebooks by papermill: what of a study is still to be done, one run, and the report."""
+"""Executing the notebooks by papermill: a run, a report, the evidence; and stopping one without losing its work."""
 
 import contextlib
-import fcntl
 import os
 import signal
 import sys
@@ -18,120 +17,19 @@ import psutil
 
 from grok_utils import checkpoints
 from grok_utils.pdf import find_chromium, print_pdf
+from grok_utils.plan import alone, locked, planned_runs, record_paths
 from grok_utils.prose import clock
 from grok_utils.records import is_complete
-from grok_utils.schedules import BLOCK
-from grok_utils.studies import BadInput, Run, Study, check_seeds
-from grok_utils.training import forward_passes, load_checkpoint, work_by_block
+from grok_utils.status import progress_lines, time_left
+from grok_utils.studies import Run, Study
+from grok_utils.training import load_checkpoint
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
-REPORT_SECONDS = 30.0  # between two lines of progress of a run
-LOOK_SECONDS = 2.0  # between two looks at its checkpoint
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 
 
 class Failed(Exception):
     """One line that says what failed and where to look."""
-
-
-def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Run]:
-    """The runs whose records are missing, most work first; every arm's missing seeds in blocks of `seeds_per_run`.
-
-    A block that was begun stays as it is. Raises Damaged where a record is there but is not valid.
-    """
-    runs = []
-    for arm in study.schedules:
-        every = Run(study, arm, study.seeds, results)
-        missing = [seed for seed in study.seeds if not is_complete(every, seed)]
-        for run in begun_runs(every):
-            if set(run.seeds) & set(missing):
-                missing = [seed for seed in missing if seed not in run.seeds]
-                runs.append(run)
-        for i in range(0, len(missing), seeds_per_run):
-            runs.append(replace(every, seeds=tuple(missing[i : i + seeds_per_run])))
-    return sorted(runs, key=lambda run: -run.batch_sizes.sum() * len(run.seeds))
-
-
-def begun_runs(every: Run) -> Iterator[Run]:
-    """The runs of an arm that have a checkpoint; `every` is the run of all its seeds."""
-    for path in sorted((every.folder / "checkpoints").glob(f"{every.arm.name}-seed*.safetensors")):
-        with contextlib.suppress(checkpoints.Damaged, KeyError, TypeError, BadInput):
-            run = replace(every, seeds=check_seeds(checkpoints.read_metadata(path)["seeds"]))
-            if run.checkpoint == path and set(run.seeds) <= set(every.seeds):
-                yield run
-
-
-@contextlib.contextmanager
-def locked(run: Run) -> Iterator[None]:
-    """Only one process at a time works on a record, whatever block it is in; a second one says so and waits."""
-    with contextlib.ExitStack() as held:
-        for seed in run.seeds:  # in ascending order, so that no two wait for each other
-            held.enter_context(alone(run.folder, f"{run.arm.name}-seed{seed}"))
-        yield
-
-
-@contextlib.contextmanager
-def alone(folder: Path, name: str) -> Iterator[None]:
-    """Only one process at a time makes what is called `name` in a study's folder; a second one says so and waits."""
-    path = folder / "checkpoints" / f"{name}.lock"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{name}: another process is working on it; waiting", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
-
-
-def at_work(folder: Path) -> set[str]:
-    """The names of the runs of a study's results that a process works on now."""
-    names = set()
-    for path in folder.glob("checkpoints/*.lock"):
-        with open(path) as file:
-            try:
-                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
-            except BlockingIOError:
-                names.add(path.stem)
-    return names
-
-
-def share_done(run: Run, updates: int) -> float:
-    """The share of the run's forward passes that its first `updates` take: of a batch that grows, the cheaper ones."""
-    work = work_by_block(run)
-    return work[: updates // BLOCK].sum() / work.sum()
-
-
-def progress_of(run: Run) -> tuple[int, float]:
-    """Updates and seconds of training that the run's checkpoint holds; none of both where there is none."""
-    try:
-        metadata = checkpoints.read_metadata(run.checkpoint)
-        return metadata["updates"], metadata["seconds"]
-    except (checkpoints.Damaged, KeyError, TypeError):  # of an older version, say
-        return 0, 0.0
-
-
-@contextlib.contextmanager
-def progress_lines(run: Run) -> Iterator[None]:
-    """Print where the run is, one line now and then, read from its checkpoints."""
-    finished = threading.Event()
-
-    def watch() -> None:
-        seen, due = progress_of(run)[0], 0.0
-        while not finished.wait(LOOK_SECONDS):
-            done, seconds = progress_of(run)
-            if done > seen and time.monotonic() > due:
-                seen, total, due = done, run.study.updates, time.monotonic() + REPORT_SECONDS
-                left = clock(seconds * (1 / share_done(run, done) - 1))
-                print(f"{run.name}: {done:,} of {total:,} updates, about {left} left", flush=True)
-
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield
-    finally:
-        finished.set()
-        thread.join()
 
 
 @contextlib.contextmanager
@@ -246,21 +144,6 @@ def execute_run(run: Run, study: str) -> None:
         found += f", about {left} left"
     notebook = run.folder / "runs" / f"{run.name}.ipynb"
     print(f"{run.name}: done in {clock(seconds)} ({found}), see {notebook}", flush=True)
-
-
-def time_left(run: Run, seconds: float) -> str | None:
-    """How long the study's missing runs will take if they go as this one of `seconds` did, with as many at a time."""
-    work = 0
-    for arm in run.study.schedules:
-        every = Run(run.study, arm, run.study.seeds, run.results)
-        missing = tuple(seed for seed in run.study.seeds if not every.record(seed).exists())
-        work += forward_passes(replace(every, seeds=missing)) if missing else 0
-    return clock(seconds * work / forward_passes(run) / (1 + len(at_work(run.folder)))) if work else None
-
-
-def record_paths(study: Study, results: Path) -> list[Path]:
-    """The records that make the study complete."""
-    return [Run(study, arm, (seed,), results).record(seed) for arm in study.schedules for seed in study.seeds]
 
 
 def execute_report(study: Study, results: Path, given: str | None = None) -> Path:

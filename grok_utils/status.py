@@ -1,16 +1,72 @@
-"""What of a study is done, running, failed and still to do, and how long that takes."""
+"""What of a study is done, running, failed and still to do, and how long that takes; a run's progress as it goes."""
 
 import contextlib
 import json
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from grok_utils.execution import at_work, begun_runs, progress_of, record_paths, share_done
+from grok_utils import checkpoints
+from grok_utils.plan import at_work, begun_runs, is_at_work, record_paths
 from grok_utils.prose import clock
 from grok_utils.records import is_complete, read_record
+from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput, Run, Study, check_seeds
-from grok_utils.training import forward_passes
+from grok_utils.training import forward_passes, work_by_block
+
+REPORT_SECONDS = 30.0  # between two lines of progress of a run
+LOOK_SECONDS = 2.0  # between two looks at its checkpoint
+
+
+def share_done(run: Run, updates: int) -> float:
+    """The share of the run's forward passes that its first `updates` take: of a batch that grows, the cheaper ones."""
+    work = work_by_block(run)
+    return work[: updates // BLOCK].sum() / work.sum()
+
+
+def progress_of(run: Run) -> tuple[int, float]:
+    """Updates and seconds of training that the run's checkpoint holds; none of both where there is none."""
+    try:
+        metadata = checkpoints.read_metadata(run.checkpoint)
+        return metadata["updates"], metadata["seconds"]
+    except (checkpoints.Damaged, KeyError, TypeError):  # of an older version, say
+        return 0, 0.0
+
+
+@contextlib.contextmanager
+def progress_lines(run: Run) -> Iterator[None]:
+    """Print where the run is, one line now and then, read from its checkpoints."""
+    finished = threading.Event()
+
+    def watch() -> None:
+        seen, due = progress_of(run)[0], 0.0
+        while not finished.wait(LOOK_SECONDS):
+            done, seconds = progress_of(run)
+            if done > seen and time.monotonic() > due:
+                seen, total, due = done, run.study.updates, time.monotonic() + REPORT_SECONDS
+                left = clock(seconds * (1 / share_done(run, done) - 1))
+                print(f"{run.name}: {done:,} of {total:,} updates, about {left} left", flush=True)
+
+    thread = threading.Thread(target=watch, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+
+
+def time_left(run: Run, seconds: float) -> str | None:
+    """How long the study's missing runs will take if they go as this one of `seconds` did, with as many at a time."""
+    work = 0
+    for arm in run.study.schedules:
+        every = Run(run.study, arm, run.study.seeds, run.results)
+        missing = tuple(seed for seed in run.study.seeds if not every.record(seed).exists())
+        work += forward_passes(replace(every, seeds=missing)) if missing else 0
+    others = len(at_work(run.folder)) // len(run.seeds)  # runs that hold as many records
+    return clock(seconds * work / forward_passes(run) / (1 + others)) if work else None
 
 
 @dataclass(frozen=True)
@@ -59,10 +115,10 @@ def pending_runs(study: Study, results: Path) -> list[Pending]:
         failures = dict(left_notebooks(every))
         begun = {run: failures.get(run) for run in [*failures, *begun_runs(every)]}
         # A seed belongs to one run: the one at work on it, else the one that got furthest.
-        runs = [
-            Pending(run, run.name in working, True, None if run.name in working else failure, *progress_of(run))
-            for run, failure in begun.items()
-        ]
+        runs = []
+        for run, failure in begun.items():
+            running = is_at_work(run, working)
+            runs.append(Pending(run, running, True, None if running else failure, *progress_of(run)))
         for run in sorted(runs, key=lambda p: (p.running, p.updates), reverse=True):
             if missing & set(run.run.seeds):
                 missing -= set(run.run.seeds)

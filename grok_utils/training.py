@@ -1,12 +1,7 @@
-"""The loop: a stack of members trained under one schedule, validated every block of 10 updates, checkpointed.
-
-Nothing random is left to chance: weights, split and batches are functions of (operation, seed) and of the block, so the
-same seed means the same start, split and stream of examples under every arm and beside any neighbours.
-"""
+"""A run from its start or its checkpoint to its end: which path it takes, progress, checkpoints, and interrupts."""
 
 import contextlib
 import importlib.util
-import math
 import os
 import shutil
 import signal
@@ -18,36 +13,21 @@ from datetime import UTC, datetime
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
 from grok_utils import checkpoints
-from grok_utils.model import Layout, initial_decoder, stacked_logits
+from grok_utils.cuda import graphed_trainer
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput, Run
-from grok_utils.tasks import Task, count_pairs, count_train, stream
+from grok_utils.tasks import count_pairs, count_train
+from grok_utils.trainer import ExecutionPath, Trainer
 
-WARM_UP = 50  # updates
-BETAS, EPS = (0.9, 0.98), 1e-8
 CHECKPOINT_SECONDS = 20.0  # between two checkpoints, or less where …
 CHECKPOINT_SHARE = 0.02  # … writing them takes less than this part of the time
 PROGRESS_SECONDS = 0.5  # reading the logs makes a GPU wait, so not after every block
-# Pairs validated at once on a CPU: larger chunks spill the cache (medians within 10 % from 600 to 2,400).
-CPU_CHUNK = 1176
 # Examples' forward passes from which torch.compile earns its minute of compiling on a CPU: eager needs some 18 µs each
 # and compiled saves a quarter.
 COMPILE_FROM = 20_000_000
-
-
-@dataclass(frozen=True)
-class ExecutionPath:
-    """How the numbers are computed. Another path gives the same numbers to rounding, so a resumed run keeps its own."""
-
-    device: str  # cpu or cuda
-    precision: str
-    compiled: bool
-    threads: int
 
 
 def choose_path(run: Run) -> ExecutionPath:
@@ -76,160 +56,6 @@ def work_by_block(run: Run) -> np.ndarray:
     s = run.study
     validation = [count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations]
     return 3 * BLOCK * len(s.operations) * run.batch_sizes + sum(validation)
-
-
-def learning_rate(update: int, full: float) -> float:
-    """Rate of update number `update` (from 0): linear warm-up over 50 updates."""
-    return full * min(update / WARM_UP, 1.0)
-
-
-def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
-    """The examples of the 10 updates of `block`, uniform with replacement: rows of `task.train` [10, batch_size].
-
-    Example i of an update is the same pair whatever the batch size, so arms share their stream as far as it goes.
-    """
-    generator = stream("batches", task.operation, task.seed, counter=block)
-    return torch.from_numpy(generator.integers(len(task.train), size=(batch_size, BLOCK)).T)
-
-
-def example_losses(
-    layout: Layout, flat: Tensor, x: Tensor, y: Tensor, label: Tensor, beyond: Tensor, distinct: bool
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and correctness of each example: float32 [M, B] twice, for `x`, `y`, `label` int64 [M, B].
-
-    `beyond` [M, 1, classes] is -inf for the classes that a member's task does not have, else 0.
-    """
-    logits = stacked_logits(layout.views(flat), x, y, distinct).float() + beyond
-    loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
-    return loss, (logits.argmax(-1) == label).float()
-
-
-class Trainer:
-    """A stack of M members: their parameters [M, P], AdamW's state, and the logs so far [logs, M, 4].
-
-    `rate` is the learning rate after the warm-up: one number, or one for each block.
-    """
-
-    def __init__(
-        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float | np.ndarray, decay: float, path: ExecutionPath
-    ) -> None:
-        torch.set_num_threads(path.threads)
-        self.tasks, self.batch_sizes, self.path = tasks, batch_sizes, path
-        self.layout = Layout(tasks)
-        self.flat = self.layout.pack(map(initial_decoder, tasks)).to(path.device).requires_grad_()
-        full = np.broadcast_to(rate, len(batch_sizes)).repeat(BLOCK)
-        self.rates = [learning_rate(k, float(r)) for k, r in enumerate(full)]
-        self.optimizer = self._optimizer(decay)
-        self.logs = torch.full((len(batch_sizes), len(tasks), 4), torch.nan, device=path.device)
-        self.block = 0  # blocks completed
-        classes = torch.tensor([t.elements for t in tasks])
-        beyond = torch.arange(int(classes.max())) >= classes[:, None]
-        self.beyond = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
-        self.trained = torch.zeros(len(tasks), 2, device=path.device)  # loss and accuracy, summed over the block
-        self.pairs = torch.tensor([[len(t.validation)] for t in tasks], device=path.device)
-        self.train = pad_sequence([t.train for t in tasks], batch_first=True).to(path.device)  # [M, most pairs, 3]
-        self.members = torch.arange(len(tasks), device=path.device).unsqueeze(1)
-        self.losses = example_losses
-        if path.compiled:
-            torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
-            # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.
-            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
-            torch._dynamo.config.fail_on_recompile_limit_hit = True
-            self.losses = torch.compile(example_losses)
-        self.validation = list(self._validation_chunks())
-        if path.compiled:
-            self._compile()
-
-    def _optimizer(self, decay: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW([self.flat], betas=BETAS, eps=EPS, weight_decay=decay, fused=True)
-
-    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor | float]]:
-        """Every validation pair once, as (members, pairs [3, m, n], their weight): a member and CPU_CHUNK at a time."""
-        for i, task in enumerate(self.tasks):
-            for chunk in task.validation.T.contiguous().chunk(math.ceil(len(task.validation) / CPU_CHUNK), dim=1):
-                yield slice(i, i + 1), chunk.unsqueeze(1), 1.0
-
-    def _compile(self) -> None:
-        """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with."""
-        pairs = torch.zeros(3, len(self.tasks), 509, dtype=torch.int64)
-        self._measure(self.flat, slice(None), pairs)[0].sum().backward()
-        self.optimizer.zero_grad()
-        self._validate(self.flat)
-
-    def _measure(self, flat: Tensor, members: slice, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """`example_losses` of some members for `pairs` [3, m, B] of x, y, label, on this trainer's path."""
-        x, y, label = (part.contiguous() for part in pairs)
-        compiled = self.path.compiled and x.shape[1] > 1  # compiled code cannot hold a batch size of 1 open
-        if compiled:
-            for t in (x, y, label):
-                torch._dynamo.mark_dynamic(t, 1)
-        with torch.autocast(self.path.device, torch.bfloat16, enabled=self.path.precision == "bf16"):
-            # Rows for each element cost less than rows for each example from about one example an element on; compiled,
-            # there is hardly a difference, and one way to compile.
-            distinct = compiled or x.shape[1] > self.beyond.shape[-1]
-            losses = self.losses if compiled else example_losses
-            return losses(self.layout, flat, x, y, label, self.beyond[members], distinct)
-
-    def _update(self, pairs: Tensor, weight: Tensor | float) -> None:
-        """One update from `pairs` [3, M, B], each example weighing `weight`; its loss and accuracy join `trained`."""
-        loss, correct = self._measure(self.flat, slice(None), pairs)
-        loss, accuracy = (loss * weight).sum(1), (correct * weight).sum(1)
-        loss.sum().backward()  # members are independent: the gradient of each is that of its own loss
-        self.optimizer.step()
-        self.optimizer.zero_grad()
-        self.trained += torch.stack([loss.detach(), accuracy], dim=1)
-
-    def _pairs(self, rows: Tensor) -> Tensor:
-        """The training pairs [..., 3, M, B] of `rows` [..., M, B] of each member's own table."""
-        return self.train[self.members, rows].movedim(-1, -3)
-
-    def _train_block(self, rows: Tensor) -> None:
-        """The ten updates of the examples `rows` int64 [10, M, B]."""
-        for i, pairs in enumerate(self._pairs(rows)):
-            self.optimizer.param_groups[0]["lr"] = self.rates[self.block * BLOCK + i]
-            self._update(pairs, 1 / pairs.shape[-1])
-
-    def run_block(self) -> None:
-        """Ten updates at this block's batch size, then a validation; the log gets one more row."""
-        size = int(self.batch_sizes[self.block])
-        self.trained.zero_()
-        self._train_block(torch.stack([draw_batches(t, self.block, size) for t in self.tasks], dim=1))
-        self.logs[self.block, :, :2] = self.trained / BLOCK
-        self._log_validation()
-        self.block += 1
-
-    def _log_validation(self) -> None:
-        self.logs[self.block, :, 2:] = self._validate(self.flat)
-
-    @torch.no_grad()
-    def _validate(self, flat: Tensor) -> Tensor:
-        """Loss and accuracy of members with parameters `flat` on their whole validation sets: float32 [M, 2]."""
-        totals = torch.zeros_like(self.trained)
-        for members, pairs, weight in self.validation:
-            measured = self._measure(flat[members], members, pairs)
-            totals[members] += torch.stack([(t * weight).sum(1) for t in measured], dim=1)
-        return totals / self.pairs
-
-    def logged(self) -> Tensor:
-        """The logs so far [logs, M, 4]."""
-        return self.logs[: self.block]
-
-    def state(self) -> dict[str, Tensor]:
-        """Everything that changes while training; with the constructor's arguments, all that a resumed run needs."""
-        adam = self.optimizer.state[self.flat]
-        zeros = torch.zeros_like(self.flat)
-        tensors = {"parameters": self.flat.detach(), "logs": self.logged()}
-        return tensors | {k: adam.get(k, zeros) for k in ("exp_avg", "exp_avg_sq")}
-
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`, as an uninterrupted run would."""
-        self.block = len(state["logs"])
-        self.logs[: self.block] = state["logs"].to(self.path.device)
-        with torch.no_grad():
-            self.flat.copy_(state["parameters"])
-        adam = {k: state[k].to(self.path.device) for k in ("exp_avg", "exp_avg_sq")}
-        adam["step"] = torch.tensor(float(self.block * BLOCK), device=self.path.device)
-        self.optimizer.state[self.flat] = adam
 
 
 @dataclass(frozen=True)
@@ -267,10 +93,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
     """The run's trainer at its start. Raises BadInput where it does not fit on the GPU."""
-    if path.device == "cuda":
-        from grok_utils.cuda import graphed_trainer as kind  # of Trainer's subclass: it can be imported only now
-    else:
-        kind = Trainer
+    kind = graphed_trainer if path.device == "cuda" else Trainer
     return kind(run.tasks(), run.batch_sizes, run.rates, run.study.weight_decay, path)
 
 

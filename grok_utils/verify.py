@@ -11,13 +11,15 @@ import pandas as pd
 import torch
 
 from grok_utils.checkpoints import Damaged
-from grok_utils.execution import planned_runs
+from grok_utils.plan import planned_runs
 from grok_utils.records import LOGGED, frame, output_of, provenance, read_study
 from grok_utils.studies import Run, Study
-from grok_utils.training import ExecutionPath, has_compiler, make_trainer
+from grok_utils.trainer import ExecutionPath
+from grok_utils.training import has_compiler, make_trainer
 
 SECONDS = 60.0  # of training a record again: a short one whole, of a longer one the beginning
-CODE = ["tasks", "schedules", "studies", "model", "training", "cuda", "records"]  # what decides a record's numbers
+# What decides a record's numbers.
+CODE = ["tasks", "schedules", "studies", "model", "trainer", "training", "cuda", "records"]
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision
 
 

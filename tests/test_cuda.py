@@ -11,7 +11,7 @@ from grok_utils.model import Layout, initial_decoder, sequence, stacked_logits
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput
 from grok_utils.tasks import make_task
-from grok_utils.training import ExecutionPath, Trainer
+from grok_utils.trainer import ExecutionPath, Trainer
 
 pytestmark = [
     pytest.mark.gpu,

@@ -11,9 +11,10 @@ from conftest import TINY, write_study
 
 from grok_utils import checkpoints, execution
 from grok_utils.__main__ import main
-from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run, locked, planned_runs, share_done, time_left
+from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run
+from grok_utils.plan import locked, planned_runs
 from grok_utils.records import read_record
-from grok_utils.status import status_lines
+from grok_utils.status import share_done, status_lines, time_left
 from grok_utils.studies import load_study, make_run
 
 
@@ -175,6 +176,11 @@ def test_status_says_what_is_running(begun):
         "exponential-seed1: not begun",
     ]
     assert re.fullmatch(r"tiny: 2 of 6 records complete, 2 running; about 0:0\d:\d\d left", summary)
+    part.write_text('{"metadata": {"papermill": {"parameters": {"seeds": [0, 1]}}}}')
+    block = make_run(path, "exponential", [0, 1], str(results), "cpu")
+    part = part.replace(part.with_name(f"{block.name}.part.ipynb"))
+    with locked(block):  # which holds a lock for each record
+        assert "exponential-seeds0-1: running, no checkpoint yet" in status_lines(study, results)
     part.write_text('{"metadata":')  # as papermill may be writing it
     assert "exponential-seeds0-1: not begun" in status_lines(study, results)
 

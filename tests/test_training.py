@@ -20,7 +20,8 @@ from grok_utils.model import initial_decoder, sequence
 from grok_utils.records import frame, read_record, write_records
 from grok_utils.studies import BadInput, make_run
 from grok_utils.tasks import make_task
-from grok_utils.training import ExecutionPath, Trainer, choose_path, draw_batches, learning_rate, train
+from grok_utils.trainer import ExecutionPath, Trainer, draw_batches, learning_rate
+from grok_utils.training import choose_path, train
 
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
 RATE, DECAY = 1e-3, 0.5

@@ -16,7 +16,8 @@ from conftest import write_study
 from grok_utils import checkpoints, training
 from grok_utils.records import read_record, write_records
 from grok_utils.studies import make_run
-from grok_utils.training import ExecutionPath, Trainer, train
+from grok_utils.trainer import ExecutionPath, Trainer
+from grok_utils.training import train
 
 STUDY = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 400, "lo": 4, "hi": 8}
 

@@ -1,0 +1,83 @@
+"""What of a study is still to be made, in which runs, and who works on what: one process on a record at a time."""
+
+import contextlib
+import fcntl
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from grok_utils import checkpoints
+from grok_utils.records import is_complete
+from grok_utils.studies import BadInput, Run, Study, check_seeds
+
+
+def record_paths(study: Study, results: Path) -> list[Path]:
+    """The records that make the study complete."""
+    return [Run(study, arm, (seed,), results).record(seed) for arm in study.schedules for seed in study.seeds]
+
+
+def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Run]:
+    """The runs whose records are missing, most work first; every arm's missing seeds in blocks of `seeds_per_run`.
+
+    A block that was begun stays as it is. Raises Damaged where a record is there but is not valid.
+    """
+    runs = []
+    for arm in study.schedules:
+        every = Run(study, arm, study.seeds, results)
+        missing = [seed for seed in study.seeds if not is_complete(every, seed)]
+        for run in begun_runs(every):
+            if set(run.seeds) & set(missing):
+                missing = [seed for seed in missing if seed not in run.seeds]
+                runs.append(run)
+        for i in range(0, len(missing), seeds_per_run):
+            runs.append(replace(every, seeds=tuple(missing[i : i + seeds_per_run])))
+    return sorted(runs, key=lambda run: -run.batch_sizes.sum() * len(run.seeds))
+
+
+def begun_runs(every: Run) -> Iterator[Run]:
+    """The runs of an arm that have a checkpoint; `every` is the run of all its seeds."""
+    for path in sorted((every.folder / "checkpoints").glob(f"{every.arm.name}-seed*.safetensors")):
+        with contextlib.suppress(checkpoints.Damaged, KeyError, TypeError, BadInput):
+            run = replace(every, seeds=check_seeds(checkpoints.read_metadata(path)["seeds"]))
+            if run.checkpoint == path and set(run.seeds) <= set(every.seeds):
+                yield run
+
+
+@contextlib.contextmanager
+def locked(run: Run) -> Iterator[None]:
+    """Only one process at a time works on a record, whatever block it is in; a second one says so and waits."""
+    with contextlib.ExitStack() as held:
+        for seed in run.seeds:  # in ascending order, so that no two wait for each other
+            held.enter_context(alone(run.folder, run.record(seed).stem))
+        yield
+
+
+@contextlib.contextmanager
+def alone(folder: Path, name: str) -> Iterator[None]:
+    """Only one process at a time makes what is called `name` in a study's folder; a second one says so and waits."""
+    path = folder / "checkpoints" / f"{name}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with open(path, "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{name}: another process is working on it; waiting", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def at_work(folder: Path) -> set[str]:
+    """What of a study's results a process works on now: the names of records, such as linear-seed0, or report."""
+    names = set()
+    for path in folder.glob("checkpoints/*.lock"):
+        with open(path) as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                names.add(path.stem)
+    return names
+
+
+def is_at_work(run: Run, working: set[str]) -> bool:
+    """Whether a process works on the run; `working` as from `at_work`."""
+    return all(run.record(seed).stem in working for seed in run.seeds)
