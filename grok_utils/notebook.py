@@ -16,6 +16,7 @@ from matplotlib.ticker import PercentFormatter
 
 from grok_utils.checkpoints import written_whole
 from grok_utils.prose import clock
+from grok_utils.schedules import BLOCK
 from grok_utils.style import STYLE, WIDTH, look, picture_files, svg
 
 WRAPPED = 40  # characters: a column with longer texts wraps, others never do
@@ -132,11 +133,20 @@ class Progress:
 
     `Progress(updates, title)` is called as `training.train` calls it: with the updates done and the logs so far
     [logs, members, 4], whose last axis is training loss and accuracy, validation loss and accuracy. `figure=True`
-    adds validation accuracy as it grows, a line for each of `members`.
+    adds validation accuracy as it grows, a line for each of `members`. `work` is that of each block (None: all
+    alike), by which the time left is reckoned: under a growing batch later blocks take longer.
     """
 
-    def __init__(self, total: int, title: str, figure: bool = False, members: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        total: int,
+        title: str,
+        figure: bool = False,
+        members: Sequence[str] = (),
+        work: np.ndarray | None = None,
+    ) -> None:
         self.total, self.title, self.figure, self.members = total, title, figure, members
+        self.work = np.concatenate([[0], np.cumsum(np.ones(total // BLOCK) if work is None else work)])
         self.start, self.first = time.monotonic(), 0
         self.bar: DisplayHandle | None = None
         self.live: DisplayHandle | None = None
@@ -162,7 +172,8 @@ class Progress:
         bar = f"{self.title}  {'█' * int(20 * part):░<20}  {part:4.0%}"
         line = f"{bar}  {update:,} of {self.total:,} updates  {clock(seconds)}"
         if update < self.total and update > self.first:
-            line += f", {clock(seconds * (self.total - update) / (update - self.first))} left"
+            first, now, end = self.work[[self.first // BLOCK, update // BLOCK, -1]]
+            line += f", {clock(seconds * (end - now) / (now - first))} left"
         if logs is not None and np.isfinite(logs[-1, :, 3]).any():
             line += f"  validation accuracy {np.nanmedian(logs[-1, :, 3]):.1%}"
         return line
@@ -172,7 +183,7 @@ class Progress:
         with matplotlib.rc_context(STYLE):
             figure = Figure((WIDTH, 2.4), layout="constrained")
             ax = figure.subplots()
-            updates = np.linspace(0, self.total, round(self.total / 10) + 1)[1 : len(logs) + 1]
+            updates = BLOCK * np.arange(1, len(logs) + 1)
             colour = None if self.members else look(self.title.rpartition("-seed")[0]).colour  # the arm's
             lines = ax.plot(updates, logs[:, :, 3], color=colour)
             ax.set(xlim=(0, self.total), ylim=(0, 1.02), xlabel="update", ylabel="validation accuracy")

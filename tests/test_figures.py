@@ -245,6 +245,16 @@ def test_time_left_counts_from_where_a_resumed_run_went_on(monkeypatch):
     assert shown[-1]["text/plain"].endswith("52%  520 of 1,000 updates  0:00:10, 0:08:00 left")
 
 
+def test_time_left_is_reckoned_in_work(monkeypatch):
+    clock, shown = Clock(monkeypatch), []
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    progress = notebook.Progress(40, "linear-seed0", work=np.array([1, 1, 2, 6]))
+    progress(10)
+    clock.now += 10
+    progress(20)
+    assert shown[-1]["text/plain"].endswith(" 50%  20 of 40 updates  0:00:10, 0:01:20 left")
+
+
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "0:01:00"), (3599, "0:59:59"), (36000, "10:00:00")])
 def test_clock(seconds, text):
     assert prose.clock(seconds) == text
