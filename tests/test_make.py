@@ -239,9 +239,10 @@ def test_sigterm_to_make_alone_reaches_what_it_started(tmp_path):
 def test_make_goes_on_where_it_stopped_and_the_record_is_that_of_an_undisturbed_study(study):
     path, results, seen, undisturbed = study
     code, out, err = seen["continued"]
-    assert (code, err, len(out)) == (0, [], 1)
+    *progress, done = out  # a busy machine has time for a line on the way
+    assert (code, err) == (0, []) and all("updates, about 0:" in line for line in progress)
     notebook = results / "long.run" / "runs" / "linear-seed0.ipynb"
-    assert re.fullmatch(rf"linear-seed0: done in 0:0\d:\d\d \(2 of 2 records\), see {notebook}", out[0])
+    assert re.fullmatch(rf"linear-seed0: done in 0:0\d:\d\d \(2 of 2 records\), see {notebook}", done)
     assert notebook.exists()
     made, expected = (read_record(make_run(path, "linear", [0], r).record(0))[0] for r in (results, undisturbed))
     assert made.equals(expected)
