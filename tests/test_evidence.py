@@ -362,3 +362,8 @@ def test_the_time_of_an_update_is_the_line_through_the_timed_arms(tmp_path):
     pd.DataFrame([*rows, rows[0] | {"arm": "all side by side", "train_s": 1.0}]).to_csv(bench, index=False)
     assert effects.time_of_an_update(bench) == pytest.approx((2e-5, 3e-8))
     assert effects.time_of_an_update(tmp_path / "none.csv") is None
+
+
+def test_records_of_an_unclean_tree_are_counted_and_told():
+    assert answer.uncommitted([{"dirty": False}, {"dirty": None}]) == ""
+    assert answer.uncommitted([{"dirty": True}, {"dirty": False}]).startswith("1 of 2 records say")

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -65,6 +66,18 @@ def missing(studies: pd.DataFrame, names: tuple[str, ...] = STUDIES) -> str:
     words = [f"**No records yet** of {named(absent)}."] if len(absent) else []
     begun = [f"`{row.study}` ({row.records:,} of {row.planned:,} records)" for row in partly.itertuples()]
     return " ".join(words + ([f"**Incomplete:** {listed(begun)}."] if begun else []))
+
+
+def uncommitted(metadata: list[dict[str, Any]]) -> str:
+    """What records made with uncommitted changes are worth; empty where there are none."""
+    n = sum(bool(m["dirty"]) for m in metadata)
+    if not n:
+        return ""
+    return (
+        f"{n:,} of {len(metadata):,} records say *with uncommitted changes*. The copy of the repository beside the "
+        "tree had lost its index when they were written, so that git called every file changed; the package was their "
+        "commit's, but that is our word, not theirs. `make verify` trains one of a study's records again and compares."
+    )
 
 
 # --- the answer ----------------------------------------------------------------------------------------------------
