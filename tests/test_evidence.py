@@ -367,3 +367,24 @@ def test_the_time_of_an_update_is_the_line_through_the_timed_arms(tmp_path):
 def test_records_of_an_unclean_tree_are_counted_and_told():
     assert answer.uncommitted([{"dirty": False}, {"dirty": None}]) == ""
     assert answer.uncommitted([{"dirty": True}, {"dirty": False}]).startswith("1 of 2 records say")
+
+
+def test_a_world_of_dose_alone_has_orders_as_the_constants_add_up():
+    rows, _ = decided(dose_only)
+    dose = effects.dose_response(world(dose_only).members)
+    table = effects.order_added_up(rows, dose)
+    assert set(table["operation"]) == {"x_plus_y", "x_minus_y", "x_div_y"} and len(table) == 21
+    # By hand: the update at which Σ 10 / T(B) reaches 1, T interpolated between the constants against log B.
+    row = table.query("operation == 'x_div_y' and reference == 'linear-reversed'").iloc[0]
+    study, curve = load_study("order-x_div_y"), effects.constant_curve(dose, "x_div_y")
+    reached = {}
+    for arm in ("linear", "linear-reversed"):
+        way = 0.0
+        for block, size in enumerate(study.arm(arm).batch_sizes(study), start=1):
+            way += 10 / np.interp(np.log(size), *curve)
+            if way >= 1 - 1e-9:
+                reached[arm] = 10 * block
+                break
+    assert row["predicted"] == reached["linear"] - reached["linear-reversed"]
+    assert "of 15 contrasts" in sections.order_beyond_dose(table)
+    assert sections.order_beyond_dose(table.head(0)) == ""

@@ -37,14 +37,19 @@ def dose_response(members: pd.DataFrame, study: str = "confirm") -> pd.DataFrame
         row |= {"constant": key["schedule"] == "baseline" or key["schedule"].startswith("constant-")}
         rows.append(row | {"rmst": rmst.mean, "low": rmst.low, "high": rmst.high, "curve": np.nan, "added_up": np.nan})
     table, about = pd.DataFrame(rows), load_study(study)
-    for _, at in table.groupby("operation"):
-        known = at[at["constant"]].sort_values("dose")
-        if len(known):
-            points = np.log(known["dose"]), known["rmst"]
+    for operation, at in table.groupby("operation"):
+        if at["constant"].any():
+            points = constant_curve(table, operation)
             table.loc[at.index, "curve"] = np.interp(np.log(at["dose"]), *points, left=np.nan, right=np.nan)
             for i, row in at[~at["constant"]].iterrows():
                 table.loc[i, "added_up"] = constants_added_up(about.arm(row["schedule"]).batch_sizes(about), *points)
     return table
+
+
+def constant_curve(dose: pd.DataFrame, operation: str) -> tuple[pd.Series, pd.Series]:
+    """The constants' logarithms of batch size, ascending, and their RMST, on one operation."""
+    known = dose[dose["constant"].astype(bool) & (dose["operation"] == operation)].sort_values("dose")
+    return np.log(known["dose"]), known["rmst"]
 
 
 def constants_added_up(sizes: np.ndarray, log_doses: pd.Series, rmst: pd.Series) -> float:
@@ -55,6 +60,25 @@ def constants_added_up(sizes: np.ndarray, log_doses: pd.Series, rmst: pd.Series)
     """
     way = (BLOCK / np.interp(np.log(sizes), log_doses, rmst)).cumsum()
     return float(BLOCK * min(np.searchsorted(way, 1 - 1e-9) + 1, len(sizes)))
+
+
+def order_added_up(rows: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:
+    """Linear less each control of its dose, beside what `constants_added_up` predicts of it: the columns operation,
+    reference, n, difference, low, high of claim 3's contrasts `rows`, and predicted; `dose` as from `dose_response`.
+
+    Orders of the same sizes use up their dose at different paces, and a difference that follows from this alone is
+    predicted; what it leaves over is an effect of order.
+    """
+    known = dose.loc[dose["constant"].astype(bool), "operation"]
+    found = rows[(rows["claim"] == 3) & (rows["n"] > 0) & rows["operation"].isin(known)].reset_index(drop=True)
+    table = found[["operation", "reference", "n", "difference", "low", "high"]].assign(predicted=np.nan)
+    for i, row in table.iterrows():
+        about, curve = load_study(f"order-{row['operation']}"), constant_curve(dose, row["operation"])
+        linear, control = (
+            constants_added_up(about.arm(arm).batch_sizes(about), *curve) for arm in ("linear", row["reference"])
+        )
+        table.loc[i, "predicted"] = linear - control
+    return table
 
 
 def compared() -> list[tuple[str, str, str, str]]:

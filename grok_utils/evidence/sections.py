@@ -41,6 +41,29 @@ def order_section(rows: pd.DataFrame, found: pd.Series) -> str:
     return " ".join(told)
 
 
+def order_beyond_dose(table: pd.DataFrame) -> str:
+    """What of the differences between orders their doses explain, from `effects.order_added_up`."""
+    if table.empty:
+        return ""
+    told = [
+        "Orders of the same sizes use up their dose at different paces, so some difference needs no effect of order. "
+        "What the constants add up to, as above, knows of none (nor is it in the analysis plan)."
+    ]
+    kinds = {"the five shuffles": "shuffled", "the reverse": "reversed", "the mean": "mean"}
+    for words, kind in kinds.items():
+        rows = table[table["reference"].str.contains(kind)]
+        if len(rows):
+            told.append(
+                f"Of linear less {words} it predicts {signed(rows['predicted'].min())} to "
+                f"{signed(rows['predicted'].max())} updates, and {signed(rows['difference'].min())} to "
+                f"{signed(rows['difference'].max())} were found: the prediction is inside the interval of "
+                f"{rows['predicted'].between(rows['low'], rows['high']).sum()} of {len(rows)} contrasts, below it in "
+                f"{(rows['predicted'] < rows['low']).sum()}, above it in {(rows['predicted'] > rows['high']).sum()}."
+            )
+    told.append("Below means that linear is later than its batch sizes explain: that the order itself costs it time.")
+    return " ".join(told)
+
+
 def interaction_section(table: pd.DataFrame) -> str:
     """Whether small constants and linear are sooner at every rate and decay."""
     cells = table[table["study"].isin(CELLS)]
