@@ -11,6 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from synthetic import BASELINE, Crossing, dose_only, growth_helps, write_study
 
+from grok_utils.checkpoints import Damaged
 from grok_utils.evidence import answer, claim_tables, claims, effects, sections, verdicts
 from grok_utils.evidence.members import CLOCKS, STUDIES, Evidence, by_clock, incomplete, read_evidence
 from grok_utils.execution import execute_evidence
@@ -388,3 +389,8 @@ def test_a_world_of_dose_alone_has_orders_as_the_constants_add_up():
     assert row["predicted"] == reached["linear"] - reached["linear-reversed"]
     assert "of 15 contrasts" in sections.order_beyond_dose(table)
     assert sections.order_beyond_dose(table.head(0)) == ""
+
+
+def test_without_records_of_confirm_nothing_is_judged(tmp_path):
+    with pytest.raises(Damaged, match="holds no record of confirm, by which the others are judged"):
+        read_evidence(tmp_path)

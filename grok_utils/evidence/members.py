@@ -34,7 +34,7 @@ class Evidence(NamedTuple):
 
 
 def read_evidence(results: Path | str) -> Evidence:
-    """All that `results` holds of STUDIES. Raises Damaged where a record is bad, and where there is none at all."""
+    """All that `results` holds of STUDIES. Raises Damaged where a record is bad, and without any of `confirm`."""
     members, studies, short, metadata = [], [], {}, []
     for name in STUDIES:
         study = load_study(name)
@@ -48,8 +48,8 @@ def read_evidence(results: Path | str) -> Evidence:
             table, short[name] = by_clock(frame)
             members.append(table.assign(study=name))
             metadata += about
-    if not members:
-        raise Damaged(f"{results} holds no record of {', '.join(STUDIES)}: make the runs first")
+    if not studies[0]["records"]:
+        raise Damaged(f"{results} holds no record of {STUDIES[0]}, by which the others are judged: make its runs first")
     return Evidence(pd.concat(members, ignore_index=True), pd.DataFrame(studies), short, metadata)
 
 

@@ -73,7 +73,7 @@ def project(tmp_path_factory) -> Path:
     for record in folder.glob("results/paper/records/*"):
         record.unlink()
     for other in folder.glob("results/*/"):  # the page of the evidence is as true of one study, and built in seconds
-        if other.name not in ("paper", "small", "bench", "decay-one"):
+        if other.name not in ("paper", "small", "bench", "confirm"):
             shutil.rmtree(other)
     (folder / "results" / "paper" / "report.html").unlink()
     return folder
