@@ -69,7 +69,7 @@ def alone(folder: Path, name: str) -> Iterator[None]:
 def at_work(folder: Path) -> set[str]:
     """What of a study's results a process works on now: the names of records, such as linear-seed0, or report."""
     names = set()
-    for path in folder.glob("checkpoints/*.lock"):
+    for path in filter(Path.is_file, folder.glob("checkpoints/*.lock")):
         with open(path) as file:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
