@@ -165,3 +165,10 @@ def test_the_front_page_says_what_the_evidence_says():
     assert dose["schedule"].nunique() == 13
     studies = pd.read_csv(tables / "studies.csv")
     assert f"{studies['records'].sum():,} records" in front
+
+
+def test_what_is_said_of_lower_precisions_is_what_was_measured():
+    same = pd.read_csv(ROOT / "results" / "evidence" / "tables" / "precision.csv").set_index("precision")["equivalent"]
+    assert "All six\ndifferences of tf32 and five of six of bf16 are equivalent" in README
+    assert same["tf32"].eq(True).sum() == len(same["tf32"]) == 6
+    assert (same["bf16"].eq(True).sum(), len(same["bf16"])) == (5, 6)
