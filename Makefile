@@ -118,10 +118,12 @@ $(VENV)/driver: requirements-browser.txt $(STAMP)
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements-browser.txt
 	@touch "$@"
 
+# $(call INSTALL,what,packages): by apt-get, where it may.
+INSTALL = { test "$$(id -u)" = 0 && echo "Installing $(1)" && apt-get -qq update && \
+	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(2) >/dev/null; }
+
 chromium: $(STAMP)
-	@"$(PY)" -c 'from grok_utils.pdf import find_chromium; find_chromium()' 2>/dev/null || \
-		{ test "$$(id -u)" = 0 && echo "Installing Chromium" && apt-get -qq update && \
-		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends chromium >/dev/null; } || \
+	@"$(PY)" -c 'from grok_utils.pdf import find_chromium; find_chromium()' 2>/dev/null || $(call INSTALL,Chromium,chromium) || \
 		{ echo "Chromium was not found, and only root can apt-get it: install it, or give CHROMIUM=/path/to/it" >&2; exit 2; }
 
 # -x: each test goes on from what the one before it left.
@@ -129,9 +131,7 @@ test-slurm: $(STAMP) slurm ## a study on a SLURM cluster of two nodes, emulated 
 	"$(PY)" -m pytest -q -x tests/slurm
 
 slurm:
-	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || \
-		{ test "$$(id -u)" = 0 && echo "Installing SLURM" && apt-get -qq update && \
-		DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends slurm-wlm munge >/dev/null; } || \
+	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || $(call INSTALL,SLURM,slurm-wlm munge) || \
 		{ echo "SLURM was not found, and only root can apt-get it: install slurm-wlm and munge" >&2; exit 2; }
 
 lint: $(STAMP) ## style and errors

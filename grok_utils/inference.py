@@ -135,7 +135,7 @@ def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) 
     """`crossings` on the clock of examples seen, and the arms left out of it as their runs end before `horizon`.
 
     restricted is min(examples seen at the crossing, horizon), and reached says whether it came by then; horizon is in
-    examples; updates stays in updates. Fit for `rmst_interval` and `paired_contrast`.
+    examples; updates stays in updates. Fit for `paired_contrast`.
     """
     table = crossings(frame)
     seen = frame.groupby(MEMBER)["examples_seen"].max().groupby("schedule").min()

@@ -174,10 +174,10 @@ def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
 
     The columns alone where no record was. Raises Damaged on a bad record.
     """
-    settings = {k: v for k, v in run.study.settings(run.arm).items() if k not in ("arm", "batch_sizes_sha256")}
+    alike = {k: v for k, v in run.study.settings(run.arm).items() if k not in ("arm", "batch_sizes_sha256")}
     kept = [SCHEMA.empty_table().to_pandas()]
     for rows, metadata in map(read_record, sorted(Path(folder).glob("records/*.parquet"))):
-        if all(recorded_setting(metadata, name) == value for name, value in settings.items()):
+        if all(recorded_setting(metadata, name) == value for name, value in alike.items()):
             kept.append(rows)
     return pd.concat(kept[1:] or kept, ignore_index=True)
 

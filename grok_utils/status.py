@@ -14,6 +14,7 @@ from grok_utils.prose import clock
 from grok_utils.records import is_complete, read_record
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput, Run, Study, check_seeds
+from grok_utils.tables import part_of_run
 from grok_utils.training import forward_passes, work_by_block
 
 REPORT_SECONDS = 30.0  # between two lines of progress of a run
@@ -24,6 +25,11 @@ def share_done(run: Run, updates: int) -> float:
     """The share of the run's forward passes that its first `updates` take: of a batch that grows, the cheaper ones."""
     work = work_by_block(run)
     return work[: updates // BLOCK].sum() / work.sum()
+
+
+def run_left(run: Run, updates: int, seconds: float) -> str:
+    """How long the rest of the run takes, whose first `updates` took `seconds`."""
+    return clock(seconds * (1 / share_done(run, updates) - 1))
 
 
 def progress_of(run: Run) -> tuple[int, float]:
@@ -46,7 +52,7 @@ def progress_lines(run: Run) -> Iterator[None]:
             done, seconds = progress_of(run)
             if done > seen and time.monotonic() > due:
                 seen, total, due = done, run.study.updates, time.monotonic() + REPORT_SECONDS
-                left = clock(seconds * (1 / share_done(run, done) - 1))
+                left = run_left(run, done, seconds)
                 print(f"{run.name}: {done:,} of {total:,} updates, about {left} left", flush=True)
 
     thread = threading.Thread(target=watch, daemon=True)
@@ -83,7 +89,7 @@ class Pending:
     def __str__(self) -> str:
         where = f"{self.updates:,} of {self.run.study.updates:,} updates"
         if self.running and self.updates:
-            left = clock(self.seconds * (1 / share_done(self.run, self.updates) - 1))
+            left = run_left(self.run, self.updates, self.seconds)
             return f"{self.run.name}: running, {where} at its last checkpoint, about {left} left then"
         if self.running:
             return f"{self.run.name}: running, no checkpoint yet"
@@ -137,7 +143,7 @@ def status_lines(study: Study, results: Path) -> list[str]:
         if path.exists():
             metadata = read_record(path)[1]
             run = Run(study, study.arm(metadata["schedule"]), (metadata["seed"],), results)
-            paces.append(metadata["seconds"] / metadata["members"] * len(study.operations) / forward_passes(run))
+            paces.append(metadata["seconds"] * part_of_run(metadata) / forward_passes(run))
     work = sum(forward_passes(p.run) * (1 - share_done(p.run, p.updates)) for p in pending)
     running, failed = sum(p.running for p in pending), sum(p.failure is not None for p in pending)
     summary = f"{study.name}: {sum(path.exists() for path in paths)} of {len(paths)} records complete"

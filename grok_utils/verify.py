@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from grok_utils.checkpoints import Damaged
-from grok_utils.plan import planned_runs
+from grok_utils.plan import record_paths
 from grok_utils.records import LOGGED, frame, output_of, provenance, read_study
 from grok_utils.studies import Run, Study
 from grok_utils.trainer import ExecutionPath
@@ -25,13 +25,12 @@ ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the fir
 
 def verify(study: Study, results: Path) -> Iterator[str]:
     """Yield what is found, a line each. Raises Damaged where a record is not valid or is not made again."""
-    missing = planned_runs(study, results)
-    folder = results / study.name
     rows, metadata = read_study(study, results)
-    yield f"{study.name}: {len(metadata)} records, {len(missing)} missing; every checksum is right"
+    missing = len(record_paths(study, results)) - len(metadata)
+    yield f"{study.name}: {len(metadata)} records, {missing} missing; every checksum is right"
     for commit, dirty in sorted({(m["commit"] or "", bool(m["dirty"])) for m in metadata}):
         yield code_line(commit, dirty)
-    yield from made_again(study, folder, rows, random.choice(metadata))
+    yield from made_again(study, results, rows, random.choice(metadata))
 
 
 def changed_since(commit: str) -> list[str] | None:
@@ -76,10 +75,10 @@ def differences_of(m: dict[str, Any], path: ExecutionPath) -> list[str]:
     return differs
 
 
-def made_again(study: Study, folder: Path, rows: pd.DataFrame, m: dict[str, Any]) -> Iterator[str]:
+def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any]) -> Iterator[str]:
     """Train the record with metadata `m` again for SECONDS, and compare it with its rows among `rows`."""
     path, seeds = path_here(m), tuple(m.get("seeds", [m["seed"]]))
-    run = Run(study, study.arm(m["schedule"]), seeds, folder.parent)
+    run = Run(study, study.arm(m["schedule"]), seeds, results)
     record, differs = run.record(m["seed"]), differences_of(m, path)
     trainer, start = make_trainer(run, path), time.monotonic()
     while trainer.block < len(run.batch_sizes) and (trainer.block == 0 or time.monotonic() - start < SECONDS):

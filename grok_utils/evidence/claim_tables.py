@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.evidence.answer import estimate, p_value, signed
-from grok_utils.evidence.claims import CLAIMS, all_contrasts, schedule_sizes, verdicts
+from grok_utils.evidence.claims import CLAIMS, all_contrasts, growth, logarithmic_is_above, verdicts
 from grok_utils.evidence.members import CLOCKS, Evidence
 from grok_utils.evidence.sections import changed_by_clocks
 from grok_utils.evidence.verdicts import Claim, cell
@@ -81,14 +81,13 @@ def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
 
 def convexity() -> str:
     """How fast exponential grows at its beginning and at its end."""
-    steps = np.diff(schedule_sizes("exponential"))
+    steps = growth("exponential")
     return f"its batch grows by {steps[0]:.2f} in the second block and by {steps[-1]:.2f} in the last"
 
 
 def logarithmic_above() -> str:
     """In how many blocks logarithmic is above both others."""
-    inside = {arm: schedule_sizes(arm)[:-1] for arm in ("linear", "exponential", "logarithmic")}
-    above = inside["logarithmic"] > np.maximum(inside["linear"], inside["exponential"])
+    above = logarithmic_is_above()
     return f"logarithmic is above linear and exponential in {above.sum()} of {len(above)} blocks before the last"
 
 
@@ -97,13 +96,9 @@ FORMULA = {7: convexity, 8: logarithmic_above}
 
 def sizes(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
     """Pairs of the claim's contrasts, or seeds of its share."""
-    n = (
-        set(rows["n"])
-        if len(rows)
-        else {len(cell(members, claim.share_of, "permutation"))}
-        if claim.share_of
-        else set()
-    )
+    n = set(rows["n"])
+    if rows.empty and claim.share_of:
+        n = {len(cell(members, claim.share_of, "permutation"))}
     return " to ".join(f"{k:.0f}" for k in sorted({min(n), max(n)})) if n else "–"
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from grok_utils.evidence.members import CELLS, CLOCKS, PRECISION, Evidence
+from grok_utils.evidence.members import CELLS, PRECISION
 from grok_utils.evidence.verdicts import margins
 from grok_utils.inference import equivalent, holm, paired_contrast
 from grok_utils.intervals import mean_interval
@@ -48,7 +48,7 @@ def dose_response(members: pd.DataFrame, study: str = "confirm") -> pd.DataFrame
 
 def constant_curve(dose: pd.DataFrame, operation: str) -> tuple[pd.Series, pd.Series]:
     """The constants' logarithms of batch size, ascending, and their RMST, on one operation."""
-    known = dose[dose["constant"].astype(bool) & (dose["operation"] == operation)].sort_values("dose")
+    known = dose[dose["constant"] & (dose["operation"] == operation)].sort_values("dose")
     return np.log(known["dose"]), known["rmst"]
 
 
@@ -69,7 +69,7 @@ def order_added_up(rows: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:
     Orders of the same sizes use up their dose at different paces, and a difference that follows from this alone is
     predicted; what it leaves over is an effect of order.
     """
-    known = dose.loc[dose["constant"].astype(bool), "operation"]
+    known = dose.loc[dose["constant"], "operation"]
     found = rows[(rows["claim"] == 3) & (rows["n"] > 0) & rows["operation"].isin(known)].reset_index(drop=True)
     table = found[["operation", "reference", "n", "difference", "low", "high"]].assign(predicted=np.nan)
     for i, row in table.iterrows():
@@ -159,12 +159,11 @@ def time_of_an_update(bench: Path) -> tuple[float, float] | None:
     return float(intercept), float(slope)
 
 
-def cost(evidence: Evidence, bench: Path, study: str = "confirm") -> pd.DataFrame:
+def cost(members: pd.DataFrame, bench: Path, study: str = "confirm") -> pd.DataFrame:
     """What an arm spends until 99 %, or until its end where it never gets there: operation, schedule, n, reached,
     updates, examples, seconds, each a mean over seeds; seconds by `time_of_an_update`, where it is known."""
-    members = of_study(evidence.members[evidence.members["clock"] == CLOCKS[0]], study)
     time, rows = time_of_an_update(bench), []
-    for key, cell in by_cell(members):
+    for key, cell in by_cell(of_study(members, study)):
         row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
         row["examples"] = (cell["restricted"] * cell["mean_batch"]).mean()
         if time is not None:

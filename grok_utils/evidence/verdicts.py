@@ -66,12 +66,12 @@ def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:
 
     `members` as `Evidence.members`, of one clock. p_holm is corrected within the claim's family, all its tests.
     """
-    rows = []
+    of_times, rows = margins(members), []
     for c in claim.family:
         found = paired_contrast(members[members["study"] == c.study], c.arm, c.reference, c.operation, c.column)
         margin, shares = c.margin, []
         if c.column == "restricted":
-            margin = margins(members).get(c.operation, np.nan)
+            margin = of_times.get(c.operation, np.nan)
             shares = [cell(members, arm, c.operation, c.study)["reached"].mean() for arm in (c.arm, c.reference)]
         same = None if margin is None else equivalent(found, margin, shares)
         rows.append({"claim": claim.number} | asdict(c) | found._asdict() | {"margin": margin, "equivalent": same})
