@@ -66,7 +66,7 @@ class GraphedTrainer(Trainer):
         options = {"betas": BETAS, "eps": EPS, "weight_decay": decay, "fused": True, "capturable": True}
         return torch.optim.AdamW([self.flat], lr=self.lr, **options)
 
-    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor | float]]:
+    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """All pairs of the members whose operations have equally many elements at once; what pads a set weighs zero."""
         start = 0
         for _, group in groupby(self.tasks, key=lambda t: t.elements):
@@ -101,12 +101,12 @@ class GraphedTrainer(Trainer):
         size = rows.shape[-1]
         rounded = rounded_up(size)
         pairs, weight = self._static(rounded)
-        pairs.zero_()  # what is left there of other sizes need not be a class of this member: 0 · inf is not 0
         weight.zero_()
         weight[:size] = 1 / size
+        rows = rows[..., torch.arange(rounded) % size]  # a row that weighs zero is any of the batch's
         batches = self._pairs(rows.pin_memory().to(self.path.device, non_blocking=True))
         for i in range(BLOCK):
-            pairs[:, :, :size].copy_(batches[i])
+            pairs.copy_(batches[i])
             self.lr.copy_(self.device_rates[self.block * BLOCK + i])
             self.graphs[rounded].replay()
 

@@ -8,6 +8,7 @@ stacked functions compute the same numbers for M members with work left out that
   for each example. Rows are computed once for each element, then gathered (`distinct=True`).
 """
 
+import importlib.util
 import math
 from collections.abc import Iterable
 from typing import Any
@@ -19,6 +20,9 @@ from torch import Tensor, nn
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, key
 
 WIDTH, HEADS, BLOCKS, POSITIONS = 128, 4, 2, 5
+
+if importlib.util.find_spec("triton") is not None:  # it comes with PyTorch for CUDA
+    from grok_utils import attention  # which takes the measures above
 
 
 class Block(nn.Module):
@@ -167,6 +171,38 @@ def take(rows: Tensor, index: Tensor | None) -> Tensor:
     return F.embedding(index + offset, rows.reshape(members * n, width))
 
 
+def first_attention(rows: Tensor, qkv: Tensor, x: Tensor | None, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What block 1 adds up at positions 0 to 3, the token and the mixed values: [M, 2n + 2B, D] twice.
+
+    `rows` [M, 2n + 2, D] and their `qkv` [M, 2n + 2, 3D] are of x, the operator, y and the equals sign; the first two
+    positions have a row for each of the n elements, the others one for each example.
+    """
+    n = rows.shape[1] // 2 - 1
+    (_, k0, v0), (q1, k1, v1), (q2, k2, v2), (q3, k3, v3) = (r.chunk(3, -1) for r in qkv.split([n, 1, n, 1], 1))
+    at1 = attend([score(q1, k0), score(q1, k1)], [v0, v1])
+    s30, k0, v0_ = take(torch.cat([score(q3, k0), k0, v0], -1), x).split([HEADS, WIDTH, WIDTH], -1)
+    from_y = torch.cat([score(q2, k1), score(q2, k2), score(q3, k2), q2, v2, rows[:, n + 1 : 2 * n + 1]], -1)
+    s21, s22, s32, q2, v2, r2 = take(from_y, y).split([HEADS] * 3 + [WIDTH] * 3, -1)
+    at2 = attend([score(q2, k0), s21, s22], [v0_, v1, v2])
+    at3 = attend([s30, score(q3, k1), s32, score(q3, k3)], [v0_, v1, v2, v3])
+    r0, r1, r3 = rows[:, :n], rows[:, n, None].expand(-1, n, -1), rows[:, -1, None].expand_as(r2)
+    return torch.cat([r0, r1, r2, r3], 1), torch.cat([v0, at1, at2, at3], 1)
+
+
+def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor | None) -> Tensor:
+    """What block 2's last position mixes: [M, B, D].
+
+    Its `query` [M, B, D] and all rows' `kv` [M, 2n + 2B, 2D] still lack the `bias` [M, 3D] of query, key and value.
+    """
+    batch = query.shape[1]
+    n = kv.shape[1] // 2 - batch
+    query = query + bias[:, None, :WIDTH]
+    kv0, kv1, kv2, kv3 = (kv + bias[:, None, WIDTH:]).split([n, n, batch, batch], 1)
+    k0, v0, k1, v1 = take(torch.cat([kv0, kv1], -1), x).chunk(4, -1)
+    (k2, v2), (k3, v3) = kv2.chunk(2, -1), kv3.chunk(2, -1)
+    return attend([score(query, k) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
+
+
 def stacked_logits(p: dict[str, Tensor], x: Tensor, y: Tensor, distinct: bool) -> Tensor:
     """Logits [M, B, classes] of M members for elements `x`, `y` int64 [M, B].
 
@@ -176,33 +212,21 @@ def stacked_logits(p: dict[str, Tensor], x: Tensor, y: Tensor, distinct: bool) -
     batch = x.shape[1]
     embedding, position = p["tokens.weight"], p["positions.weight"]
     elements = embedding[:, SPECIAL_TOKENS:]
-    of_x, of_y = (x, y) if distinct else (None, None)
     ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
-    n = ex.shape[1]
+    of_x, of_y = (x, y) if distinct else (None, None)
+    first, last = first_attention, last_attention
+    if distinct and x.is_cuda and torch.compiler.is_compiling():  # then Triton is there
+        first, last = attention.first_attention, attention.last_attention
 
     # Block 1. Queries, keys and values are functions of (token, position): x, operator, y, equals at positions 0 to 3.
-    operator, equals = embedding[:, OPERATOR, None], embedding[:, EQUALS, None]
-    rows = torch.cat([e + position[:, i, None] for i, e in enumerate((ex, operator, ey, equals))], dim=1)
+    tokens = (ex, embedding[:, OPERATOR, None], ey, embedding[:, EQUALS, None])
+    rows = torch.cat([token + position[:, i, None] for i, token in enumerate(tokens)], dim=1)
     qkv = linear(rows, p["blocks.0.attention.in_proj_weight"], p["blocks.0.attention.in_proj_bias"])
-    (_, k0, v0), (q1, k1, v1), (q2, k2, v2), (q3, k3, v3) = (r.chunk(3, -1) for r in qkv.split([n, 1, n, 1], 1))
-    at1 = attend([score(q1, k0), score(q1, k1)], [v0, v1])
-    # What the later positions need of x and of y, one row for each example.
-    s30, k0, v0_ = take(torch.cat([score(q3, k0), k0, v0], -1), of_x).split([HEADS, WIDTH, WIDTH], -1)
-    from_y = torch.cat([score(q2, k1), score(q2, k2), score(q3, k2), q2, v2, rows[:, n + 1 : 2 * n + 1]], -1)
-    s21, s22, s32, q2, v2, r2 = take(from_y, of_y).split([HEADS] * 3 + [WIDTH] * 3, -1)
-    at2 = attend([score(q2, k0), s21, s22], [v0_, v1, v2])
-    at3 = attend([s30, score(q3, k1), s32, score(q3, k3)], [v0_, v1, v2, v3])
-    r0, r1 = rows[:, :n], rows[:, n, None].expand(-1, n, -1)
-    r3 = rows[:, -1, None].expand(-1, batch, -1)
-    out = rest_of_block(p, 0, torch.cat([r0, r1, r2, r3], 1), torch.cat([v0, at1, at2, at3], 1))
+    out = rest_of_block(p, 0, *first(rows, qkv, of_x, of_y))
 
     # Block 2, read at the last position only.
     w, b = p["blocks.1.attention.in_proj_weight"], p["blocks.1.attention.in_proj_bias"]
-    last = out[:, 2 * n + batch :]
-    query = linear(last, w[:, :WIDTH], b[:, :WIDTH])
-    kv0, kv1, kv2, kv3 = linear(out, w[:, WIDTH:], b[:, WIDTH:]).split([n, n, batch, batch], 1)
-    k0, v0, k1, v1 = take(torch.cat([kv0, kv1], -1), of_x).chunk(4, -1)
-    (k2, v2), (k3, v3) = kv2.chunk(2, -1), kv3.chunk(2, -1)
-    at = attend([score(query, k) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
-    out = rest_of_block(p, 1, last, at)
+    x3 = out[:, -batch:]
+    query, kv = torch.bmm(x3, w[:, :WIDTH].mT), torch.bmm(out, w[:, WIDTH:].mT)
+    out = rest_of_block(p, 1, x3, last(query, kv, b, of_x))
     return linear(layer_norm(out, p["norm.weight"], p["norm.bias"]), p["head.weight"], p["head.bias"])

@@ -48,16 +48,18 @@ def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
     return torch.from_numpy(generator.integers(len(task.train), size=(batch_size, BLOCK)).T)
 
 
-def example_losses(
-    layout: Layout, flat: Tensor, x: Tensor, y: Tensor, label: Tensor, beyond: Tensor, distinct: bool
-) -> tuple[Tensor, Tensor]:
-    """Cross-entropy and correctness of each example: float32 [M, B] twice, for `x`, `y`, `label` int64 [M, B].
+def loss_and_accuracy(
+    layout: Layout, flat: Tensor, x: Tensor, y: Tensor, label: Tensor, weight: Tensor, beyond: Tensor, distinct: bool
+) -> Tensor:
+    """Cross-entropy and correctness of each member's examples, summed by their `weight`: float32 [M, 2].
 
-    `beyond` [M, 1, classes] is -inf for the classes that a member's task does not have, else 0.
+    `x`, `y`, `label` are int64 [M, B], `weight` is of a shape that broadcasts to theirs; `beyond` [M, 1, classes] is
+    -inf for the classes that a member's task does not have, else 0.
     """
     logits = stacked_logits(layout.views(flat), x, y, distinct).float() + beyond
     loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
-    return loss, (logits.argmax(-1) == label).float()
+    correct = (logits.argmax(-1) == label).float()
+    return torch.stack([(loss * weight).sum(1), (correct * weight).sum(1)], dim=1)
 
 
 class Trainer:
@@ -85,13 +87,15 @@ class Trainer:
         self.pairs = torch.tensor([[len(t.validation)] for t in tasks], device=path.device)
         self.train = pad_sequence([t.train for t in tasks], batch_first=True).to(path.device)  # [M, most pairs, 3]
         self.members = torch.arange(len(tasks), device=path.device).unsqueeze(1)
-        self.losses = example_losses
+        # Members are independent, so the gradient of each is that of its own loss; accuracy has none.
+        self.of_loss = torch.tensor([1.0, 0.0], device=path.device).expand(len(tasks), 2).contiguous()
+        self.measure = loss_and_accuracy
         if path.compiled:
             torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
             # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.
             torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
             torch._dynamo.config.fail_on_recompile_limit_hit = True
-            self.losses = torch.compile(example_losses)
+            self.measure = torch.compile(loss_and_accuracy)
         self.validation = list(self._validation_chunks())
         if path.compiled:
             self._compile()
@@ -99,41 +103,41 @@ class Trainer:
     def _optimizer(self, decay: float) -> torch.optim.Optimizer:
         return torch.optim.AdamW([self.flat], betas=BETAS, eps=EPS, weight_decay=decay, fused=True)
 
-    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor | float]]:
+    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
         """Every validation pair once, as (members, pairs [3, m, n], their weight): a member and CPU_CHUNK at a time."""
         for i, task in enumerate(self.tasks):
             for chunk in task.validation.T.contiguous().chunk(math.ceil(len(task.validation) / CPU_CHUNK), dim=1):
-                yield slice(i, i + 1), chunk.unsqueeze(1), 1.0
+                yield slice(i, i + 1), chunk.unsqueeze(1), torch.ones(())
 
     def _compile(self) -> None:
         """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with."""
         pairs = torch.zeros(3, len(self.tasks), 509, dtype=torch.int64)
-        self._measure(self.flat, slice(None), pairs)[0].sum().backward()
+        self._measure(self.flat, slice(None), pairs, torch.ones(())).backward(self.of_loss)
         self.optimizer.zero_grad()
         self._validate(self.flat)
 
-    def _measure(self, flat: Tensor, members: slice, pairs: Tensor) -> tuple[Tensor, Tensor]:
-        """`example_losses` of some members for `pairs` [3, m, B] of x, y, label, on this trainer's path."""
+    def _measure(self, flat: Tensor, members: slice, pairs: Tensor, weight: Tensor) -> Tensor:
+        """`loss_and_accuracy` of some members for `pairs` [3, m, B] of x, y, label, on this trainer's path: [m, 2]."""
         x, y, label = (part.contiguous() for part in pairs)
         compiled = self.path.compiled and x.shape[1] > 1  # compiled code cannot hold a batch size of 1 open
         if compiled:
-            for t in (x, y, label):
-                torch._dynamo.mark_dynamic(t, 1)
+            for t in (x, y, label, weight):
+                if t.dim() > 0:
+                    torch._dynamo.mark_dynamic(t, t.dim() - 1)
         with torch.autocast(self.path.device, torch.bfloat16, enabled=self.path.precision == "bf16"):
             # Rows for each element cost less than rows for each example from about one example an element on; compiled,
             # there is hardly a difference, and one way to compile.
             distinct = compiled or x.shape[1] > self.beyond.shape[-1]
-            losses = self.losses if compiled else example_losses
-            return losses(self.layout, flat, x, y, label, self.beyond[members], distinct)
+            measure = self.measure if compiled else loss_and_accuracy
+            return measure(self.layout, flat, x, y, label, weight, self.beyond[members], distinct)
 
-    def _update(self, pairs: Tensor, weight: Tensor | float) -> None:
+    def _update(self, pairs: Tensor, weight: Tensor) -> None:
         """One update from `pairs` [3, M, B], each example weighing `weight`; its loss and accuracy join `trained`."""
-        loss, correct = self._measure(self.flat, slice(None), pairs)
-        loss, accuracy = (loss * weight).sum(1), (correct * weight).sum(1)
-        loss.sum().backward()  # members are independent: the gradient of each is that of its own loss
+        measured = self._measure(self.flat, slice(None), pairs, weight)
+        measured.backward(self.of_loss)
         self.optimizer.step()
         self.optimizer.zero_grad()
-        self.trained += torch.stack([loss.detach(), accuracy], dim=1)
+        self.trained += measured.detach()
 
     def _pairs(self, rows: Tensor) -> Tensor:
         """The training pairs [..., 3, M, B] of `rows` [..., M, B] of each member's own table."""
@@ -143,7 +147,7 @@ class Trainer:
         """The ten updates of the examples `rows` int64 [10, M, B]."""
         for i, pairs in enumerate(self._pairs(rows)):
             self.optimizer.param_groups[0]["lr"] = self.rates[self.block * BLOCK + i]
-            self._update(pairs, 1 / pairs.shape[-1])
+            self._update(pairs, torch.tensor(1 / pairs.shape[-1]))
 
     def run_block(self) -> None:
         """Ten updates at this block's batch size, then a validation; the log gets one more row."""
@@ -162,8 +166,7 @@ class Trainer:
         """Loss and accuracy of members with parameters `flat` on their whole validation sets: float32 [M, 2]."""
         totals = torch.zeros_like(self.trained)
         for members, pairs, weight in self.validation:
-            measured = self._measure(flat[members], members, pairs)
-            totals[members] += torch.stack([(t * weight).sum(1) for t in measured], dim=1)
+            totals[members] += self._measure(flat[members], members, pairs, weight)
         return totals / self.pairs
 
     def logged(self) -> Tensor:

@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from grok_utils.model import Layout, initial_decoder, sequence, stacked_logits
+from grok_utils.model import Layout, first_attention, initial_decoder, last_attention, sequence, stacked_logits
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput
 from grok_utils.tasks import make_task
@@ -70,6 +70,36 @@ def test_logits_and_gradients_equal_the_plain_models(distinct):
             if name.endswith("in_proj_bias"):
                 own, expected = (torch.cat([g[:128], g[256:]]) for g in (own, expected))
             assert relative(own, expected) < 1e-4, name
+
+
+@pytest.mark.parametrize("examples", [1, 37, 600])  # 600: more than a program looks through at once
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_kernels_equal_the_plain_functions_in_float64(examples, dtype):
+    from grok_utils import attention
+
+    generator = torch.Generator("cuda").manual_seed(examples)
+    members, n = 3, 11
+
+    def drawn(*shape):
+        return torch.randn(members, *shape, generator=generator, device="cuda").to(dtype).requires_grad_()
+
+    def results(f, inputs, indices, seeds):
+        out = f(*inputs, *indices)
+        out = (out,) if isinstance(out, torch.Tensor) else out
+        return *out, *torch.autograd.grad([(t * g).sum() for t, g in zip(out, seeds, strict=True)], inputs)
+
+    def compare(kernel, plain, inputs, indices, *shapes):
+        seeds = [drawn(*shape).detach() for shape in shapes]
+        own = results(kernel, inputs, indices, seeds)
+        doubles = [t.detach().double().requires_grad_() for t in inputs]
+        for a, b in zip(own, results(plain, doubles, indices, seeds), strict=True):
+            assert relative(a.double(), b) < (1e-6 if dtype == torch.float32 else 5e-3)
+
+    x, y = torch.randint(n, (2, members, examples), generator=generator, device="cuda")
+    rows, inputs = (2 * n + 2 * examples, 128), [drawn(2 * n + 2, 128), drawn(2 * n + 2, 384)]
+    compare(attention.first_attention, first_attention, inputs, [x, y], rows, rows)
+    inputs = [drawn(examples, 128), drawn(2 * n + 2 * examples, 256), drawn(384)]
+    compare(attention.last_attention, last_attention, inputs, [x], (examples, 128))
 
 
 def test_every_block_trains_at_its_own_batch_size(path):

@@ -101,8 +101,9 @@ def test_what_the_package_imports_is_a_direct_dependency():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
     ours = {"grok_utils", *(p.stem for p in ROOT.glob("tests/*.py"))}
-    # These come with what is named: nbformat, IPython and jinja2 with nbconvert, packaging with pytest.
-    with_others = {"nbformat", "ipython", "jinja2", "packaging"}
+    # These come with what is named: nbformat, IPython and jinja2 with nbconvert, packaging with pytest; Triton with
+    # PyTorch for CUDA, where alone it is imported.
+    with_others = {"nbformat", "ipython", "jinja2", "packaging", "triton"}
     third_party = imported - ours - sys.stdlib_module_names
     names = {canonical(owners.get(module, [module])[0]) for module in third_party}
     assert names - with_others <= direct().keys()
