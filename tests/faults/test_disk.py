@@ -135,7 +135,7 @@ def read_only(folder):
         mount("-o", "remount,bind,ro", folder)
         yield
     finally:
-        subprocess.run(["umount", str(folder)], check=True)
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a checkpoint that was read is mapped
 
 
 @pytest.mark.parametrize("what", ["run", "report"])
@@ -153,4 +153,36 @@ def test_results_that_nobody_can_write_to(reported, capsys, what):
     assert "Read-only file system" in err[0]
     assert str(results) in err[0]
     del before[next(p for p in before if p.name == "kept")]
+    assert kept(before, results)
+
+
+def test_a_checkpoints_folder_that_nobody_can_write_to_keeps_the_last_one(tmp_path, trained, monkeypatch):
+    run = dataclasses.replace(trained[0], results=tmp_path / "results")
+    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    save = checkpoints.save
+
+    def stop_after_one(*arguments):
+        save(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(checkpoints, "save", stop_after_one)
+        train(run)
+    before = contents(run.folder) | {run.checkpoint.relative_to(run.folder): run.checkpoint.read_bytes()}
+    with read_only(run.checkpoint.parent):
+        with pytest.raises(OSError, match=rf"^{run.checkpoint} cannot be written: .*Read-only file system"):
+            train(run)
+        assert contents(run.folder) | {run.checkpoint.relative_to(run.folder): run.checkpoint.read_bytes()} == before
+    assert (train(run).logs == trained[1].logs).all()
+
+
+@pytest.mark.parametrize("folder", ["figures", "tables"])
+def test_a_folder_of_figures_or_tables_that_nobody_can_write_to(reported, capsys, folder):
+    path, results = reported
+    before = {p: content for p, content in contents(results).items() if ".part" not in p.suffixes}
+    with read_only(results / "tiny" / folder):
+        code, out, err = outcome(capsys, "report", path, "--results", results)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "Read-only file system" in err[0]
+    assert str(results / "tiny" / folder) in err[0]
     assert kept(before, results)
