@@ -61,13 +61,16 @@ class Story:
     def halted(self, jobs):
         """The kernels of so many jobs, each halted when it had begun to train: what comes next comes in mid-run."""
 
+        halted = {}
+
         def enough():
-            for kernel in self.cluster.kernels().values():
+            halted.update(self.cluster.kernels())
+            for kernel in halted.values():
                 kernel.suspend()
-            return len(self.cluster.kernels()) == jobs
+            return len(halted) == jobs
 
         wait_until(enough)
-        return self.cluster.kernels()
+        return halted
 
     def over(self, make):
         """Once `make` and all jobs are over: exit code, output, the jobs that Make says failed, how each ended."""
