@@ -172,3 +172,21 @@ def test_what_is_said_of_lower_precisions_is_what_was_measured():
     assert "All six\ndifferences of tf32 and five of six of bf16 are equivalent" in README
     assert same["tf32"].eq(True).sum() == len(same["tf32"]) == 6
     assert (same["bf16"].eq(True).sum(), len(same["bf16"])) == (5, 6)
+
+
+def test_the_times_on_a_gpu_are_those_of_the_bench():
+    bench = ROOT / "results" / "bench"
+    paper = pd.read_csv(bench / "cuda-paper.csv")
+    together = paper["arm"] == "all side by side"
+    for precision in ("float32", "tf32", "bf16"):
+        one, all_ = (paper[which & (paper["precision"] == precision)] for which in (~together, together))
+        floor = (all_["flops_floor_s"] + all_["state_floor_s"]).item()
+        assert f"| {precision} | {one['train_s'].sum():.1f} | {all_['train_s'].item():.1f} | {floor:.1f} |\n" in README
+    usual = re.search(r"([\d,]+) s for 60 runs", (bench / "cuda.txt").read_text(encoding="utf-8"))[1]
+    assert f"| the usual loop, float32 | {usual} | | |\n" in README
+    members = pd.read_csv(bench / "cuda-members.csv").set_index("members")["s_a_member"]
+    first, second, *others = (f"{seconds:.2f}" for seconds in members)
+    told = f"{first} s a model in a stack of 4, {second} in one of 12, "
+    told += f"{others[0]} of 60, {others[1]} of 240 and {others[2]} of 960"
+    assert told in " ".join(README.split())
+    assert list(members.index) == [4, 12, 60, 240, 960]
