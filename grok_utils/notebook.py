@@ -111,7 +111,7 @@ def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
 
 
 def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, missing: Mapping[str, str]) -> str:
-    """A plain HTML table; columns of numbers are aligned right, those of long texts wrap, unless they have lines."""
+    """A plain HTML table; columns of numbers are aligned right, those of long texts wrap, but for cells of lines."""
     head, columns = "", []
     for column, heading in headings.items():
         cells = frame[list(column) if isinstance(column, tuple) else [column]]
@@ -120,10 +120,11 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, miss
         texts = map(escape, words(cells, missing.get(first, "–")))
         heavy = bold[first] if len(cells.columns) == 1 else [False] * len(cells)
         texts = list(texts)
-        long = ' class="text"' if max(map(len, texts), default=0) > WRAPPED else ""
-        place = number or (' class="lines"' if any("\n" in text for text in texts) else long)
+        place = number or (' class="text"' if max(map(len, texts), default=0) > WRAPPED else "")
+        places = [' class="lines"' if "\n" in text else place for text in texts]
         head += f'<th scope="col"{number}>{escape(heading)}</th>'
-        columns.append([f"<td{place}>{f'<b>{t}</b>' if b else t}</td>" for t, b in zip(texts, heavy, strict=True)])
+        cells = zip(places, texts, heavy, strict=True)
+        columns.append([f"<td{p}>{f'<b>{t}</b>' if b else t}</td>" for p, t, b in cells])
     body = "".join(f"<tr>{''.join(row)}</tr>\n" for row in zip(*columns, strict=True))
     return f"<table>\n<thead><tr>{head}</tr></thead>\n<tbody>\n{body}</tbody>\n</table>"
 

@@ -212,6 +212,17 @@ def test_best_of_a_whole_column():
     assert bold["rmst"].tolist() == [False, False, True, True] and bold["n"].tolist() == [True, True, False, True]
 
 
+def test_cells_of_several_lines_keep_them_and_long_texts_wrap(shown):
+    notebook.publish_table(
+        pd.DataFrame({"claim": ["short", "one line\nand another", "long " * 20]}), "claims", "Claims."
+    )
+    assert re.findall(r"<td( class=\"\w+\")?>", shown[0][0]["text/html"]) == [
+        ' class="text"',
+        ' class="lines"',
+        ' class="text"',
+    ]
+
+
 class Clock:
     """Seconds that pass only when told to."""
 
