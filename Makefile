@@ -31,8 +31,8 @@ endif
 
 COMMON = "$(STUDY)" --results "$(RESULTS)" $(if $(PRECISION),--precision "$(PRECISION)")
 HOW = --device "$(DEVICE)" --threads "$(THREADS)"
-# What LAUNCH reaches may have a GPU where this machine has none: there each run looks for itself.
-PLANNED = $(if $(LAUNCH),--threads "$(THREADS)",$(HOW))
+# What LAUNCH reaches may have a GPU, or memory, that this machine lacks: there each run looks for itself.
+PLANNED = $(HOW) $(if $(LAUNCH),--elsewhere)
 # Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
 SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 

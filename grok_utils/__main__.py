@@ -10,8 +10,9 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
 from grok_utils.checkpoints import Damaged
+from grok_utils.parameters import check_seeds, load_study, make_run, on_this_machine
 from grok_utils.pdf import NoPrint
-from grok_utils.studies import BadInput, check_seeds, load_study, make_run, one_line
+from grok_utils.studies import BadInput, one_line
 
 
 class Parser(argparse.ArgumentParser):
@@ -48,6 +49,8 @@ def parser() -> Parser:
             command.add_argument(
                 "--seeds-per-run", type=int, default=1, help="seeds that one run trains at once (default 1)"
             )
+            elsewhere = "the runs will be on other machines: do not ask whether this one can carry them out"
+            command.add_argument("--elsewhere", action="store_true", help=elsewhere)
         if name == "run":
             command.add_argument("--schedule", required=True, help="the arm")
             command.add_argument("--seeds", required=True, help="such as 0 or 0,1,2")
@@ -84,13 +87,15 @@ def main(arguments: list[str] | None = None) -> int:
                 raise BadInput(f"seeds-per-run: {a.seeds_per_run} is not a whole number from 1 on")
             for arm in study.schedules:
                 seeds = list(study.seeds[: a.seeds_per_run])
-                make_run(a.study, arm.name, seeds, a.results, a.device, a.threads, a.precision)
+                run = make_run(a.study, arm.name, seeds, a.results, a.device, a.threads, a.precision)
+                if not a.elsewhere:
+                    on_this_machine(run)
             for run in plan.planned_runs(study, a.results, a.seeds_per_run):
                 print(f"run/{run.arm.name}/{','.join(map(str, run.seeds))}")
         elif a.command == "run":
             seeds = list(check_seeds(seeds_from(a.seeds)))
             run = make_run(a.study, a.schedule, seeds, a.results, a.device, a.threads, a.precision)
-            execution.execute_run(run, a.study)
+            execution.execute_run(on_this_machine(run), a.study)
         elif a.command == "report":
             print(f"{study.name}: read {execution.execute_report(study, a.results, a.study)}")
         elif a.command == "pdf":

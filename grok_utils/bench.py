@@ -20,8 +20,9 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from grok_utils.model import WIDTH, initial_decoder
 from grok_utils.notebook import save
+from grok_utils.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Study, make_run
+from grok_utils.studies import Study
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
 from grok_utils.trainer import BETAS, WARM_UP, Trainer
 from grok_utils.training import choose_path

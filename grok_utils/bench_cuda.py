@@ -16,8 +16,8 @@ from grok_utils.bench import UsualLoop, block_flops, seconds
 from grok_utils.cuda import GraphedTrainer
 from grok_utils.figures import scaling
 from grok_utils.notebook import save
+from grok_utils.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import make_run
 from grok_utils.style import svg
 from grok_utils.trainer import ExecutionPath
 

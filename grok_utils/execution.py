@@ -1,6 +1,7 @@
 """Executing the notebooks by papermill: a run, a report, the evidence; and stopping one without losing its work."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 import nbformat
 import papermill
 import psutil
+from nbclient.exceptions import DeadKernelError
 
 from grok_utils import checkpoints
 from grok_utils.pdf import find_chromium, print_pdf
@@ -21,11 +23,12 @@ from grok_utils.plan import alone, locked, planned_runs, record_paths
 from grok_utils.prose import clock
 from grok_utils.records import is_complete
 from grok_utils.status import progress_lines, time_left
-from grok_utils.studies import Run, Study
+from grok_utils.studies import Run, Study, one_line
 from grok_utils.training import load_checkpoint
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to tell of a failure, `Failed` tells
 
 
 class Failed(Exception):
@@ -81,8 +84,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
         except Exception as error:
             if received:
                 raise SystemExit(128 + received[0]) from None
-            reason = f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
-            reason = " ".join(reason.split())[:300]
+            reason = one_line(why(error))[:300]
             remember_failure(part, reason)
             raise Failed(f"{output.stem}: {reason} (see {part})") from None
     done = nbformat.read(part, as_version=4)
@@ -91,6 +93,13 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
     with checkpoints.written_whole(output) as temporary:
         nbformat.write(done, temporary)
     part.unlink()
+
+
+def why(error: Exception) -> str:
+    """What went wrong in a notebook: the error of its cell, the end of its kernel, or papermill's own error."""
+    if isinstance(error, DeadKernelError):
+        return "the kernel died, as one does that is killed or runs out of memory"
+    return f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
 
 
 def remember_failure(part: Path, reason: str) -> None:

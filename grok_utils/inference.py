@@ -147,11 +147,6 @@ def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) 
     return table, short
 
 
-def crossings_by_threshold(frame: pd.DataFrame, thresholds: Iterable[float] = (0.95, 0.99, 0.999)) -> pd.DataFrame:
-    """`crossings` at each threshold, told apart by a further column, threshold."""
-    return pd.concat([crossings(frame, t).assign(threshold=t) for t in thresholds], ignore_index=True)
-
-
 def sustained_crossings(frame: pd.DataFrame, threshold: float = THRESHOLD, logs: int = 10) -> pd.DataFrame:
     """`crossings` at the first of the first `logs` logs in a row above `threshold`; a run may end before they do."""
     backwards = frame.sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)

@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from grok_utils import checkpoints
+from grok_utils.parameters import check_seeds
 from grok_utils.records import is_complete
-from grok_utils.studies import BadInput, Run, Study, check_seeds
+from grok_utils.studies import BadInput, Run, Study
 
 
 def record_paths(study: Study, results: Path) -> list[Path]:

@@ -9,11 +9,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grok_utils import checkpoints
+from grok_utils.parameters import check_seeds
 from grok_utils.plan import at_work, begun_runs, is_at_work, record_paths
 from grok_utils.prose import clock
 from grok_utils.records import is_complete, read_record
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import BadInput, Run, Study, check_seeds
+from grok_utils.studies import BadInput, Run, Study
 from grok_utils.tables import part_of_run
 from grok_utils.training import forward_passes, work_by_block
 

@@ -9,8 +9,8 @@ import pytest
 import torch
 import yaml
 
+from grok_utils.parameters import make_run
 from grok_utils.records import write_records
-from grok_utils.studies import make_run
 from grok_utils.training import train
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a script's background job begins with it ignored

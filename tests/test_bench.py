@@ -9,7 +9,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from grok_utils.bench import Examples, UsualLoop, forward_flops
 from grok_utils.model import Layout, initial_decoder, stacked_logits
-from grok_utils.studies import load_study
+from grok_utils.parameters import load_study
 from grok_utils.tasks import make_task
 
 

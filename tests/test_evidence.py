@@ -15,10 +15,11 @@ from grok_utils.checkpoints import Damaged
 from grok_utils.evidence import answer, claim_tables, claims, effects, sections, verdicts
 from grok_utils.evidence.members import CLOCKS, STUDIES, Evidence, by_clock, incomplete, read_evidence
 from grok_utils.execution import execute_evidence
+from grok_utils.parameters import load_study
 from grok_utils.records import read_study
 from grok_utils.schedules import BLOCK
 from grok_utils.statistics import crossings
-from grok_utils.studies import Study, load_study
+from grok_utils.studies import Study
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("confirm", "order-x_plus_y", "order-x_minus_y", "order-x_div_y")

@@ -12,10 +12,10 @@ from conftest import TINY, write_study
 from grok_utils import checkpoints, execution
 from grok_utils.__main__ import main
 from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run
+from grok_utils.parameters import load_study, make_run
 from grok_utils.plan import locked, planned_runs
 from grok_utils.records import read_record
 from grok_utils.status import share_done, status_lines, time_left
-from grok_utils.studies import load_study, make_run
 
 
 def files(folder):

@@ -13,8 +13,8 @@ from test_statistics import crossing, member
 
 from grok_utils import inference, intervals, statistics
 from grok_utils.inference import Contrast
+from grok_utils.parameters import load_study
 from grok_utils.records import read_study
-from grok_utils.studies import load_study
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -376,11 +376,6 @@ def test_restricted_examples_of_paper_against_a_loop(paper):
 
 
 # --- robustness ------------------------------------------------------------------------------------------------------
-
-
-def test_crossings_at_each_threshold():
-    members = inference.crossings_by_threshold(member("linear", 0, [0.9, 0.96, 0.98, 0.995, 0.9995]))
-    assert members["threshold"].tolist() == [0.95, 0.99, 0.999] and members["updates"].tolist() == [20, 40, 50]
 
 
 def sustained(accuracy: list[float], logs: int, threshold: float = 0.99) -> int | None:

@@ -16,9 +16,9 @@ import pytest
 from conftest import write_study
 
 from grok_utils.execution import NOTEBOOKS
+from grok_utils.parameters import load_study, make_run
 from grok_utils.records import read_record, write_records
 from grok_utils.status import status_lines
-from grok_utils.studies import load_study, make_run
 from grok_utils.training import train
 
 ROOT = NOTEBOOKS.parent
@@ -100,9 +100,10 @@ def test_bad_input_is_told_in_one_line_before_any_work(tmp_path):
     assert not results.exists()
 
 
-def test_with_a_launcher_the_device_is_looked_for_where_the_runs_are(tmp_path):
+@pytest.mark.parametrize("settings", [{"DEVICE": "cuda"}, {"DEVICE": "auto", "PRECISION": "tf32"}])
+def test_with_a_launcher_the_device_is_looked_for_where_the_runs_are(tmp_path, settings):
     path = write_study(tmp_path)
-    code, out, err = make("all", STUDY=path, RESULTS=tmp_path / "results", DEVICE="cuda", LAUNCH="false")
+    code, out, err = make("all", STUDY=path, RESULTS=tmp_path / "results", LAUNCH="false", **settings)
     assert (code, out[0]) == (2, f"{path}: runs to make: 4")
     assert "goes on from there" in out[1] and len(out) == 2
     assert told(err) == []

@@ -101,9 +101,9 @@ def test_what_the_package_imports_is_a_direct_dependency():
             elif isinstance(node, ast.ImportFrom) and node.level == 0:
                 imported.add(node.module.split(".")[0])
     ours = {"grok_utils", *(p.stem for p in ROOT.glob("tests/*.py"))}
-    # These come with what is named: nbformat, IPython and jinja2 with nbconvert, packaging with pytest; Triton with
-    # PyTorch for CUDA, where alone it is imported.
-    with_others = {"nbformat", "ipython", "jinja2", "packaging", "triton"}
+    # These come with what is named: nbformat, nbclient, IPython and jinja2 with nbconvert, packaging with pytest, and
+    # Triton with PyTorch for CUDA, where alone it is imported.
+    with_others = {"nbformat", "nbclient", "ipython", "jinja2", "packaging", "triton"}
     third_party = imported - ours - sys.stdlib_module_names
     names = {canonical(owners.get(module, [module])[0]) for module in third_party}
     assert names - with_others <= direct().keys()
@@ -180,7 +180,7 @@ def test_a_notebook_has_one_parameters_cell_of_literals(notebook):
 
 
 def test_run_ipynb_has_the_parameters_of_make_run():
-    from grok_utils.studies import make_run
+    from grok_utils.parameters import make_run
 
     source = "".join(code(json.loads((ROOT / "notebooks" / "run.ipynb").read_text()))[0]["source"])
     names = [statement.targets[0].id for statement in ast.parse(source).body]

@@ -13,8 +13,8 @@ import yaml
 from conftest import write_study
 
 from grok_utils import schedules, style, tasks
+from grok_utils.parameters import load_study, make_run
 from grok_utils.records import read_record, write_records
-from grok_utils.studies import load_study, make_run
 from grok_utils.training import train
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,8 +12,8 @@ from conftest import write_study
 from test_training import mutate
 
 from grok_utils.checkpoints import Damaged
+from grok_utils.parameters import make_run
 from grok_utils.records import frame, is_complete, read_like, read_record, read_study, write_record, write_records
-from grok_utils.studies import make_run
 
 # Readers and other tools rely on these names.
 DTYPES = {

@@ -10,8 +10,9 @@ import pytest
 
 from grok_utils import tables
 from grok_utils.execution import execute_evidence, execute_report
+from grok_utils.parameters import load_study, make_study
 from grok_utils.records import read_like, read_study
-from grok_utils.studies import Run, load_study, make_study
+from grok_utils.studies import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 COMMITTED = sorted(p.parent for p in ROOT.glob("results/*/records") if p.parent.name != "quick")

@@ -9,7 +9,8 @@ from conftest import TINY, write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from grok_utils.studies import BadInput, Study, load_study, make_run, run_from_parameters
+from grok_utils.parameters import load_study, make_run, on_this_machine, run_from_parameters
+from grok_utils.studies import BadInput, Study
 
 HUGE = 10**400
 
@@ -243,18 +244,28 @@ def test_a_parameter_without_default_that_is_missing_is_named(tmp_path, name):
 
 def test_cuda_where_there_is_none_is_told(tmp_path, monkeypatch):
     monkeypatch.setattr("torch.cuda.is_available", lambda: False)
-    text = message(make_run, write_study(tmp_path), "linear", [0], device="cuda")
+    run = make_run(write_study(tmp_path), "linear", [0], device="cuda")
+    text = message(on_this_machine, run)
     assert text == "device: 'cuda' is not available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
+
+
+def test_tf32_without_a_gpu_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    expected = "precision: 'tf32' is not available on a CPU (allowed: float32, bf16)"
+    run = make_run(write_study(tmp_path), "linear", [0], precision="tf32")
+    assert message(on_this_machine, run) == expected
+    assert message(make_run, write_study(tmp_path), "linear", [0], device="cpu", precision="tf32") == expected
 
 
 def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
     huge = {"hi": 10**9, "updates": 10**6, "schedule_length": 1000}
-    text = message(make_run, write_study(tmp_path, **huge), "baseline", [0], device="cpu")
+    text = message(on_this_machine, make_run(write_study(tmp_path, **huge), "baseline", [0], device="cpu"))
     start = "hi: 1000000000 is not small enough for 2 models at once: they need some 75,9"
     assert re.fullmatch(start + r"\d\d GiB of memory, more than the \d+ here", text)
-    text = message(make_run, write_study(tmp_path, hi=10**5), "baseline", list(range(10**5)), device="cpu")
+    run = make_run(write_study(tmp_path, hi=10**5), "baseline", list(range(10**5)), device="cpu")
+    text = message(on_this_machine, run)
     assert text.startswith("hi: 100000 is not small enough for 200000 models at once: they need some ")
-    assert make_run(write_study(tmp_path, hi=4096), "baseline", [0], device="cpu")
+    assert on_this_machine(make_run(write_study(tmp_path, hi=4096), "baseline", [0], device="cpu"))
 
 
 def test_the_parameters_cell_can_be_run_again_in_a_notebook_that_has_gone_on(tmp_path):

@@ -17,8 +17,9 @@ from conftest import write_study
 
 from grok_utils import checkpoints, training
 from grok_utils.model import initial_decoder, sequence
+from grok_utils.parameters import make_run
 from grok_utils.records import frame, read_record, write_records
-from grok_utils.studies import BadInput, make_run
+from grok_utils.studies import BadInput
 from grok_utils.tasks import make_task
 from grok_utils.trainer import ExecutionPath, Trainer, draw_batches, learning_rate
 from grok_utils.training import choose_path, train

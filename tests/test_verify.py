@@ -10,8 +10,8 @@ from conftest import write_study
 from grok_utils import verify
 from grok_utils.__main__ import main
 from grok_utils.checkpoints import Damaged
+from grok_utils.parameters import load_study
 from grok_utils.records import read_record, write_record
-from grok_utils.studies import load_study
 
 
 @pytest.fixture

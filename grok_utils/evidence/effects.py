@@ -13,9 +13,9 @@ from grok_utils.evidence.members import CELLS, PRECISION
 from grok_utils.evidence.verdicts import margins
 from grok_utils.inference import equivalent, holm, paired_contrast
 from grok_utils.intervals import mean_interval
+from grok_utils.parameters import load_study
 from grok_utils.schedules import BLOCK
 from grok_utils.statistics import THRESHOLD, by_cell
-from grok_utils.studies import load_study
 
 
 def of_study(members: pd.DataFrame, *names: str) -> pd.DataFrame:

@@ -7,9 +7,10 @@ import pandas as pd
 
 from grok_utils.checkpoints import Damaged
 from grok_utils.inference import crossings_by_examples, instability, sustained_crossings
+from grok_utils.parameters import load_study
 from grok_utils.records import read_study
 from grok_utils.statistics import MEMBER, crossings
-from grok_utils.studies import Run, load_study
+from grok_utils.studies import Run
 
 ORDER = ("order-x_plus_y", "order-x_minus_y", "order-x_div_y")
 CELLS = ("rate-half", "rate-one", "rate-double", "decay-quarter", "decay-one", "rate-half-held", "rate-double-held")

@@ -14,8 +14,9 @@ from test_execution import outcome
 from test_training import interrupted, mutate, run_of
 
 from grok_utils import checkpoints
+from grok_utils.parameters import load_study, make_run
 from grok_utils.records import is_complete, read_record
-from grok_utils.studies import BadInput, load_study, make_run
+from grok_utils.studies import BadInput
 
 MUTATIONS = 1000
 

@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from test_studies import HUGE, PARAMETERS, arm_settings, names, values
 
 from grok_utils.__main__ import main
-from grok_utils.studies import BadInput, Study, load_study, run_from_parameters
+from grok_utils.parameters import load_study, run_from_parameters
+from grok_utils.studies import BadInput, Study
 
 EXAMPLES = settings(max_examples=600, deadline=None)
 fields = [f for f in Study.__dataclass_fields__ if f != "name"]

@@ -14,8 +14,8 @@ import torch
 from conftest import write_study
 
 from grok_utils import checkpoints, training
+from grok_utils.parameters import make_run
 from grok_utils.records import read_record, write_records
-from grok_utils.studies import make_run
 from grok_utils.trainer import ExecutionPath, Trainer
 from grok_utils.training import train
 

@@ -10,7 +10,7 @@ from conftest import write_study
 from test_make import LONG, processes, started, stopped_in_training, wait_until
 
 from grok_utils import checkpoints
-from grok_utils.studies import make_run
+from grok_utils.parameters import make_run
 
 ENDLESS = LONG | {"updates": 100_000}
 rng = random.Random(7)
@@ -72,3 +72,19 @@ def test_everything_killed_at_once_leaves_no_kernel(tmp_path, results, attempt):
     part = make_run(path, "linear", [0], results).folder / "runs" / "linear-seed0.part.ipynb"
     code, _ = stopped_in_training(results, part, signal.SIGKILL, 0.3 * attempt, STUDY=path)
     assert code == -signal.SIGKILL
+
+
+def test_a_kernel_that_is_killed_is_a_failure_told_in_one_line_and_the_run_goes_on_later(tmp_path, results):
+    path = write_study(tmp_path, schedules=["linear"], **ENDLESS)
+    run = make_run(path, "linear", [0], results)
+    process = started("run", results=results, STUDY=path, SCHEDULE="linear", SEED=0)
+    wait_until(run.checkpoint.exists, process)
+    (kernel,) = (p for p in processes(results) if "ipykernel_launcher" in p.cmdline())
+    kernel.kill()
+    output = process.communicate(timeout=30)[0]
+    said = f"linear-seed0: the kernel died, as one does that is killed or runs out of memory (see {run.folder}/runs/"
+    lines = [line for line in output.splitlines() if line.startswith(("linear", "Kernel", "Traceback"))]
+    assert process.returncode != 0
+    assert lines[-1].startswith(said)
+    assert sum("died" in line for line in output.splitlines()) == 1
+    assert checkpoints.load(run.checkpoint)[1]["updates"] > 0

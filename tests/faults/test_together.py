@@ -6,8 +6,8 @@ import time
 from conftest import write_study
 from test_make import processes, started, training_of, wait_until
 
+from grok_utils.parameters import make_run
 from grok_utils.records import read_record
-from grok_utils.studies import make_run
 
 STUDY = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 600, "lo": 4, "hi": 8}
 

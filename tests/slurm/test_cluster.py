@@ -19,8 +19,8 @@ import yaml
 from conftest import Cluster, node_of, wait_until
 
 from grok_utils import checkpoints
+from grok_utils.parameters import make_run
 from grok_utils.records import is_complete, read_study, write_records
-from grok_utils.studies import make_run
 from grok_utils.training import train
 
 pytestmark = pytest.mark.slurm
