@@ -42,7 +42,7 @@ SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
 help: ## this text
 	@echo "How batch-size schedules change grokking. Targets:"
 	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo "Settings: STUDY=$(STUDY) RESULTS=$(RESULTS) DEVICE=auto|cpu|cuda PRECISION=float32|bf16 THREADS=$(THREADS)"
+	@echo "Settings: STUDY=$(STUDY) RESULTS=$(RESULTS) DEVICE=auto|cpu|cuda PRECISION=float32|tf32|bf16 THREADS=$(THREADS)"
 	@echo "          SEEDS_PER_RUN=$(SEEDS_PER_RUN) LAUNCH=\"srun -N1 -n1 -c1\" VENV=$(VENV) (VENV= uses PYTHON=$(PYTHON) as it is)"
 
 env: $(STAMP) ## set up .venv from requirements.txt, nothing else
