@@ -58,8 +58,10 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     link(page, labels)
     list_contents(page)
     put_title_first(page)
+    study = notebook.metadata.get("papermill", {}).get("parameters", {}).get("study", "")
     with written_whole(html) as temporary:
-        temporary.write_text(without_paths(str(page), executed_notebook.resolve().parent.parent), encoding="utf-8")
+        named = without_paths(str(page), executed_notebook.resolve().parent.parent, Path(study).parent)
+        temporary.write_text(named, encoding="utf-8")
 
 
 def join_code(page: BeautifulSoup) -> None:
@@ -134,9 +136,13 @@ def put_title_first(page: BeautifulSoup) -> None:
         header.extend([page.h1.extract()] + ([below.extract()] if below is not None and below.name == "p" else []))
 
 
-def without_paths(text: str, results: Path) -> str:
-    """The text without this machine's folders, which a page that is mailed does not name."""
-    names = {str(results): "results", str(ROOT): ".", sys.prefix: "python", os.path.expanduser("~"): "~"}
+def without_paths(text: str, results: Path, studies: Path) -> str:
+    """The text without this machine's folders, which a page that is mailed does not name.
+
+    Such are the folder of all results and, where a study is given by its file, that of the file.
+    """
+    names = {str(studies): "studies", os.path.expanduser("~"): "~", sys.prefix: "python"}
+    names |= {str(results): "results", str(ROOT): "."}
     for path in sorted(names, key=len, reverse=True):
         if len(Path(path).parts) > 1:  # a container's home may be /
             text = re.sub(rf"{re.escape(escape(path))}(?![\w-])", names[path], text)

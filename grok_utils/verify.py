@@ -19,7 +19,7 @@ from grok_utils.training import has_compiler, make_trainer
 
 SECONDS = 60.0  # of training a record again: a short one whole, of a longer one the beginning
 # What decides a record's numbers.
-CODE = ["tasks", "schedules", "studies", "model", "trainer", "training", "cuda", "records"]
+CODE = ["tasks", "schedules", "studies", "parameters", "model", "trainer", "training", "cuda", "attention", "records"]
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision
 
 

@@ -75,10 +75,12 @@ def test_page_names_no_path_user_or_host(results):
 
 def test_folders_are_replaced_and_what_only_begins_like_one_is_not(monkeypatch):
     monkeypatch.setenv("HOME", "/abode/someone")
-    text = f"/data/a b/figures /data/a bc {ROOT}/notebooks {sys.prefix}/lib /abode/someone/x </p>"
-    assert report.without_paths(text, Path("/data/a b")) == "results/figures /data/a bc ./notebooks python/lib ~/x </p>"
+    text = f"/data/a b/figures /data/a bc {ROOT}/notebooks {sys.prefix}/lib /abode/someone/x /mine/tiny.yaml </p>"
+    expected = "results/figures /data/a bc ./notebooks python/lib ~/x studies/tiny.yaml </p>"
+    assert report.without_paths(text, Path("/data/a b"), Path("/mine")) == expected
     monkeypatch.setenv("HOME", "/")  # as in a container
-    assert report.without_paths("<p>a/b</p>", Path("/data")) == "<p>a/b</p>"
+    for nowhere in (Path(), Path("/")):  # a study's name is no path
+        assert report.without_paths("<p>./a/b.</p>", Path("/data"), nowhere) == "<p>./a/b.</p>"
 
 
 def test_ids_are_unique_and_every_reference_resolves(page):

@@ -1,7 +1,9 @@
 """make verify: records made here are made again bit for bit, foreign ones to rounding, wrong ones are named."""
 
+import ast
 import dataclasses
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,6 +14,29 @@ from grok_utils.__main__ import main
 from grok_utils.checkpoints import Damaged
 from grok_utils.parameters import load_study
 from grok_utils.records import read_record, write_record
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_the_code_that_is_compared_is_all_that_training_imports():
+    found, left = set(), ["training"]
+    while left:
+        module = left.pop()
+        found.add(module)
+        for node in ast.walk(ast.parse((ROOT / "grok_utils" / f"{module}.py").read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ImportFrom) and node.module.split(".")[0] == "grok_utils":
+                names = node.module.split(".")[1:] or [alias.name for alias in node.names]
+                left += set(names) - found
+    assert {"model", "attention"} < found
+    assert found - {"checkpoints"} <= set(verify.CODE)
+
+
+def test_what_git_says_has_changed():
+    if shutil.which("git") is None or verify.changed_since("HEAD") is None:
+        pytest.skip("needs git and the project's history")
+    empty = "4b825dc642cb6eb9a060e54bf8d69288fbee4904"  # git's name of a tree without files
+    assert set(verify.changed_since(empty)) == {f"grok_utils/{name}.py" for name in verify.CODE}
+    assert verify.changed_since("0" * 40) is None
 
 
 @pytest.fixture
