@@ -75,7 +75,7 @@ def seeds_from(text: str) -> list[int]:
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
     a = parser().parse_args(arguments)
-    from grok_utils import execution, plan, status  # after --help: they load torch and papermill
+    from grok_utils import execution, plan, status  # after --help: they load papermill
 
     try:
         if a.command == "evidence":

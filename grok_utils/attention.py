@@ -236,7 +236,7 @@ def first_backward(qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out:
     d_rows, d_qkv = first_backward_shapes(qkv, x, y, d_residual, d_out)
     members, n, examples = len(qkv), qkv.shape[1] // 2 - 1, x.shape[1]
     strips = -(-(n + 2 * examples) // STRIP)
-    parts = d_residual.new_empty(members, strips, 8, d_residual.shape[2])
+    parts = d_residual.new_empty(members, strips, 8, d_residual.shape[2], dtype=torch.float32)
     inputs = [t.contiguous() for t in (qkv, x, y, d_residual, d_out)]
     first_constants[(strips, members)](*inputs, parts, n, examples, strips, ROWS=ROWS, STRIP=STRIP)
     first_elements[(2 * n + 2, members)](*inputs, parts, d_rows, d_qkv, n, examples, strips, num_warps=1)

@@ -1,8 +1,8 @@
 """The loop on a GPU: the same updates as `Trainer`'s, recorded once as CUDA graphs and replayed.
 
 A stack of small models leaves a GPU waiting for launches. An update is captured once for each rounded-up batch size:
-rows beyond the batch weigh zero, so they change nothing. The host draws the next block's batches while the GPU trains;
-nothing inside a block waits for the GPU.
+rows beyond the batch repeat it and weigh zero, so they change nothing. The host draws the next block's batches while
+the GPU trains; nothing inside a block waits for the GPU.
 """
 
 import gc
@@ -103,7 +103,9 @@ class GraphedTrainer(Trainer):
         pairs, weight = self._static(rounded)
         weight.zero_()
         weight[:size] = 1 / size
-        rows = rows[..., torch.arange(rounded) % size]  # a row that weighs zero is any of the batch's
+        # A row that weighs zero is one of the batch's: a class of its member's (0 · inf is not 0), and not one element
+        # many times, whose gradient one program would sum.
+        rows = rows[..., torch.arange(rounded) % size]
         batches = self._pairs(rows.pin_memory().to(self.path.device, non_blocking=True))
         for i in range(BLOCK):
             pairs.copy_(batches[i])

@@ -177,6 +177,7 @@ def execute_evidence(results: Path) -> Path:
     from grok_utils.report import export_html
 
     executed = results / "evidence" / "report.ipynb"
+    print("the evidence: reading all records and judging the claims, a minute or two", flush=True)
     with alone(executed.parent, "report"):
         execute("evidence.ipynb", executed, {"results": from_notebooks(results)})
         export_html(executed, executed.with_suffix(".html"))

@@ -156,7 +156,7 @@ def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -
     """
     trainer, metadata = resume(run)
     before, start = metadata["seconds"], time.monotonic()
-    saved, shown, pause = start, -PROGRESS_SECONDS, CHECKPOINT_SECONDS / 4
+    saved, shown, pause = start, -PROGRESS_SECONDS, CHECKPOINT_SECONDS / 20
     work = np.concatenate([[0], np.cumsum(work_by_block(run))])
     first = work[trainer.block]
     with deferred_interrupt() as interrupted:

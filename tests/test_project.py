@@ -94,7 +94,7 @@ def test_environment_yml_has_the_versions_of_the_lock():
 def test_what_the_package_imports_is_a_direct_dependency():
     owners = importlib.metadata.packages_distributions()
     imported = set()
-    for path in [*ROOT.glob("grok_utils/*.py"), *ROOT.glob("tests/*.py")]:
+    for path in [*ROOT.glob("grok_utils/**/*.py"), *ROOT.glob("tests/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
@@ -135,7 +135,7 @@ def test_nothing_is_read_in_a_way_that_could_execute_it():
     unsafe = (
         r"pickle|marshal|shelve|joblib|torch\.(load|save)\b|np\.load|\b(eval|exec)\(|yaml\.(unsafe|full)|\.Loader\b"
     )
-    files = [*ROOT.glob("grok_utils/*.py"), *NOTEBOOKS]
+    files = [*ROOT.glob("grok_utils/**/*.py"), *NOTEBOOKS]
     assert [p.name for p in files if re.search(unsafe, p.read_text(encoding="utf-8"))] == []
 
 

@@ -22,7 +22,7 @@ from grok_utils.records import frame, read_record, write_records
 from grok_utils.studies import BadInput
 from grok_utils.tasks import make_task
 from grok_utils.trainer import ExecutionPath, Trainer, draw_batches, learning_rate
-from grok_utils.training import choose_path, train
+from grok_utils.training import choose_path, train, work_by_block
 
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
 RATE, DECAY = 1e-3, 0.5
@@ -396,31 +396,17 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, checkpoint, train
         assert len(said.splitlines()) == 1
 
 
-def test_a_checkpoint_is_due_every_twenty_seconds_or_sooner_where_it_is_cheap(tmp_path, monkeypatch, trained):
-    # A clock on which a block takes 15 s.
-    run = dataclasses.replace(trained[0], results=tmp_path)
-    saved, clock, run_block = [], [0.0], Trainer.run_block
-
-    def slow(trainer):
-        run_block(trainer)
-        clock[0] += 15.0
-
-    def save(path, state, metadata):
-        saved.append(metadata["updates"])
-        clock[0] += cost
-
-    monkeypatch.setattr(Trainer, "run_block", slow)
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(checkpoints, "save", save)
-    cost = 0.5  # writing one: a fiftieth of 25 s
-    result = train(run)
-    assert saved == [10, 30, 50]
-    assert result.seconds == 6 * 15.0 + 3 * cost
-    np.testing.assert_array_equal(result.logs, trained[1].logs)
-    saved.clear()
-    cost = 0.1  # a fiftieth of 5 s
-    train(run)
-    assert saved == [10, 20, 30, 40, 50, 60]
+@pytest.mark.parametrize(
+    ("cost", "whole", "seconds"),
+    [
+        (0.01, 36_000, 0.5),  # cheap: a fiftieth of the time
+        (1.0, 36_000, 20.0),  # never rarer
+        (1.0, 1500, 12.0),  # a short run: 0.8 % of it …
+        (1.0, 420, 10.0),  # … but no more than a tenth of the time goes into writing
+    ],
+)
+def test_a_checkpoint_is_due_every_twenty_seconds_or_sooner(cost, whole, seconds):
+    assert training.until_the_next_checkpoint(cost, whole) == pytest.approx(seconds)
 
 
 def test_seconds_add_up_over_sessions(tmp_path, monkeypatch, trained):
@@ -431,3 +417,45 @@ def test_seconds_add_up_over_sessions(tmp_path, monkeypatch, trained):
     result = train(run)
     assert first["seconds"] < result.seconds <= first["seconds"] + time.monotonic() - start
     assert result.started == first["started"]
+
+
+@pytest.mark.parametrize(("whole", "cost"), [(7200, 0.1), (1500, 1.0), (1500, 0.1), (420, 0.4), (420, 0.1), (60, 0.05)])
+def test_a_run_killed_at_every_tenth_recomputes_less_than_a_tenth(tmp_path, monkeypatch, whole, cost):
+    """The rule alone, on a clock of its own; tests/faults kills real runs."""
+    run = make_run(write_study(tmp_path, updates=7500), "linear", [0], str(tmp_path), "cpu")
+    seconds = whole * work_by_block(run) / work_by_block(run).sum()
+    clock, computed, kept, kills = [0.0], [0], [0], iter([*range(75, 750, 75), None])
+
+    class Killed(Exception):
+        pass
+
+    class Slow:
+        def __init__(self):
+            self.block, self.kill, self.batch_sizes, self.path = kept[0], next(kills), run.batch_sizes, EAGER
+
+        def run_block(self):
+            if self.block == self.kill:
+                raise Killed
+            clock[0] += seconds[self.block]
+            computed[0] += 1
+            self.block += 1
+
+        def state(self):
+            return {}
+
+        def logged(self):
+            return torch.zeros(self.block, 1, 4)
+
+    def save(path, state, metadata):
+        clock[0] += cost
+        kept[0] = metadata["updates"] // 10
+
+    monkeypatch.setattr(training, "resume", lambda run: (Slow(), {"seconds": 0.0, "started": ""}))
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(checkpoints, "save", save)
+    for _ in range(9):
+        with pytest.raises(Killed):
+            train(run)
+    train(run)
+    assert 750 <= computed[0] < 825
+    assert clock[0] < 1.12 * (whole * computed[0] / 750)  # writing takes its part, too

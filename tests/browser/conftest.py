@@ -1,7 +1,5 @@
 """Debian's Chromium, or whichever is found, driven by Playwright."""
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -10,16 +8,13 @@ from playwright.sync_api import Page, sync_playwright
 from grok_utils.pdf import FLAGS, find_chromium
 
 ROOT = Path(__file__).resolve().parent.parent.parent
-REPORT = ROOT / "results" / "paper" / "report.html"
+RESULTS = ROOT / "results"
 
 
-@pytest.fixture(scope="session")
-def report() -> Path:
-    """The report of `paper`, which is built where it is absent."""
-    if not REPORT.exists():
-        command = ["make", "report", "STUDY=paper", "VENV=", f"PYTHON={sys.executable}"]
-        subprocess.run(command, cwd=ROOT, check=True)
-    return REPORT
+@pytest.fixture(scope="session", params=["paper", "evidence"])
+def report(request) -> Path:
+    """The report of `paper`, and the page of the claims. tests/test_results.py sees that they are what the code makes."""
+    return RESULTS / request.param / "report.html"
 
 
 @pytest.fixture(scope="session")

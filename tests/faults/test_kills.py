@@ -125,7 +125,7 @@ def die_at_every_tenth(folder, seconds, cost):
     Every block that was computed adds a byte to `folder`/computed.
     """
     torch.set_num_threads(1)
-    run = run_of(folder, updates=7500)
+    run = run_of(folder)
     begun = checkpoints.read_metadata(run.checkpoint)["updates"] if run.checkpoint.exists() else 0
     killed = len(list(folder.glob("killed-*")))
     clock, run_block, save = [0.0], Trainer.run_block, checkpoints.save
@@ -148,16 +148,16 @@ def die_at_every_tenth(folder, seconds, cost):
     write_records(train(run))
 
 
-# 750 blocks in 25 minutes and in 7: that a checkpoint costs 0.1 s was measured of four models on one core.
-@pytest.mark.parametrize(("seconds", "cost"), [(2.0, 1.0), (0.56, 0.1), (0.56, 0.4)])
+# 40 blocks in 25 minutes, and in 7: that a checkpoint costs 0.1 s was measured of four models on one core.
+@pytest.mark.parametrize(("seconds", "cost"), [(37.5, 1.0), (10.5, 0.1)])
 def test_killed_at_every_tenth_a_run_on_a_slow_machine_recomputes_at_most_a_tenth(tmp_path, context, seconds, cost):
-    run = run_of(tmp_path, updates=7500)
+    run = run_of(tmp_path)
     expected = undisturbed(run, tmp_path)
     for _ in range(9):
         assert exit_code(context, die_at_every_tenth, tmp_path, seconds, cost) == -signal.SIGKILL
     assert exit_code(context, die_at_every_tenth, tmp_path, seconds, cost) == 0
     blocks = len(run.batch_sizes)
-    assert blocks < len((tmp_path / "computed").read_text()) <= 1.1 * blocks
+    assert blocks <= len((tmp_path / "computed").read_text()) <= 1.1 * blocks
     assert equals(run, expected)
 
 
