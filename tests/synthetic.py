@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -37,11 +38,15 @@ def rows(run: Run, operation: str, seed: int, crossing: float, final: float = 0.
     return pd.DataFrame(row | {"val_accuracy": np.where(above, final, climb), "diverged": False})
 
 
-def write_study(results: Path, study: Study, crossing: Crossing) -> None:
-    """A record for each arm and seed of the study, whose members cross where `crossing` says."""
+def write_study(results: Path, study: Study, crossing: Crossing, **provenance: Any) -> None:
+    """A record for each arm and seed of the study, whose members cross where `crossing` says.
+
+    `provenance` is what its metadata say instead of PROVENANCE.
+    """
     for arm in study.schedules:
         run = Run(study, arm, study.seeds, results)
         about = settings(run) | PROVENANCE | {"schedule": arm.name, "members": len(study.operations), "seconds": 90.0}
+        about |= provenance
         for seed in study.seeds:
             members = [rows(run, o, seed, crossing(study, arm, o, seed)) for o in study.operations]
             write_record(run.record(seed), pd.concat(members), about | {"seed": seed})

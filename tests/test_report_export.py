@@ -26,6 +26,7 @@ STUDIES = {
     "unlike": {"updates": 200},
     "order": {"updates": 200, "schedules": {"linear": None, "linear-mean": {"schedule": "linear", "control": "mean"}}},
 }
+COMMITS = {"unlike": {"commit": "0123456789" * 4, "dirty": True}, "order": {"commit": "0123456789" * 4, "dirty": False}}
 ARMS = {"baseline": None, "linear": None, "constant-128": {"schedule": "constant", "batch_size": 128}}
 
 
@@ -37,14 +38,14 @@ def crossing(study: Study, arm: Arm, operation: str, seed: int) -> float:
 @pytest.fixture(scope="module")
 def results(tmp_path_factory) -> Path:
     """Studies of two seeds with their executed notebooks and pages: `like` has the protocol's settings, `unlike` is
-    shorter, `order` has no baseline."""
+    shorter and of a changed tree, `order` has no baseline."""
     results = tmp_path_factory.mktemp("results")
     for name, settings in STUDIES.items():
         settings = {"schedules": ARMS, "seeds": [0, 1], "operations": ["x_plus_y", "permutation"]} | settings
         given = results / f"{name}.yaml"
         given.write_text(yaml.safe_dump(settings), encoding="utf-8")
         study = load_study(str(given))
-        write_study(results, study, crossing)
+        write_study(results, study, crossing, **COMMITS.get(name, {}))
         execution.execute_report(study, results, str(given))
     return results
 
@@ -150,6 +151,13 @@ def test_reported_numbers_stand_beside_or_do_not_apply(results):
     assert 'id="beside-reported-times"' not in unlike and "updates 200 instead of 7500" in unlike
     table = pd.read_csv(results / "like/tables/beside-reported-times.csv")
     assert set(table["schedule"]) == {"baseline", "linear"} and table["n"].eq(2).all()
+
+
+def test_a_page_says_so_where_records_were_made_with_uncommitted_changes(results):
+    like, unlike, order = [(results / n / "report.html").read_text(encoding="utf-8") for n in STUDIES]
+    assert "commit 0123456789 with changes." in unlike and "0123456789 with uncommitted changes</td>" in unlike
+    assert "commit 0123456789." in order and "with changes" not in order and "uncommitted" not in order
+    assert "commit no commit." in like and "with changes" not in like and "uncommitted" not in like
 
 
 def test_figures_and_tables_are_kept_as_files(results):

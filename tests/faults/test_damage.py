@@ -106,22 +106,30 @@ def test_damaged_notebooks_figures_tables_and_pages_are_made_anew(tmp_path, trai
     made = [p for p in (results / "tiny").rglob("*") if p.suffix in (".html", ".svg", ".csv")]
     before = {p: p.read_bytes() for p in made}
     assert len(made) > 10
-    (results / "tiny" / "runs").mkdir()
     for i, p in enumerate([*made, results / "tiny" / "report.ipynb", results / "tiny" / "report.part.ipynb"]):
         p.write_bytes(mutate(p.read_bytes() if p.exists() else b"{", 2 * i))
-    (results / "tiny" / "runs" / "linear-seed0.ipynb").write_text("{")
     assert outcome(capsys, "report", path, "--results", results)[0] == 0
     assert {p: p.read_bytes() for p in made} == before
-    assert json.loads((results / "tiny" / "report.ipynb").read_text())["cells"]
+    notebook = (results / "tiny" / "report.ipynb").read_bytes()
+    assert json.loads(notebook)["cells"]
+    # A run's notebook is a log that nothing reads: half of one changes nothing, and is nobody's to mend.
+    asked = [(command, path, "--results", results) for command in ("plan", "status", "report")]
+    said = [outcome(capsys, *words) for words in asked]
+    logs = [results / "tiny" / "runs" / f"{name}.ipynb" for name in ("linear-seed0", "linear-seeds0-1")]
+    logs[0].parent.mkdir()
+    for log in logs:
+        log.write_bytes(notebook[: len(notebook) // 2])
+    assert [outcome(capsys, *words) for words in asked] == said
+    assert {p: p.read_bytes() for p in made} == before
+    assert all(log.read_bytes() == notebook[: len(notebook) // 2] for log in logs)
 
 
 def test_what_is_renamed_or_of_another_study_or_schema_is_named(tmp_path, trained, capsys):
     path, results = write_study(tmp_path), tmp_path / "results"
     records = shutil.copytree(trained[0].folder / "records", results / "tiny" / "records")
-    asked = [(command, path, "--results", results) for command in ("plan", "status", "report", "verify")]
 
-    def said(file):
-        answers = [outcome(capsys, *words) for words in asked]
+    def said(file, path=path):
+        answers = [outcome(capsys, c, path, "--results", results) for c in ("plan", "status", "report", "verify")]
         assert {(code, len(err)) for code, _, err in answers} == {(1, 1)}, answers
         assert all(err[0].startswith(str(file)) for _, _, err in answers)
         return answers[0][2][0]
@@ -132,6 +140,9 @@ def test_what_is_renamed_or_of_another_study_or_schema_is_named(tmp_path, traine
     write_study(tmp_path, weight_decay=0.25)
     assert "was made with weight_decay = 0.5, the study says 0.25" in said(records / "linear-seed0.parquet")
     write_study(tmp_path)
+    other = shutil.copytree(records, results / "other" / "records") / "linear-seed0.parquet"
+    told = said(other, write_study(tmp_path, name="other"))  # of the same settings
+    assert "was made with study = 'tiny', the study says 'other'" in told
     # A checkpoint under another run's name is not begun work of that run.
     run = run_of(tmp_path, operations=["x_plus_y", "x_minus_y"])
     with pytest.MonkeyPatch.context() as patch:

@@ -11,6 +11,7 @@ from test_execution import outcome
 
 from grok_utils import checkpoints, training
 from grok_utils.records import read_record, write_records
+from grok_utils.report import export_html
 from grok_utils.training import train
 
 
@@ -23,16 +24,18 @@ def mount(*arguments):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A function that mounts an empty disk of some size, and the folder where it is."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
+    """A function that mounts an empty disk of some size, over a folder where one is given, and says where it is."""
+    mounted = []
 
-    def sized(size):
+    def sized(size, folder=tmp_path / "disk"):
+        folder.mkdir(exist_ok=True)
         mount("-t", "tmpfs", "-o", f"size={size}", "none", folder)
+        mounted.append(folder)
         return folder
 
     yield sized
-    subprocess.run(["umount", str(folder)], capture_output=True)
+    for folder in mounted:
+        subprocess.run(["umount", str(folder)], capture_output=True)
 
 
 def fill(folder, left):
@@ -42,9 +45,9 @@ def fill(folder, left):
 
 
 def contents(folder):
-    return {
-        p.relative_to(folder): p.read_bytes() for p in folder.rglob("*") if p.is_file() and p.stat().st_size < 10**6
-    }
+    """The files and their bytes, but for the large ones, and for the notebook that a failed report leaves."""
+    files = [p for p in folder.rglob("*") if p.is_file() and not p.name.endswith(".part.ipynb")]
+    return {p.relative_to(folder): p.read_bytes() for p in files if p.stat().st_size < 10**6}
 
 
 def kept(before, folder):
@@ -103,7 +106,7 @@ def reported(tmp_path_factory, trained):
 def test_a_full_disk_at_the_report(disk, reported, capsys, left):
     path, results = reported
     folder = disk("6m")
-    shutil.copytree(results, folder, dirs_exist_ok=True)
+    shutil.copytree(results, folder, dirs_exist_ok=True, ignore=shutil.ignore_patterns("*.part.ipynb"))
     for name in ("report.html", "report.ipynb"):
         (folder / "tiny" / name).write_text("the last one")
     before = contents(folder / "tiny")
@@ -111,9 +114,33 @@ def test_a_full_disk_at_the_report(disk, reported, capsys, left):
     code, out, err = outcome(capsys, "report", path, "--results", folder)
     assert (code, out, len(err)) == (1, [], 1)
     assert "No space left on device" in err[0]
-    changed = {p for p, content in contents(folder / "tiny").items() if before.get(p, content) != content}
-    assert {p.parts[0] for p in changed} <= {"figures", "tables"}  # written anew, each whole
-    assert (folder / "tiny" / "report.html").read_text() == "the last one"
+    assert kept(before, folder / "tiny")  # figures and tables too: those that are made anew are the same
+
+
+def test_a_full_disk_at_a_figure(tmp_path, disk, reported, capsys):
+    path, results = reported[0], shutil.copytree(reported[1], tmp_path / "results")
+    figures = disk("1m", results / "tiny" / "figures")
+    for last in (results / "tiny" / "report.html", figures / "schedules.svg"):
+        last.write_text("the last one")
+    fill(figures, 0)
+    before = contents(results)
+    code, out, err = outcome(capsys, "report", path, "--results", results)
+    assert (code, out, len(err)) == (1, [], 1)
+    assert "No space left on device" in err[0]
+    assert str(figures) in err[0]
+    assert kept(before, results)
+
+
+@pytest.mark.parametrize("left", [0, 60_000])  # for nothing, for half of the page
+def test_a_full_disk_at_the_page(disk, reported, left):
+    folder = disk("1m")
+    page = folder / "report.html"
+    page.write_text("the last one")
+    fill(folder, left)
+    before = contents(folder)
+    with pytest.raises(OSError, match=rf"^{page} cannot be written: .*No space left on device"):
+        export_html(reported[1] / "tiny" / "report.ipynb", page)
+    assert kept(before, folder)
 
 
 def test_a_full_disk_at_a_run(tmp_path, disk, capsys):
@@ -176,10 +203,23 @@ def test_a_checkpoints_folder_that_nobody_can_write_to_keeps_the_last_one(tmp_pa
     assert (train(run).logs == trained[1].logs).all()
 
 
+def test_a_records_folder_that_nobody_can_write_to(tmp_path, trained):
+    run = dataclasses.replace(trained[0], results=tmp_path)
+    shutil.copytree(trained[0].folder / "records", run.folder / "records")
+    run.record(1).unlink()
+    run.checkpoint.parent.mkdir()
+    run.checkpoint.write_text("what the next try goes on from")
+    before = contents(tmp_path)
+    refused = rf"^{run.record(1)} cannot be written: .*Read-only file system"
+    with read_only(run.folder / "records"), pytest.raises(OSError, match=refused):
+        write_records(dataclasses.replace(trained[1], run=run))
+    assert kept(before, tmp_path)
+
+
 @pytest.mark.parametrize("folder", ["figures", "tables"])
 def test_a_folder_of_figures_or_tables_that_nobody_can_write_to(reported, capsys, folder):
     path, results = reported
-    before = {p: content for p, content in contents(results).items() if ".part" not in p.suffixes}
+    before = contents(results)
     with read_only(results / "tiny" / folder):
         code, out, err = outcome(capsys, "report", path, "--results", results)
     assert (code, out, len(err)) == (1, [], 1)

@@ -1,6 +1,7 @@
 """Where the project is run does not change its results: read-only trees, odd paths, homes, locales, compilers."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,7 +12,6 @@ from conftest import write_study
 from test_disk import read_only
 from test_make import ROOT, command, environment
 
-from grok_utils.parameters import make_run
 from grok_utils.records import read_record
 
 COMPILERS = ("g++", "gcc", "c++", "cc", "clang++", "clang")
@@ -29,9 +29,12 @@ def elsewhere(tmp_path_factory):
     return folder
 
 
-def made(cwd, results, study, path=os.environ["PATH"], **variables):
-    """Make a record and the report by make in the folder `cwd`."""
-    for words in (["run", "SCHEDULE=linear", "SEED=0"], ["report"]):
+ONE = (["run", "SCHEDULE=linear", "SEED=0"], ["report"])
+
+
+def made(cwd, results, study, path=os.environ["PATH"], targets=ONE, **variables):
+    """Make a record and the report, or other `targets`, by make in the folder `cwd`."""
+    for words in targets:
         asked = command(*words, STUDY=study, RESULTS=results)
         names = environment() | {"PATH": path} | variables
         done = subprocess.run(asked, cwd=cwd, env=names, capture_output=True, text=True, timeout=200)
@@ -111,23 +114,24 @@ def test_without_a_compiler_a_large_run_is_eager_and_a_small_one_the_same(tmp_pa
     assert f"compiled={shutil.which('g++') is not None}" in said[os.environ["PATH"]]
 
 
-def test_two_runs_of_a_study_leave_the_same_but_for_times(tmp_path, at_home):
-    study, rows, files = at_home
-    assert made(ROOT, tmp_path / "results", study).equals(rows)
-    assert kept_files(tmp_path / "results" / "tiny") == files
-    first, second = (masked(folder / "tiny") for folder in (Path(study).parent / "results", tmp_path / "results"))
-    assert first == second
-    metadata = [
-        read_record(make_run(study, "linear", [0], folder).record(0))[1]
-        for folder in (Path(study).parent / "results", tmp_path / "results")
-    ]
-    assert {k for k in metadata[0] if metadata[0][k] != metadata[1][k]} <= {"started", "seconds"}
+def test_two_runs_of_a_study_leave_the_same_but_for_times(tmp_path):
+    study = write_study(tmp_path)
+    first, second = tmp_path / "first" / "tiny", tmp_path / "second" / "tiny"
+    for folder in (first, second):
+        made(ROOT, folder.parent, study, targets=[["all"]])
+    assert kept_files(first) == kept_files(second)
+    assert masked(first) == masked(second)
+    names = sorted(p.name for p in first.glob("records/*"))
+    assert len(names) == 4  # two arms and two seeds
+    for name in names:
+        (rows, metadata), (again, others) = (read_record(folder / "records" / name) for folder in (first, second))
+        assert rows.equals(again)
+        assert {k for k in metadata | others if metadata.get(k) != others.get(k)} <= {"started", "seconds"}
 
 
 def masked(folder):
-    """The report's page without the date and the minutes of training, which are a run's own."""
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    metadata = read_record(next(folder.glob("records/*.parquet")))[1]
-    minutes = f"{metadata['seconds'] / 60:,.1f} minutes in all"
-    assert minutes in page and metadata["started"][:10] in page
-    return page.replace(minutes, "MINUTES").replace(metadata["started"][:10], "DATE")
+    """The page and provenance.csv without the days and the minutes of training, which are a run's own."""
+    texts = [(folder / name).read_text(encoding="utf-8") for name in ("report.html", "tables/provenance.csv")]
+    found = [re.subn(r"(?<=Trained )[-\d]+( to [-\d]+)?|[\d,.]+(?= minutes in all)", "", text) for text in texts]
+    assert [n for _, n in found] == [2, 1]
+    return found
