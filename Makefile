@@ -131,8 +131,9 @@ test-slurm: $(STAMP) slurm ## a study on a SLURM cluster of two nodes, emulated 
 	"$(PY)" -m pytest -q -x tests/slurm
 
 slurm:
+	@test "$$(id -u)" = 0 || { echo "SLURM's daemons start only as root: run make test-slurm as root" >&2; exit 2; }
 	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || $(call INSTALL,SLURM,slurm-wlm munge) || \
-		{ echo "SLURM was not found, and only root can apt-get it: install slurm-wlm and munge" >&2; exit 2; }
+		{ echo "SLURM was not found, and apt-get did not install it: install slurm-wlm and munge" >&2; exit 2; }
 
 lint: $(STAMP) ## style and errors
 	"$(PY)" -m ruff check .

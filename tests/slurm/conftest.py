@@ -76,14 +76,14 @@ class Cluster:
         jobs = [dict(word.split("=", 1) for word in line.split() if "=" in word) for line in lines]
         return {job["JobName"]: job["JobState"] for job in jobs if job["AllocNode:Sid"].endswith(f":{make}")}
 
-    def processes(self) -> list[psutil.Process]:
-        """The live processes of all jobs."""
+    def processes(self, of: str = "SLURMD_NODENAME") -> list[psutil.Process]:
+        """The live processes of all jobs; of="SLURM_CONF": the daemons and whoever speaks to them, too."""
         found = []
         for process in psutil.process_iter():
             with contextlib.suppress(psutil.Error):
                 environment = process.environ()
                 ours = environment.get("SLURM_CONF") == self.environment["SLURM_CONF"]
-                if ours and "SLURMD_NODENAME" in environment and process.status() != psutil.STATUS_ZOMBIE:
+                if ours and of in environment and process.status() != psutil.STATUS_ZOMBIE:
                     found.append(process)
         return found
 
@@ -172,3 +172,4 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         yield cluster
     finally:
         cluster.stop()
+        wait_until(lambda: not cluster.processes(of="SLURM_CONF"), 10)  # nothing of it outlives the tests

@@ -27,11 +27,12 @@ pytestmark = pytest.mark.slurm
 ROOT = Path(__file__).resolve().parent.parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAUNCH = "srun -N1 -n1 -c1 -J $@"  # a job's name is Make's target, such as run/linear/0
-STUDY = {"schedules": ["baseline", "linear"], "seeds": [0, 1], "operations": ["x_plus_y"]}
+STUDY = {"schedules": ["baseline", "logarithmic", "linear"], "seeds": [0, 1], "operations": ["x_plus_y"]}
 STUDY |= {"modulus": 11, "updates": 500, "lo": 4, "hi": 8}
 
 
-FAILING, STOPPED, UNDISTURBED, PENDING = JOBS = [f"run/{arm}/{seed}" for arm in STUDY["schedules"] for seed in (0, 1)]
+JOBS = [f"run/{arm}/{seed}" for arm in STUDY["schedules"] for seed in (0, 1)]
+FIRST, SECOND, FAILING, STOPPED, UNDISTURBED, PENDING = JOBS
 
 
 @dataclass
@@ -109,6 +110,26 @@ def test_the_lines_of_the_readme_are_accepted(cluster):
         assert re.match(rf"{program}: Job \d+ to start at .* on nodes n[12] in partition (main|gpu)$", answer), answer
 
 
+def test_ctrl_c_once_takes_the_pending_job_back_and_waits_for_the_running_ones(story):
+    story.cluster.ask("scontrol", "update", "NodeName=n[1-2]", "State=DRAIN", "Reason=full")
+    make = story.start(jobs=3)
+    wait_until(lambda: story.cluster.queue() == dict.fromkeys([FIRST, SECOND, FAILING], "PENDING"))
+    story.cluster.ask("scontrol", "hold", f"jobname={FAILING}")  # chance would choose which of the three waits
+    story.cluster.ask("scontrol", "update", "NodeName=n[1-2]", "State=RESUME")
+    kernels = story.halted(2)
+    assert kernels.keys() == {FIRST, SECOND}
+    os.killpg(make.pid, signal.SIGINT)
+    wait_until(lambda: story.cluster.queue() == dict.fromkeys(kernels, "RUNNING"))
+    for kernel in kernels.values():
+        kernel.resume()
+    code, output, _, ended = story.over(make)
+    assert code not in (0, None)
+    assert "runs to make: 6\n" in output
+    assert "Traceback" not in output
+    assert ended == {FIRST: "COMPLETED", SECOND: "COMPLETED", FAILING: "CANCELLED"}
+    assert story.left() == ({FIRST, SECOND}, set())
+
+
 def test_a_failing_run_and_scancel_of_a_running_and_of_a_pending_job_fail_only_themselves(story):
     lock = story.run(FAILING).checkpoint.with_suffix(".lock")
     lock.mkdir(parents=True)  # cannot be opened, so this run fails at once; UNDISTURBED takes its node
@@ -128,7 +149,7 @@ def test_a_failing_run_and_scancel_of_a_running_and_of_a_pending_job_fail_only_t
     assert "runs to make: 4\n" in output
     assert failed == {FAILING, STOPPED, PENDING}
     assert ended == {FAILING: "FAILED", STOPPED: "CANCELLED", UNDISTURBED: "COMPLETED", PENDING: "CANCELLED"}
-    assert story.left() == ({UNDISTURBED}, {STOPPED})
+    assert story.left() == ({FIRST, SECOND, UNDISTURBED}, {STOPPED})
     story.begun |= checkpoints.read_metadata(story.run(STOPPED).checkpoint)
     assert 0 < story.begun["updates"] < STUDY["updates"]
 
@@ -148,7 +169,7 @@ def test_ctrl_c_takes_pending_jobs_back_and_twice_ends_the_running_ones(story):
     assert "runs to make: 3\n" in output
     assert "Traceback" not in output
     assert ended == dict.fromkeys([FAILING, STOPPED, PENDING], "CANCELLED")
-    assert story.left() == ({UNDISTURBED}, {STOPPED})
+    assert story.left() == ({FIRST, SECOND, UNDISTURBED}, {STOPPED})
 
 
 def test_a_lost_node_is_a_failure_although_srun_exits_with_0(story):
@@ -164,14 +185,20 @@ def test_a_lost_node_is_a_failure_although_srun_exits_with_0(story):
     assert f"{STOPPED}: ended without its record\n" in output
     assert failed == {STOPPED}
     assert ended == {STOPPED: "NODE_FAIL", FAILING: "COMPLETED", PENDING: "COMPLETED"}
-    assert story.left() == ({FAILING, UNDISTURBED, PENDING}, {STOPPED})
+    assert story.left() == (set(JOBS) - {STOPPED}, {STOPPED})
     story.cluster.start_node(lost)
 
 
 def test_sigkill_of_make_leaves_a_job_for_which_the_next_make_waits(story):
+    wait_until(story.cluster.idle)  # the lost node is back
+    story.cluster.ask("scontrol", "update", "NodeName=n[1-2]", "State=DRAIN", "Reason=full")
     make = story.start(jobs=3)
+    wait_until(lambda: story.cluster.queue() == {STOPPED: "PENDING"})
+    make.kill()  # it alone: the make that it started and that one's srun live on, and the job runs when it can
+    assert make.wait(240) == -signal.SIGKILL
+    story.cluster.ask("scontrol", "update", "NodeName=n[1-2]", "State=RESUME")
     (kernel,) = story.halted(1).values()
-    os.killpg(make.pid, signal.SIGKILL)
+    os.killpg(make.pid, signal.SIGKILL)  # now these, too: the job goes on without them
     assert "runs to make: 1\n" in make.communicate(timeout=240)[0]
     make = story.start(jobs=3)
     lines = []
@@ -182,8 +209,8 @@ def test_sigkill_of_make_leaves_a_job_for_which_the_next_make_waits(story):
     assert make.wait(240) == 0
     assert lines[0].endswith("runs to make: 1\n")
     assert lines[2:] == [
-        "baseline-seed1: another process is working on it; waiting\n",
-        "baseline-seed1: found complete\n",
+        "logarithmic-seed1: another process is working on it; waiting\n",
+        "logarithmic-seed1: found complete\n",
         f"tiny: read {story.results}/tiny/report.html\n",
     ]
     assert story.cluster.ended(make.pid) == {STOPPED: "COMPLETED"}
@@ -198,6 +225,6 @@ def test_the_records_are_those_of_an_undisturbed_study(story, tmp_path):
     assert made.equals(expected)
     for one, other in zip(about, undisturbed, strict=True):
         assert {k for k in one | other if one.get(k) != other.get(k)} <= {"started", "seconds"}
-    (stopped,) = (m for m in about if (m["schedule"], m["seed"]) == ("baseline", 1))
+    (stopped,) = (m for m in about if (m["schedule"], m["seed"]) == ("logarithmic", 1))
     assert stopped["started"] == story.begun["started"]  # it was resumed, each time
     assert stopped["seconds"] > story.begun["seconds"]
