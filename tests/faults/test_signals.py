@@ -43,8 +43,10 @@ def test_stopped_while_it_trains(tmp_path, results, number, whom):
     wait_until(lambda: all(run.checkpoint.exists() for run in runs), process)
     begun = [checkpoints.read_metadata(run.checkpoint)["updates"] for run in runs]
     time.sleep(1)
+    asked = time.time()
     seconds, output = stop(process, whom, number)
     assert seconds < 5
+    assert all(run.checkpoint.stat().st_mtime > asked for run in runs)
     assert process.returncode != 0
     assert processes(results) == []
     assert "Traceback" not in output
@@ -58,6 +60,7 @@ def test_stopped_at_any_moment(tmp_path, results, whom, delay):
     time.sleep(delay)
     assert process.poll() is None
     seconds, output = stop(process, whom, signal.SIGTERM if whom == "make" else signal.SIGINT)
+    assert seconds < 5
     deadline = time.monotonic() + 5 - seconds
     while processes(results) and time.monotonic() < deadline:
         time.sleep(0.1)
