@@ -1,5 +1,6 @@
 """The committed results: their records are whole, and their tables are what the records give."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -19,6 +20,12 @@ COMMITTED = sorted(p.parent for p in ROOT.glob("results/*/records") if p.parent.
 REPORTED = [folder for folder in COMMITTED if (folder / "tables").exists()]
 
 
+def words_of(page):
+    """A page without its numbers, whose last digits another machine may round otherwise."""
+    text = page.read_text(encoding="utf-8").replace('"../results"', '"results"')
+    return re.sub(r"[-−\d.]+", "#", text).split("\n")
+
+
 @pytest.mark.parametrize("folder", REPORTED, ids=lambda p: p.name)
 def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
     study = load_study(folder.name)
@@ -30,6 +37,7 @@ def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
         pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(folder / "tables" / name), rtol=1e-6)
     figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
     assert figures == sorted(p.name for p in (tmp_path / folder.name / "figures").glob("*.svg"))
+    assert words_of(tmp_path / folder.name / "report.html") == words_of(folder / "report.html")
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
@@ -72,3 +80,4 @@ def test_the_evidence_is_what_the_records_give(folder, tmp_path):
         pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(folder / "tables" / name), rtol=1e-6)
     figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
     assert figures == sorted(p.name for p in (tmp_path / "evidence" / "figures").glob("*.svg"))
+    assert words_of(tmp_path / "evidence" / "report.html") == words_of(folder / "report.html")

@@ -13,7 +13,7 @@ RESULTS = ROOT / "results"
 
 @pytest.fixture(scope="session", params=["paper", "evidence"])
 def report(request) -> Path:
-    """The report of `paper`, and the page of the claims. tests/test_results.py sees that they are what the code makes."""
+    """The report of `paper`, and the page of the claims, as committed: tests/test_results.py keeps them fresh."""
     return RESULTS / request.param / "report.html"
 
 
