@@ -167,7 +167,7 @@ def make_run(
 ) -> Run:
     """A checked run; `precision` replaces the study's. Raises BadInput with one line for whatever is not allowed."""
     loaded = load_study(study, precision=precision)
-    require(device in DEVICES, "device", device, f"one of {', '.join(DEVICES)}")
+    _check_device(device)
     require(loaded.precision != "tf32" or device != "cpu", "precision", "tf32", CPU_PRECISIONS)
     require(_is_whole(threads, 1, 1024), "threads", threads, "a whole number from 1 to 1024")
     good = isinstance(results, str | Path) and str(results) != "" and "\0" not in str(results)
@@ -175,8 +175,13 @@ def make_run(
     return Run(loaded, loaded.arm(schedule), check_seeds(seeds), Path(results), device, threads)
 
 
+def _check_device(device: Any) -> None:
+    require(device in DEVICES, "device", device, f"one of {', '.join(DEVICES)}")
+
+
 def on_this_machine(run: Run) -> Run:
     """The run itself, once this machine is known to have the device, precision and memory; else raises BadInput."""
+    _check_device(run.device)
     gpu = torch.cuda.is_available()
     available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
     require(run.device != "cuda" or gpu, "device", run.device, available)

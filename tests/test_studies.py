@@ -1,5 +1,6 @@
 """Study files and run parameters: what is allowed loads, anything else is told in one line before any work is done."""
 
+import dataclasses
 import math
 import re
 
@@ -247,6 +248,12 @@ def test_cuda_where_there_is_none_is_told(tmp_path, monkeypatch):
     run = make_run(write_study(tmp_path), "linear", [0], device="cuda")
     text = message(on_this_machine, run)
     assert text == "device: 'cuda' is not available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
+
+
+def test_a_run_that_a_notebook_makes_itself_is_checked_too(tmp_path):
+    run = dataclasses.replace(make_run(write_study(tmp_path), "linear", [0]), device="gpu")
+    text = message(on_this_machine, run)
+    assert text == "device: 'gpu' is not one of auto, cpu, cuda"
 
 
 def test_tf32_without_a_gpu_is_told(tmp_path, monkeypatch):
