@@ -11,6 +11,7 @@ from test_make import LONG, processes, started, stopped_in_training, wait_until
 
 from grok_utils import checkpoints
 from grok_utils.parameters import make_run
+from grok_utils.training import choose_path, has_compiler
 
 ENDLESS = LONG | {"updates": 100_000}
 rng = random.Random(7)
@@ -67,6 +68,22 @@ def test_stopped_at_any_moment(tmp_path, results, whom, delay):
     assert processes(results) == []
     assert process.returncode != 0
     assert "Traceback" not in output
+
+
+@pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ compiler here")
+@pytest.mark.parametrize("delay", [7, 10, 14])
+def test_stopped_while_it_compiles(tmp_path, results, delay, monkeypatch):
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
+    path = write_study(tmp_path, schedules=["linear"], **LONG | {"updates": 1_000_000, "modulus": 97, "hi": 512})
+    assert choose_path(make_run(path, "linear", [0], results, "cpu")).compiled
+    process = started("all", results=results, STUDY=path)
+    time.sleep(delay)
+    seconds, output = stop(process, "group", signal.SIGINT)
+    assert seconds < 5
+    assert processes(results) == []
+    assert process.returncode != 0
+    assert "Traceback" not in output
+    assert not list(results.rglob("*.parquet"))
 
 
 @pytest.mark.parametrize("attempt", range(4))
