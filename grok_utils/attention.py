@@ -183,28 +183,28 @@ def first_elements(qkv, x, y, d_residual, d_out, parts, d_rows, d_qkv, n, B, str
         for start in range(0, B, SPAN):
             b = start + tl.arange(0, SPAN)
             found = tl.where(tl.load(own + b, b < B, -1) == element, b, B)
-            first = tl.min(found, 0)
-            while first < B:
-                other = tl.load(others + first).to(tl.int32)
+            found_at = tl.min(found, 0)
+            while found_at < B:
+                other = tl.load(others + found_at).to(tl.int32)
                 there = zero + (other + tl.where(is_x, n + 1, 0)) * 3 * D
                 other_k, other_v = load(k, there, all_), load(v, there, all_)
                 k0, k2 = tl.where(is_x, own_k, other_k), tl.where(is_x, other_k, own_k)
                 v0, v2 = tl.where(is_x, own_v, other_v), tl.where(is_x, other_v, own_v)
                 q2 = tl.where(is_x, load(q, there, all_), own_q)
-                gradient = load(d_out + outputs, zero + (2 * n + first) * D, all_)
+                gradient = load(d_out + outputs, zero + (2 * n + found_at) * D, all_)
                 w0, w1, w2, w3 = softmax(q2, k0, k1, k2, k3, zero + 2)
                 g0, g1, g2, g3 = d_scores(gradient, w0, w1, w2, w3, v0, v1, v2, v3)
                 d_k += tl.where(is_x, g0, g2)[:, :, None] * q2
                 d_v += tl.where(is_x, w0, w2)[:, :, None] * gradient
                 d_q += tl.where(is_x, 0.0, mix(g0, g1, g2, g3, k0, k1, k2, k3))
-                d_row += tl.where(is_x, 0.0, load(d_residual + outputs, zero + (2 * n + first) * D, all_))
-                gradient = load(d_out + outputs, zero + (2 * n + B + first) * D, all_)
+                d_row += tl.where(is_x, 0.0, load(d_residual + outputs, zero + (2 * n + found_at) * D, all_))
+                gradient = load(d_out + outputs, zero + (2 * n + B + found_at) * D, all_)
                 w0, w1, w2, w3 = softmax(q3, k0, k1, k2, k3, zero + 3)
                 g0, g1, g2, g3 = d_scores(gradient, w0, w1, w2, w3, v0, v1, v2, v3)
                 d_k += tl.where(is_x, g0, g2)[:, :, None] * q3
                 d_v += tl.where(is_x, w0, w2)[:, :, None] * gradient
-                found = tl.where(found == first, B, found)
-                first = tl.min(found, 0)
+                found = tl.where(found == found_at, B, found)
+                found_at = tl.min(found, 0)
     to = d_qkv + member * (2 * n + 2) * 3 * D
     store(to, zero + row * 3 * D, all_, d_q)
     store(to, zero + row * 3 * D + D, all_, d_k)
@@ -321,20 +321,20 @@ def last_elements(query, kv, bias, x, d_out, d_kv, n, B, stride):
     for start in range(0, B, SPAN):
         b = start + tl.arange(0, SPAN)
         found = tl.where(tl.load(x + member * B + b, b < B, -1) == element, b, B)
-        first = tl.min(found, 0)
-        while first < B:
+        found_at = tl.min(found, 0)
+        while found_at < B:
             q, k0, k1, k2, k3, v0, v1, v2, v3, _r2, _r3 = last_rows(
-                query, kv, bias, x, n, B, zero + first, all_, member, stride
+                query, kv, bias, x, n, B, zero + found_at, all_, member, stride
             )
             w0, w1, w2, w3 = softmax(q, k0, k1, k2, k3, zero + 3)
-            gradient = load(d_out + member * B * D, zero + first * D, all_)
+            gradient = load(d_out + member * B * D, zero + found_at * D, all_)
             g0, g1, _g2, _g3 = d_scores(gradient, w0, w1, w2, w3, v0, v1, v2, v3)
             d_k0 += g0[:, :, None] * q
             d_k1 += g1[:, :, None] * q
             d_v0 += w0[:, :, None] * gradient
             d_v1 += w1[:, :, None] * gradient
-            found = tl.where(found == first, B, found)
-            first = tl.min(found, 0)
+            found = tl.where(found == found_at, B, found)
+            found_at = tl.min(found, 0)
     to = d_kv + member * (2 * n + 2 * B) * 2 * D
     store(to, zero + element * 2 * D, all_, d_k0)
     store(to, zero + element * 2 * D + D, all_, d_v0)
@@ -343,8 +343,8 @@ def last_elements(query, kv, bias, x, d_out, d_kv, n, B, stride):
 
 
 @torch.library.custom_op("grok_utils::last_attention", mutates_args=())
-def last(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """What block 2's last position mixes."""
+def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+    """`model.last_attention`, where every element has its rows."""
     members, examples, _ = query.shape
     out, n = query.new_empty(query.shape), kv.shape[1] // 2 - examples
     inputs = query.contiguous(), kv.contiguous(), bias, x.contiguous()
@@ -352,15 +352,15 @@ def last(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor) -> Tensor:
     return out
 
 
-@last.register_fake
+@last_attention.register_fake
 def last_shape(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """What `last` fills."""
+    """What `last_attention` fills."""
     return query.new_empty(query.shape)
 
 
 @torch.library.custom_op("grok_utils::last_attention_backward", mutates_args=())
 def last_backward(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor]:
-    """Gradients of `last`'s queries, keys and values."""
+    """Gradients of `last_attention`'s queries, keys and values."""
     members, examples, _ = query.shape
     d_query, d_kv = last_backward_shapes(query, kv, bias, x, d_out)
     inputs = query.contiguous(), kv.contiguous(), bias, x.contiguous(), d_out.contiguous()
@@ -377,15 +377,12 @@ def last_backward_shapes(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_o
 
 
 def last_gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
-    """Gradients of `last`'s arguments."""
+    """Gradients of `last_attention`'s arguments."""
     d_query, d_kv = last_backward(*ctx.saved_tensors, d_out)
     d_bias = torch.cat([d_query.sum(1, dtype=torch.float32), d_kv.sum(1, dtype=torch.float32)], -1)
     return d_query, d_kv, d_bias, None
 
 
-last.register_autograd(last_gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs))
-
-
-def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """`model.last_attention`, where every element has its rows."""
-    return last(query, kv, bias, x)
+last_attention.register_autograd(
+    last_gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs)
+)
