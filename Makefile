@@ -90,7 +90,7 @@ report: $(STAMP) ## report.html from the records of STUDY
 evidence: $(STAMP) ## the claims and their verdicts, from every study's records: results/evidence/report.html
 	@"$(PY)" -m grok_utils evidence --results "$(RESULTS)"
 
-pdf: $(STAMP) ## report.pdf: report.html of STUDY, printed by Chromium (CHROMIUM=/path/to/it)
+pdf: $(STAMP) ## report.pdf: report.html of STUDY, or of STUDY=evidence, printed by Chromium (CHROMIUM=/path/to/it)
 	@"$(PY)" -m grok_utils pdf $(COMMON)
 
 status: $(STAMP) ## what of STUDY is done, running, failed and missing, and how long is left

@@ -3,6 +3,7 @@
 import argparse
 import signal
 import sys
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -30,7 +31,7 @@ def parser() -> Parser:
         "plan": "check the study and print its missing runs, one word each: run/ARM/SEEDS",
         "run": "make the records of one arm and its seeds by executing run.ipynb",
         "report": "build report.html from the study's records",
-        "pdf": "print report.html, built where it is absent, as report.pdf",
+        "pdf": "print report.html, built where it is absent, as report.pdf (study `evidence`: the page of the claims)",
         "status": "say what is done, running, failed and missing, and how long is left",
         "verify": "check the records, and the code that made them, and train one of them again for a minute",
     }
@@ -81,6 +82,10 @@ def main(arguments: list[str] | None = None) -> int:
         if a.command == "evidence":
             print(f"the evidence: read {execution.execute_evidence(a.results)}")
             return 0
+        if a.command == "pdf" and a.study == "evidence":  # a page of its own, of no one study
+            build = partial(execution.execute_evidence, a.results)
+            print(f"the evidence: read {execution.print_report(a.results / 'evidence', build)}")
+            return 0
         study = load_study(a.study, precision=a.precision)
         if a.command == "plan":
             if a.seeds_per_run < 1:
@@ -99,7 +104,8 @@ def main(arguments: list[str] | None = None) -> int:
         elif a.command == "report":
             print(f"{study.name}: read {execution.execute_report(study, a.results, a.study)}")
         elif a.command == "pdf":
-            print(f"{study.name}: read {execution.print_report(study, a.results, a.study)}")
+            build = partial(execution.execute_report, study, a.results, a.study)
+            print(f"{study.name}: read {execution.print_report(a.results / study.name, build)}")
         elif a.command == "verify":
             from grok_utils.verify import verify
 

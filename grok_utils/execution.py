@@ -8,7 +8,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -184,12 +184,15 @@ def execute_evidence(results: Path) -> Path:
     return executed.with_suffix(".html")
 
 
-def print_report(study: Study, results: Path, given: str | None = None) -> Path:
-    """Print the study's report, built where it is absent; returns the PDF's path. Raises BadInput without Chromium."""
+def print_report(folder: Path, build: Callable[[], Path]) -> Path:
+    """Print the page `folder`/report.html, which `build` makes where it is absent; returns the PDF's path.
+
+    Raises BadInput without Chromium.
+    """
     find_chromium()  # told before any work
-    html = results / study.name / "report.html"
+    html = folder / "report.html"
     if not html.exists():
-        execute_report(study, results, given)
-    with alone(html.parent, "report"):
+        build()
+    with alone(folder, "report"):
         print_pdf(html, html.with_suffix(".pdf"))
     return html.with_suffix(".pdf")

@@ -19,7 +19,7 @@ from grok_utils.prose import clock
 from grok_utils.schedules import BLOCK
 from grok_utils.style import STYLE, WIDTH, look, picture_files, svg
 
-WRAPPED = 40  # characters: a column with longer texts wraps, others never do
+WRAPPED = {40: "text", 24: "words"}  # characters: a column with longer texts wraps, the longest ones late; others never
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
 
 
@@ -117,10 +117,10 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, miss
         cells = frame[list(column) if isinstance(column, tuple) else [column]]
         first = cells.columns[0]
         number = "" if cells.select_dtypes("number").empty else ' class="number"'
-        texts = map(escape, words(cells, missing.get(first, "–")))
+        texts = [escape(text) for text in words(cells, missing.get(first, "–"))]
         heavy = bold[first] if len(cells.columns) == 1 else [False] * len(cells)
-        texts = list(texts)
-        place = number or (' class="text"' if max(map(len, texts), default=0) > WRAPPED else "")
+        longest = max((len(text) for text in texts if "\n" not in text), default=0)
+        place = number or next((f' class="{name}"' for length, name in WRAPPED.items() if longest > length), "")
         places = [' class="lines"' if "\n" in text else place for text in texts]
         head += f'<th scope="col"{number}>{escape(heading)}</th>'
         cells = zip(places, texts, heavy, strict=True)

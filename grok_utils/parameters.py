@@ -44,6 +44,8 @@ def load_study(study: str, **overrides: Any) -> Study:
     path = Path(study) if study.endswith((".yaml", ".yml")) else STUDIES / f"{study}.yaml"
     known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
     require(os.path.isfile(path), "study", study, f"a study ({known}) or the path of a .yaml file")
+    taken = "a name for a study: results/evidence, results/bench and results/explore hold something else"
+    require(path.stem not in ("evidence", "bench", "explore"), "study", path.stem, taken)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
     except Exception as error:  # YAML's constructors raise whatever their argument happens to cause

@@ -114,16 +114,6 @@ def contrast(row: pd.Series, cell: pd.Series) -> str:
     return f"`{row['schedule']}`: {verdict}; {number} ({interval(row['low'], row['high'])}; n = {row['n']})"
 
 
-def describe(cells: pd.DataFrame) -> str:
-    """When the arms reach 99 %, in plain words, for readers who do not see a figure."""
-    of_operation = []
-    for operation in cells["operation"].unique():
-        rows = cells[cells["operation"] == operation].to_dict("records")
-        arms = [f"{row['schedule']} {row['rmst']:,.0f} ({row['reached']} of {row['n']} seeds)" for row in rows]
-        of_operation.append(f"{operation}: {', '.join(arms)}")
-    return f"Restricted mean updates to 99 % validation accuracy. {'; '.join(of_operation)}."
-
-
 def beside_reported_sentence(table: pd.DataFrame, unlike: list[str]) -> str:
     """How often the reported means agree with this study, or why the comparison does not apply."""
     if unlike:

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 
 from grok_utils import figures, notebook, prose, style
+from grok_utils.parameters import STUDIES, load_study
 from grok_utils.statistics import crossings
 
 ARMS = ["baseline", "linear", "exponential", "logarithmic", "cyclic"]
@@ -132,7 +133,7 @@ def contrast(a: str, b: str) -> float:
     return (high + 0.05) / (low + 0.05)
 
 
-@pytest.mark.parametrize("arm", [*style.LOOKS, "constant-32", "constant-128", "mine"])
+@pytest.mark.parametrize("arm", [*style.LOOKS, "mine", "another"])
 def test_arms_stand_out_from_light_and_dark_ground(arm):
     assert contrast(style.look(arm).colour, "#ffffff") >= 3 and contrast(style.look(arm).colour, "#0f1318") >= 3
 
@@ -141,16 +142,49 @@ def test_words_meet_wcag_aa_on_light_and_dark_ground():
     assert contrast(style.INK, "#ffffff") >= 4.5 and contrast(style.INK_ON_DARK, "#0f1318") >= 4.5
 
 
-def test_constants_of_a_study_differ_in_colour():
-    sizes = [32, 64, 96, 128, 144, 192, 256]
-    assert len({style.look(f"constant-{size}").colour for size in sizes}) == len(sizes)
+# What linear RGB becomes for readers without one kind of cone: Machado et al. 2009 (10.1109/TVCG.2009.113), severity 1.
+SEEN_BY = {
+    "anyone": np.eye(3),
+    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def oklab(colours, seen) -> np.ndarray:
+    """Colours in OKLab (Ottosson 2020), where a distance of 0.02 is just noticeable, as `seen` with this matrix."""
+    rgb = np.array([matplotlib.colors.to_rgb(c) for c in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ np.transpose(seen)
+    cones = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    lab = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+    return np.cbrt(linear.clip(0, 1) @ np.transpose(cones)) @ np.transpose(lab)
+
+
+LEAST = {"anyone": 0.07, "protanopes": 0.07, "deuteranopes": 0.07, "tritanopes": 0.05}
+
+
+@pytest.mark.parametrize("study", [*sorted(p.stem for p in STUDIES.glob("*.yaml")), "explore"])
+def test_arms_of_a_study_differ_in_colour_for_colour_blind_readers_too(study):
+    arms = ["mine", *ARMS] if study == "explore" else [arm.name for arm in load_study(study).schedules]
+    for seen, matrix in SEEN_BY.items():
+        places = oklab([style.look(arm).colour for arm in arms], matrix)
+        for (a, at_a), (b, at_b) in itertools.combinations(zip(arms, places, strict=True), 2):
+            assert np.linalg.norm(at_a - at_b) >= LEAST[seen], (a, b, seen)
 
 
 def test_each_arm_has_a_look_of_its_own():
-    looks = [style.look(arm) for arm in style.LOOKS]
-    for part in zip(*looks, strict=True):
-        assert len(set(part)) == len(looks)
-    assert style.look("constant-128") == style.look("constant-128") != style.look("constant-64")
+    assert len(set(style.LOOKS.values())) == len(style.LOOKS)
+    for part in zip(*(style.look(arm) for arm in [*ARMS, "stepwise"]), strict=True):
+        assert len(set(part)) == 6  # told by colour, by marker, or by dashes alone
+    assert style.look("mine") == style.look("mine") != style.look("another")
 
 
 # --- what notebooks show -------------------------------------------------------------------------------------------

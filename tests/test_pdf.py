@@ -55,3 +55,15 @@ def test_without_chromium_there_is_one_line_before_any_work(tmp_path, monkeypatc
     monkeypatch.setenv("CHROMIUM", "nowhere")
     with pytest.raises(BadInput, match="CHROMIUM: 'nowhere' is no program"):
         pdf.find_chromium()
+
+
+@pytest.mark.parametrize("page", ["tiny", "evidence"])
+def test_a_page_that_is_there_is_printed_as_it_is(tmp_path, monkeypatch, capsys, page):
+    monkeypatch.setenv("CHROMIUM", stand_in(tmp_path, "open(out, 'w').write('%PDF')"))
+    (tmp_path / "results" / page).mkdir(parents=True)
+    (tmp_path / "results" / page / "report.html").write_text("as it is")
+    study = page if page == "evidence" else write_study(tmp_path)
+    assert main(["pdf", study, "--results", str(tmp_path / "results")]) == 0
+    assert capsys.readouterr().out.endswith(f"read {tmp_path}/results/{page}/report.pdf\n")
+    assert (tmp_path / "results" / page / "report.pdf").read_text() == "%PDF"
+    assert (tmp_path / "results" / page / "report.html").read_text() == "as it is"

@@ -55,6 +55,27 @@ def page(results, request) -> BeautifulSoup:
     return BeautifulSoup((results / request.param / "report.html").read_text(encoding="utf-8"), "html.parser")
 
 
+def bold(table) -> set[tuple[str, ...]]:
+    """Operation, arm and heading of each bold cell of a table."""
+    headings = [cell.get_text() for cell in table.select("thead th")]
+    found = set()
+    for row in table.select("tbody tr"):
+        cells = row.find_all("td")
+        heavy = [heading for heading, cell in zip(headings, cells, strict=True) if cell.b]
+        found |= {(cells[0].get_text(), cells[1].get_text(), heading) for heading in heavy}
+    return found
+
+
+def test_the_best_cells_are_bold(results):
+    page = BeautifulSoup((results / "unlike" / "report.html").read_text(encoding="utf-8"), "html.parser")
+    times = bold(page.select_one("#updates-to-99-table"))
+    soonest = ("x_plus_y", "linear")  # see `crossing`; on permutation all are alike, and none is best
+    assert times == {(*soonest, "RMST"), (*soonest, "median"), (*soonest, "examples at crossing")}
+    differences = bold(page.select_one("#differences"))
+    assert differences == {(*soonest, "difference, updates"), (*soonest, "per cent")}
+    assert {(operation, arm) for operation, arm, _ in bold(page.select_one("#reached-by-update"))} <= {soonest}
+
+
 def test_page_asks_nobody_for_anything(results):
     for html in results.glob("*/report.html"):
         text = html.read_text(encoding="utf-8")

@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from grok_utils import tables
 from grok_utils.execution import execute_evidence, execute_report
@@ -81,3 +82,19 @@ def test_the_evidence_is_what_the_records_give(folder, tmp_path):
     figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
     assert figures == sorted(p.name for p in (tmp_path / "evidence" / "figures").glob("*.svg"))
     assert words_of(tmp_path / "evidence" / "report.html") == words_of(folder / "report.html")
+
+
+BEST = {"dose-response-table": "rmst", "stability-table": "share_below", "cost": "updates"}
+BEST |= dict.fromkeys(["differences", "by-examples"], "difference")
+
+
+@pytest.mark.parametrize("table", BEST)
+def test_the_best_cell_of_each_operation_is_bold_on_the_committed_page(table):
+    folder = ROOT / "results" / "evidence"
+    frame = pd.read_csv(folder / "tables" / f"{table}.csv")
+    best = frame.loc[frame.groupby("operation")[BEST[table]].idxmin()]
+    page = BeautifulSoup((folder / "report.html").read_text(encoding="utf-8"), "html.parser")
+    cells = [row.find_all("td") for row in page.select(f"#{table} tbody tr")]
+    heavy = {(c[0].get_text(), c[1].get_text()) for c in cells if any(cell.b for cell in c)}
+    assert set(zip(best["operation"], best["schedule"], strict=True)) <= heavy
+    assert len(heavy) < len(cells) == len(frame)

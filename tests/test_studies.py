@@ -194,6 +194,11 @@ def test_a_study_that_is_not_there_is_told(study):
     assert message(load_study, study).startswith("study: ")
 
 
+def test_a_study_cannot_have_the_name_of_another_folder_of_results(tmp_path):
+    text = message(load_study, write_study(tmp_path, name="evidence"))
+    assert text.startswith("study: 'evidence' is not a name for a study: results/evidence")
+
+
 @pytest.mark.parametrize("name", ["..", ".hidden", "-x", "a b", "x" * 60])
 def test_a_study_s_name_cannot_lead_out_of_the_results(tmp_path, name):
     text = message(load_study, write_study(tmp_path, name=name))

@@ -174,24 +174,3 @@ def verdict_counts(found: pd.Series) -> str:
     order = ["supported", "contradicted", "cannot tell", *sorted({v for v in tally if v.startswith("wrong")}), NOT_RUN]
     told = [f"{tally[v]} {v}" for v in order if tally[v]]
     return f"Of the original's {len(found)} claims: {listed(told)} ([Table](#verdicts))."
-
-
-def describe(dose: pd.DataFrame) -> str:
-    """The dose–response in plain words, for readers who do not see a figure."""
-    each = []
-    for operation in in_order(dose["operation"], OPERATIONS):
-        rows = dose[dose["operation"] == operation].sort_values("dose")
-        each.append(
-            f"{operation}: " + ", ".join(f"{r.schedule} {r.rmst:,.0f} at {r.dose:,.0f}" for r in rows.itertuples())
-        )
-    return f"Restricted mean updates to 99 % at mean batch size. {'; '.join(each)}."
-
-
-def describe_differences(rows: pd.DataFrame, reference: str) -> str:
-    """The intervals of a figure in plain words; `rows` as `figures.forest` has them."""
-    each = []
-    for operation in in_order(rows["operation"], OPERATIONS):
-        found = rows[rows["operation"] == operation]
-        told = [f"{r.label} {r.arm if r.arm != r.label else ''} {signed(r.difference)}" for r in found.itertuples()]
-        each.append(f"{operation}: {', '.join(' '.join(t.split()) for t in told)}")
-    return f"Differences from {reference} in updates. {'; '.join(each)}."

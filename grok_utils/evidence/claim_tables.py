@@ -58,25 +58,24 @@ def our_words(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
 
 
 def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
-    """What the original's own means say of the claim's contrasts."""
+    """What the original's own means say of the claim's contrasts, line by line as `our_words` once all are known."""
     if claim.number in FORMULA:
         return "the formula"
     if claim.share_of and rows.empty:
         mean = reported_mean(claim.share_of, "permutation", RMST)
         return f"{mean:,.0f} updates, the mean of {REPORTED_SEEDS} seeds"
-    told, hits = [], 0
+    told, tested, hits = ["–"] * (claim.share_of is not None), 0, 0
     for _, row in rows.iterrows():
         ours, theirs = (reported_mean(row[a], row["operation"], METRIC[row["column"]]) for a in ("arm", "reference"))
-        if np.isnan(ours - theirs):
-            continue
-        hits += np.sign(ours - theirs) == row["claimed"]
+        words = f"{ours:.3f} against {theirs:.3f}"
         if row["column"] == "restricted":
-            told.append(f"{label(row, rows)}: {signed(ours - theirs)}, {signed(100 * (ours / theirs - 1))} %")
-        else:
-            told.append(f"{ours:.3f} against {theirs:.3f}")
-    if len(told) > FEW:
-        return f"as claimed in {hits} of {len(told)} contrasts"
-    return "\n".join(told) or "not tested"
+            words = f"{signed(ours - theirs)}, {signed(100 * (ours / theirs - 1))} %"
+        known = not np.isnan(ours - theirs)
+        told.append(("" if (rows["n"] > 0).all() else f"{label(row, rows)}: ") + (words if known else "–"))
+        tested, hits = tested + known, hits + (np.sign(ours - theirs) == row["claimed"])
+    if not tested:
+        return "not tested"
+    return f"as claimed in {hits} of {tested} contrasts" if tested > FEW else "\n".join(told)
 
 
 def convexity() -> str:

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
@@ -17,16 +16,19 @@ DOUBLINGS = [32, 64, 128, 256, 512]  # batch sizes with a tick
 
 
 def dose_response(table: pd.DataFrame) -> Figure:
-    """RMST against dose, from `effects.dose_response`: constants as a line in their band, changing arms on it."""
+    """RMST against dose, from `effects.dose_response`: constants on a line in its band, and the arms that change."""
     changing = in_order(table.loc[~table["constant"], "schedule"])
     with panels(in_order(table["operation"], OPERATIONS), changing) as (figure, axes):
         for operation, ax in axes.items():
             rows = table[table["operation"] == operation]
-            draw_constants(ax, rows[rows["constant"]].sort_values("dose"))
-            for row in rows[~rows["constant"]].to_dict("records"):
+            constants = rows[rows["constant"]].sort_values("dose")
+            ax.fill_between(constants["dose"], constants["low"], constants["high"], color=INK, alpha=0.2, linewidth=0)
+            ax.plot(constants["dose"], constants["rmst"], color=INK, linewidth=1)
+            for row in rows.to_dict("records"):
                 k = look(row["schedule"])
-                ax.plot([row["dose"]] * 2, [row["low"], row["high"]], color=k.colour, linewidth=1.4)
-                ax.plot(row["dose"], row["rmst"], k.marker, color=k.colour, markersize=6)
+                if not row["constant"]:
+                    ax.plot([row["dose"]] * 2, [row["low"], row["high"]], color=k.colour, linewidth=1.4)
+                ax.plot(row["dose"], row["rmst"], k.marker, color=k.colour, markersize=4 if row["constant"] else 6)
             ax.set_xscale("log", base=2)
             ax.set_xticks(DOUBLINGS)
             ax.xaxis.set_major_formatter(FuncFormatter(short))
@@ -35,12 +37,6 @@ def dose_response(table: pd.DataFrame) -> Figure:
         figure.supxlabel("mean batch size up to the crossing", fontsize=9)
         figure.supylabel("updates to 99 % (RMST)", fontsize=9)
     return figure
-
-
-def draw_constants(ax: Axes, rows: pd.DataFrame) -> None:
-    """The constants' RMST and their intervals."""
-    ax.fill_between(rows["dose"], rows["low"], rows["high"], color=INK, alpha=0.2, linewidth=0)
-    ax.plot(rows["dose"], rows["rmst"], "-o", color=INK, markersize=3, linewidth=1.2)
 
 
 def forest(table: pd.DataFrame, margins: Mapping[str, float], xlabel: str, legend: bool = False) -> Figure:
