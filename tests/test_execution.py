@@ -15,11 +15,34 @@ from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run
 from grok_utils.parameters import load_study, make_run
 from grok_utils.plan import locked, planned_runs
 from grok_utils.records import read_record
+from grok_utils.report import export_html
 from grok_utils.status import share_done, status_lines, time_left
 
 
 def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+def left_by(notebook, word):
+    """What the code cells whose source has `word` leave: each output's MIME types, and its text."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and word in cell.source]
+    return [(sorted(o.get("data", [o.output_type])), plain(o)) for cell in cells for o in cell.outputs]
+
+
+def plain(output):
+    """The plain text of an output, be it a display or a stream."""
+    return output.get("text") or output.get("data", {}).get("text/plain", "")
+
+
+def check_page(notebook, page):
+    """Nothing of the exported notebook is overwritten text, a widget, a script or an address."""
+    about = nbformat.read(notebook, as_version=4)
+    assert not [o for _, o in left_by(about, "") if "\r" in o]
+    assert "widgets" not in about.metadata and "widget-view" not in notebook.read_text(encoding="utf-8")
+    export_html(notebook, page)
+    text = page.read_text(encoding="utf-8")
+    assert "<svg" in text and "<script" not in text
+    assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*", text) == []
 
 
 def mimetypes(notebook):
@@ -57,6 +80,14 @@ def test_run_ipynb_leaves_the_records_and_a_readable_lab_log(executed):
     assert "stderr" not in text
 
 
+def test_training_leaves_its_bar_in_its_last_state_and_nothing_that_a_page_could_not_show(executed, tmp_path):
+    path = executed.folder / "runs" / "linear-seeds0-1.ipynb"
+    (bar, text), (chosen, _) = left_by(nbformat.read(path, as_version=4), "Progress(")
+    assert bar == chosen == ["text/plain"]
+    assert re.match(r"linear-seeds0-1  █{20}  100%  60 of 60 updates  0:00:\d\d  validation accuracy [\d.]+%$", text)
+    check_page(path, tmp_path / "run.html")
+
+
 def test_a_run_in_a_kernel_is_bit_identical_to_one_outside(executed, trained):
     for seed in (0, 1):
         rows = read_record(executed.record(seed))[0]
@@ -80,19 +111,15 @@ def test_an_unknown_parameter_fails_in_one_line_and_leaves_no_target(tmp_path):
     assert files(tmp_path) == ["linear-seed0.part.ipynb", "tiny.yaml"]
 
 
-def test_explore_ipynb_runs_on_a_tiny_study(tmp_path):
-    if not (NOTEBOOKS / "explore.ipynb").exists():
-        pytest.skip("not written yet")
-    tags = [
-        c
-        for c in nbformat.read(NOTEBOOKS / "explore.ipynb", as_version=4).cells
-        if "parameters" in c.metadata.get("tags", [])
-    ]
-    offered = {"study": write_study(tmp_path), "results": str(tmp_path / "results"), "device": "cpu", "updates": 60}
-    parameters = {k: v for k, v in offered.items() if f"{k} =" in tags[0].source}
+def test_explore_ipynb_leaves_its_bar_and_its_figure_in_their_last_state(tmp_path):
+    parameters = {"results": str(tmp_path / "results"), "device": "cpu", "modulus": 11, "updates": 60}
     execute("explore.ipynb", tmp_path / "explored.ipynb", parameters)
-    shown = mimetypes(nbformat.read(tmp_path / "explored.ipynb", as_version=4))
-    assert any("image/svg+xml" in types for types, _ in shown)
+    notebook = nbformat.read(tmp_path / "explored.ipynb", as_version=4)
+    (bar, text), (figure, _) = left_by(notebook, "Progress(")
+    assert (bar, figure) == (["text/plain"], ["image/svg+xml", "text/plain"])
+    assert "100%  60 of 60 updates" in text
+    assert (["text/html", "text/plain"], {"crossings"}) in mimetypes(notebook)
+    check_page(tmp_path / "explored.ipynb", tmp_path / "explored.html")
 
 
 def test_every_notebook_is_executed_by_some_test():
