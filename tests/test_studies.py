@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import pathlib
 import re
 
 import pytest
@@ -189,6 +190,16 @@ def test_merged_keys_are_no_repetition(tmp_path):
     assert [(arm.name, arm.order) for arm in load_study(str(path)).schedules] == [("a", 1), ("b", 2)]
 
 
+def test_a_study_file_that_may_not_be_read_is_told(tmp_path, monkeypatch):
+    path = write_study(tmp_path)
+
+    def refused(*_, **__):
+        raise PermissionError(13, "Permission denied", path)
+
+    monkeypatch.setattr(pathlib.Path, "read_text", refused)  # nothing is refused to root
+    assert message(load_study, path).startswith(f"study: Permission denied: '{path}': change its owner or its rights")
+
+
 @pytest.mark.parametrize("study", ["nowhere", "nowhere.yaml", "../quick", "", "x" * 300, "a\0b", None, 3, ["quick"]])
 def test_a_study_that_is_not_there_is_told(study):
     assert message(load_study, study).startswith("study: ")
@@ -268,7 +279,9 @@ def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
     huge = {"hi": 10**9, "updates": 10**6, "schedule_length": 1000}
     text = message(on_this_machine, make_run(write_study(tmp_path, **huge), "baseline", [0], device="cpu"))
     start = "hi: 1000000000 is not small enough for 2 models at once: they need some 75,9"
-    assert re.fullmatch(start + r"\d\d GiB of memory, more than the \d+ here", text)
+    assert re.fullmatch(
+        start + r"\d\d GiB of memory, more than the \d+ here; smaller batches, fewer .* take less", text
+    )
     run = make_run(write_study(tmp_path, hi=10**5), "baseline", list(range(10**5)), device="cpu")
     text = message(on_this_machine, run)
     assert text.startswith("hi: 100000 is not small enough for 200000 models at once: they need some ")
