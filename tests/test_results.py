@@ -8,6 +8,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from bs4 import BeautifulSoup
 
 from grok_utils import tables
 from grok_utils.execution import execute_evidence, execute_report
@@ -38,6 +39,15 @@ def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
     figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
     assert figures == sorted(p.name for p in (tmp_path / folder.name / "figures").glob("*.svg"))
     assert words_of(tmp_path / folder.name / "report.html") == words_of(folder / "report.html")
+
+
+@pytest.mark.parametrize("name", ["paper", "evidence"])
+def test_a_page_begins_with_its_title_its_days_and_its_commit(name):
+    page = BeautifulSoup((ROOT / "results" / name / "report.html").read_text(encoding="utf-8"), "html.parser")
+    title, said = page.select("body > header > *")
+    assert title.name == "h1" and title.get_text().startswith("Does ") and page.title.string
+    day = r"\d{4}-\d\d-\d\d"
+    assert re.search(rf"[Tt]rained {day}( to {day})?, commit [0-9a-f]{{10}}\b", said.get_text())
 
 
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
