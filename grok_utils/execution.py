@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -120,8 +121,8 @@ def from_notebooks(path: Path) -> str:
 
 def from_here(text: str, results: str) -> str:
     """The text of a notebook with its path of the results as it is from the current folder."""
-    here = os.path.relpath(NOTEBOOKS / results)
-    return text if os.path.isabs(results) else text.replace(f"{results}/", f"{here}/")
+    here = results if os.path.isabs(results) else os.path.relpath(NOTEBOOKS / results)
+    return re.sub(rf"(?<![\w./-]){re.escape(results)}(?![\w.-])", lambda _: here, text)
 
 
 def study_parameter(study: str) -> str:

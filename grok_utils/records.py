@@ -167,7 +167,7 @@ def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[di
             frames.append(rows)
             metadata.append(about)
     if not frames:
-        raise Damaged(f"{Path(results, study.name)} holds no records yet: make the runs first (make all)")
+        raise Damaged(f"{Path(results, study.name)} holds no records yet: make the runs first, by make all")
     return pd.concat(frames, ignore_index=True), metadata
 
 

@@ -383,8 +383,8 @@ REMEDIES = {
     "ENOSPC EDQUOT": "free some space",
     "EACCES EPERM": "change its owner or its rights",
     "EROFS": "choose a folder of results that can be written to (RESULTS=)",
-    "ENOTDIR EEXIST": "a file is where a folder must be: move it away",
-    "EISDIR": "a folder is where a file must be: move it away",
+    "ENOTDIR EEXIST": "a file is in a folder's place: move it, or choose another folder (RESULTS=)",
+    "EISDIR": "a folder is in a file's place: move it",
     "ENOENT": "see that it is there",
     "ENAMETOOLONG": "choose a folder of results with a shorter name",
     "EIO ESTALE": "see to the disk",
@@ -430,6 +430,8 @@ def test_a_notebook_s_error_names_files_as_they_are_from_here(tmp_path, monkeypa
         monkeypatch.chdir(folder)
         with pytest.raises(Failed, match=f"^report: Damaged: {seen}/tiny/records/x is damaged: move it away \\(see "):
             execute("report.ipynb", tmp_path / "report.ipynb", {"results": "../results"})
+    monkeypatch.chdir(NOTEBOOKS.parent)
+    assert execution.from_here("../mine holds no ../mine-too", "../mine") == "mine holds no ../mine-too"
     assert execution.from_here("/data/tiny/x is damaged", "/data") == "/data/tiny/x is damaged"
 
 

@@ -366,7 +366,7 @@ def test_a_file_is_replaced_whole_or_not_at_all_and_nothing_else_is_left(tmp_pat
         raise KeyboardInterrupt
     assert [p.name for p in path.parent.iterdir()] == ["file.csv"]
     assert path.read_text() == "first"
-    with pytest.raises(OSError, match=rf"^{path}/below/x.csv cannot be written: Not a directory: a file is where "):  # noqa: SIM117
+    with pytest.raises(OSError, match=rf"^{path}/below/x.csv cannot be written: Not a directory: a file is in "):  # noqa: SIM117
         with checkpoints.written_whole(path / "below" / "x.csv"):
             pass
 
