@@ -77,7 +77,7 @@ run/%:
 	@exec $(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(word 1,$(subst /, ,$*))" --seeds "$(word 2,$(subst /, ,$*))"
 	@study="$(STUDY)"; study="$${study##*/}"; study="$${study%.yaml}"; study="$${study%.yml}"; \
 	test -f "$(RESULTS)/$$study/records/$(word 1,$(subst /, ,$*))-seed$(lastword $(subst $(comma), ,$(word 2,$(subst /, ,$*)))).parquet" || \
-		{ echo "$@: ended without its record" >&2; exit 1; }
+		{ echo "$@: ended without its record: make it again, and it goes on from its checkpoint" >&2; exit 1; }
 comma := ,
 
 run: $(STAMP) ## one record: make run SCHEDULE=linear SEED=0

@@ -10,17 +10,17 @@ from typing import NoReturn
 if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
-from grok_utils.checkpoints import Damaged
+from grok_utils.checkpoints import Damaged, with_remedy
 from grok_utils.parameters import check_seeds, load_study, make_run, on_this_machine
 from grok_utils.pdf import NoPrint
 from grok_utils.studies import BadInput, one_line
 
 
 class Parser(argparse.ArgumentParser):
-    """Says in one line what is wrong, without the usage."""
+    """Says in one line what is wrong and where the usage is."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"{one_line(message)}\n")
+        self.exit(2, f"{one_line(message)} (see {self.prog} --help)\n")
 
 
 def parser() -> Parser:
@@ -117,7 +117,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(error, file=sys.stderr)
         return 2
     except (Damaged, execution.Failed, NoPrint, OSError) as error:
-        print(error, file=sys.stderr)
+        print(with_remedy(error), file=sys.stderr)
         return 1
     return 0
 

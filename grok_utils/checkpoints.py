@@ -1,9 +1,11 @@
 """A run's state on disk: safetensors (loading executes no code), whole or absent, checked when read."""
 
 import contextlib
+import errno
 import hashlib
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,9 +16,32 @@ from torch import Tensor
 
 from grok_utils.studies import one_line
 
+REMEDIES = {  # what to do, by the numbers of what the system refuses
+    "free some space, then run it again": (errno.ENOSPC, errno.EDQUOT),
+    "change its owner or its rights, or choose another folder of results (RESULTS=)": (errno.EACCES, errno.EPERM),
+    "choose a folder of results that can be written to (RESULTS=)": (errno.EROFS,),
+    "a file is in a folder's place: move it, or choose another folder (RESULTS=)": (errno.ENOTDIR, errno.EEXIST),
+    "a folder is in a file's place: move it": (errno.EISDIR,),
+    "see that it is there and has room": (errno.ENOENT,),
+    "choose a folder of results with a shorter name (RESULTS=)": (errno.ENAMETOOLONG,),
+    "see to the disk or its server, then run it again": (errno.EIO, errno.ESTALE),
+    "allow more open files (ulimit -n), or run fewer at a time (-j)": (errno.EMFILE, errno.ENFILE),
+    "choose a folder of results (RESULTS=) whose file system has locks": (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP),
+}
+
 
 class Damaged(Exception):
     """One line that names the file and says how to mend it."""
+
+
+def with_remedy(error: object) -> str:
+    """What an error says, in one line, with what to do about it where it holds a number of the system's."""
+    text = one_line(error)
+    number = re.search(r"\[Errno (\d+)\] | \(os error (\d+)\)", text)  # Python's and Rust's way to tell it
+    if number is None:
+        return text
+    known = (remedy for remedy, numbers in REMEDIES.items() if int(number[1] or number[2]) in numbers)
+    return f"{text.replace(number[0], '')}: {next(known, 'mend that, then run it again')}"
 
 
 @contextlib.contextmanager
@@ -33,8 +58,9 @@ def written_whole(path: Path) -> Iterator[Path]:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except (OSError, safetensors.SafetensorError) as error:
-        reason = getattr(error, "strerror", None) or error
-        raise OSError(f"{path} cannot be written: {one_line(reason)}") from None
+        number = getattr(error, "errno", None)
+        reason = f"[Errno {number}] {os.strerror(number)}" if number else error  # without the temporary name
+        raise OSError(f"{path} cannot be written: {with_remedy(reason)}") from None
     finally:
         with contextlib.suppress(OSError):  # it is not there after success, nor where its folder is none
             temporary.unlink(missing_ok=True)  # half a file would keep a full disk full

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import os
+import re
 import signal
 import sys
 import tempfile
@@ -84,7 +85,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
         except Exception as error:
             if received:
                 raise SystemExit(128 + received[0]) from None
-            reason = one_line(why(error))[:300]
+            reason = from_here(one_line(why(error)), str(parameters["results"]))[:1000]
             remember_failure(part, reason)
             raise Failed(f"{output.stem}: {reason} (see {part})") from None
     done = nbformat.read(part, as_version=4)
@@ -98,8 +99,10 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
 def why(error: Exception) -> str:
     """What went wrong in a notebook: the error of its cell, the end of its kernel, or papermill's own error."""
     if isinstance(error, DeadKernelError):
-        return "the kernel died, as one does that is killed or runs out of memory"
-    return f"{error.ename}: {error.evalue}" if hasattr(error, "ename") else f"{type(error).__name__}: {error}"
+        died = "the kernel died, as one does that is killed or runs out of memory"
+        return f"{died}: run it again, fewer at a time (-j) where memory is short"
+    name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+    return checkpoints.with_remedy(f"{name}: {text}")
 
 
 def remember_failure(part: Path, reason: str) -> None:
@@ -114,6 +117,12 @@ def from_notebooks(path: Path) -> str:
     """`path` as a notebook sees it, relative wherever it is inside the project."""
     path, root = path.resolve(), NOTEBOOKS.parent
     return os.path.relpath(path, NOTEBOOKS) if path.is_relative_to(root) else str(path)
+
+
+def from_here(text: str, results: str) -> str:
+    """The text of a notebook with its path of the results as it is from the current folder."""
+    here = results if os.path.isabs(results) else os.path.relpath(NOTEBOOKS / results)
+    return re.sub(rf"(?<![\w./-]){re.escape(results)}(?![\w.-])", lambda _: here, text)
 
 
 def study_parameter(study: str) -> str:
@@ -143,7 +152,8 @@ def execute_run(run: Run, study: str) -> None:
             execute("run.ipynb", run.folder / "runs" / f"{run.name}.ipynb", parameters)
     for seed in missing:
         if not is_complete(run, seed):
-            raise Failed(f"{run.name}: the notebook ended without leaving {run.record(seed)}")
+            left = f"{run.name}: the notebook ended without leaving {run.record(seed)}"
+            raise Failed(f"{left}: give run.ipynb back its write_records(result), then run it again")
     seconds = time.monotonic() - start
     paths = record_paths(run.study, run.results)
     found = f"{sum(path.exists() for path in paths)} of {len(paths)} records"

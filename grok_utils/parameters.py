@@ -11,6 +11,7 @@ import psutil
 import torch
 import yaml
 
+from grok_utils.checkpoints import with_remedy
 from grok_utils.schedules import BLOCK, CONTROLS, RATE_FACTORS, SCHEDULES
 from grok_utils.studies import Arm, BadInput, Run, Study, one_line, require
 from grok_utils.tasks import OPERATIONS, count_pairs, count_train
@@ -48,6 +49,8 @@ def load_study(study: str, **overrides: Any) -> Study:
     require(path.stem not in ("evidence", "bench", "explore"), "study", path.stem, taken)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except OSError as error:
+        raise BadInput(f"study: {with_remedy(error)}") from None
     except Exception as error:  # YAML's constructors raise whatever their argument happens to cause
         raise BadInput(one_line(f"study: {path.name} cannot be read as YAML: {error}")) from None
     require(isinstance(values, dict), "study", path.name, "a YAML mapping of settings")
@@ -194,7 +197,8 @@ def on_this_machine(run: Run) -> Run:
     size, needed = int(run.batch_sizes.max()), memory_needed(run)
     models = f"small enough for {len(run.seeds) * len(run.study.operations)} models at once"
     enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, more than the {memory / 2**30:,.0f} here"
-    require(needed <= memory, "hi", size, enough)
+    less = "smaller batches, fewer operations or fewer SEEDS_PER_RUN take less"
+    require(needed <= memory, "hi", size, f"{enough}; {less}")
     return run
 
 

@@ -21,6 +21,7 @@ FLAGS = (
     "--no-first-run",
 )
 SECONDS = 120  # until a print that hangs is ended
+OTHERWISE = "try another one by CHROMIUM=/path/to/it, or open the page in any browser and print it there"
 
 
 class NoPrint(Exception):
@@ -49,7 +50,9 @@ def print_pdf(html: Path, pdf: Path) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            raise NoPrint(f"{chromium} did not print {html} within {SECONDS} seconds") from None
+            raise NoPrint(f"{chromium} did not print {html} within {SECONDS} seconds: {OTHERWISE}") from None
+        except OSError as error:  # a program of another machine, say
+            raise NoPrint(f"{chromium} cannot be started ({error.strerror}): {OTHERWISE}") from None
         if done.returncode or not temporary.is_file():
             said = done.stderr.strip().splitlines() or ["no reason given"]
-            raise NoPrint(f"{chromium} did not print {html}: {said[-1][:300]}")
+            raise NoPrint(f"{chromium} did not print {html} ({said[-1][:300]}): {OTHERWISE}")

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from grok_utils.checkpoints import Damaged, written_whole
+from grok_utils.checkpoints import Damaged, with_remedy, written_whole
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import Run, Study, one_line
 from grok_utils.training import Result
@@ -109,6 +109,8 @@ def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         metadata = json.loads(text)
         version, name = metadata["schema_version"], f"{metadata['schedule']}-seed{metadata['seed']}.parquet"
     except Exception as error:  # whatever a parser may raise on arbitrary bytes
+        if getattr(error, "errno", None):  # it was not even read
+            raise Damaged(f"{path} cannot be read: {with_remedy(error)}") from None
         reason = one_line(error)[:200]
         raise Damaged(f"{path} is not a readable record ({type(error).__name__}: {reason}): {mend}") from None
     if not intact:
@@ -165,7 +167,7 @@ def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[di
             frames.append(rows)
             metadata.append(about)
     if not frames:
-        raise Damaged(f"{Path(results, study.name)} holds no records yet: make the runs first")
+        raise Damaged(f"{Path(results, study.name)} holds no records yet: make the runs first, by make all")
     return pd.concat(frames, ignore_index=True), metadata
 
 

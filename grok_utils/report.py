@@ -11,11 +11,12 @@ import nbformat
 from bs4 import BeautifulSoup
 from bs4.element import Tag
 from jinja2 import pass_context
-from math_core import LatexToMathML
+from math_core import LatexError, LatexToMathML
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from grok_utils.checkpoints import written_whole
+from grok_utils.studies import BadInput, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "notebooks"
@@ -23,13 +24,17 @@ MATHEMATICS = LatexToMathML()
 
 
 class Renderer(IPythonRenderer):
-    """Markdown to HTML with TeX as MathML; raises math_core.LatexError on TeX that it does not know."""
+    """Markdown to HTML with TeX as MathML; raises BadInput on TeX that math_core does not know."""
 
-    def inline_math(self, body: str) -> str:
-        return MATHEMATICS.convert_with_local_state(body, displaystyle=False)
+    def inline_math(self, body: str, displaystyle: bool = False) -> str:
+        try:
+            return MATHEMATICS.convert_with_local_state(body, displaystyle=displaystyle)
+        except LatexError:  # whose words are a drawing in colours
+            said = f"formula: {one_line(body)} is not TeX that math_core knows"
+            raise BadInput(f"{said}: correct it in the notebook") from None
 
     def block_math(self, body: str) -> str:
-        return MATHEMATICS.convert_with_local_state(body, displaystyle=True)
+        return self.inline_math(body, displaystyle=True)
 
 
 class Exporter(HTMLExporter):
@@ -46,7 +51,7 @@ class Exporter(HTMLExporter):
 def export_html(executed_notebook: Path, html: Path, title: str | None = None) -> None:
     """Write `executed_notebook` as one page to `html`, whole or not at all.
 
-    `title` is the page's (default: its first heading). ValueError where the prose refers to something absent.
+    `title` is the page's (default: its first heading). BadInput where the prose refers to something absent.
     """
     notebook = nbformat.read(executed_notebook, as_version=4)
     text, _ = Exporter().from_notebook_node(notebook)
@@ -99,7 +104,8 @@ def number(page: BeautifulSoup, selector: str, word: str) -> dict[str, str]:
     labels: dict[str, str] = {}
     for i, figure in enumerate(page.select(selector), start=1):
         if figure["id"] in labels:
-            raise ValueError(f"{word} {i}: the name {figure['id']!r} is already that of {labels[figure['id']]}")
+            taken = f"{word} {i}: the name {figure['id']!r} is already that of {labels[figure['id']]}"
+            raise BadInput(f"{taken}: give it another in the notebook")
         labels[figure["id"]] = f"{word} {i}"
         label = page.new_tag("b")
         label.string = f"{word} {i}. "
@@ -108,11 +114,11 @@ def number(page: BeautifulSoup, selector: str, word: str) -> dict[str, str]:
 
 
 def link(page: BeautifulSoup, labels: dict[str, str]) -> None:
-    """Give each reference `[Figure](#name)` or `[Table](#name)` its number. ValueError where there is no such name."""
+    """Give each reference `[Figure](#name)` or `[Table](#name)` its number. BadInput where there is no such name."""
     for tag in page.select('main a[href^="#"]'):
         name = tag["href"][1:]
         if name not in labels:
-            raise ValueError(f"the text refers to #{name}, which the page lacks: it has {', '.join(labels)}")
+            raise BadInput(f"the text refers to #{name}, which the page lacks: it has {', '.join(labels)}")
         if tag.get_text() in ("Figure", "Table"):
             tag.string = labels[name]
 

@@ -123,7 +123,7 @@ def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
     try:
         state, metadata = load_checkpoint(run)
     except checkpoints.Damaged as error:
-        print(error, file=sys.stderr)
+        print(error)  # not on stderr, which a notebook shows in red: a schedule that is edited is no mistake
         run.checkpoint.unlink()
         state, metadata = load_checkpoint(run)
     path = ExecutionPath(**metadata["path"])

@@ -20,6 +20,7 @@ from grok_utils.training import has_compiler, make_trainer
 SECONDS = 60.0  # of training a record again: a short one whole, of a longer one the beginning
 # What decides a record's numbers.
 CODE = ["tasks", "schedules", "studies", "parameters", "model", "trainer", "training", "cuda", "attention", "records"]
+MEND = "check out the code that made it, or move it away and let this code make it anew"
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision
 
 
@@ -94,7 +95,8 @@ def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any
     if not differs:
         yield "equal means bit for bit: same code, device, path and versions"
         if not same.all(axis=None):
-            raise Damaged(f"{record} is not what this tree makes, from update {update[~same.all(axis=1)].min():,} on")
+            first = update[~same.all(axis=1)].min()
+            raise Damaged(f"{record} is not what this tree makes, from update {first:,} on: {MEND}")
         yield "equal"
         return
     limit = ROUNDING[m["precision"]]
@@ -106,7 +108,7 @@ def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any
     error = (new[losses] / old[losses] - 1).abs().mask(same[losses], 0.0).fillna(float("inf"))
     error = error.max(axis=1).groupby(update).max()
     if error.iloc[0] >= limit:
-        raise Damaged(f"{record} is not what this tree makes: its first log differs by {error.iloc[0]:.2%}")
+        raise Damaged(f"{record} is not what this tree makes, its first log differs by {error.iloc[0]:.2%}: {MEND}")
     apart = error.index[error >= limit]
     until = f"update {apart.min():,}" if len(apart) else "the last one compared"
     yield f"equal: the first log to {error.iloc[0]:.1e}, and all others up to {until}"

@@ -1,6 +1,8 @@
 """Notebooks executed by papermill, and the command line that the Makefile calls."""
 
 import dataclasses
+import errno
+import os
 import re
 import shutil
 import threading
@@ -8,18 +10,44 @@ import threading
 import nbformat
 import pytest
 from conftest import TINY, write_study
+from nbclient.exceptions import DeadKernelError
+from papermill.exceptions import PapermillExecutionError
+from safetensors import SafetensorError
 
-from grok_utils import checkpoints, execution
+from grok_utils import checkpoints, execution, status
 from grok_utils.__main__ import main
 from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run
 from grok_utils.parameters import load_study, make_run
 from grok_utils.plan import locked, planned_runs
 from grok_utils.records import read_record
+from grok_utils.report import export_html
 from grok_utils.status import share_done, status_lines, time_left
 
 
 def files(folder):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+def left_by(notebook, word):
+    """What the code cells whose source has `word` leave: each output's MIME types, and its text."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code" and word in cell.source]
+    return [(sorted(o.get("data", [o.output_type])), plain(o)) for cell in cells for o in cell.outputs]
+
+
+def plain(output):
+    """The plain text of an output, be it a display or a stream."""
+    return output.get("text") or output.get("data", {}).get("text/plain", "")
+
+
+def check_page(notebook, page):
+    """Nothing of the exported notebook is overwritten text, a widget, a script or an address."""
+    about = nbformat.read(notebook, as_version=4)
+    assert not [o for _, o in left_by(about, "") if "\r" in o]
+    assert "widgets" not in about.metadata and "widget-view" not in notebook.read_text(encoding="utf-8")
+    export_html(notebook, page)
+    text = page.read_text(encoding="utf-8")
+    assert "<svg" in text and "<script" not in text
+    assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*", text) == []
 
 
 def mimetypes(notebook):
@@ -57,6 +85,14 @@ def test_run_ipynb_leaves_the_records_and_a_readable_lab_log(executed):
     assert "stderr" not in text
 
 
+def test_training_leaves_its_bar_in_its_last_state_and_nothing_that_a_page_could_not_show(executed, tmp_path):
+    path = executed.folder / "runs" / "linear-seeds0-1.ipynb"
+    (bar, text), (chosen, _) = left_by(nbformat.read(path, as_version=4), "Progress(")
+    assert bar == chosen == ["text/plain"]
+    assert re.match(r"linear-seeds0-1  █{20}  100%  60 of 60 updates  0:00:\d\d  validation accuracy [\d.]+%$", text)
+    check_page(path, tmp_path / "run.html")
+
+
 def test_a_run_in_a_kernel_is_bit_identical_to_one_outside(executed, trained):
     for seed in (0, 1):
         rows = read_record(executed.record(seed))[0]
@@ -80,19 +116,15 @@ def test_an_unknown_parameter_fails_in_one_line_and_leaves_no_target(tmp_path):
     assert files(tmp_path) == ["linear-seed0.part.ipynb", "tiny.yaml"]
 
 
-def test_explore_ipynb_runs_on_a_tiny_study(tmp_path):
-    if not (NOTEBOOKS / "explore.ipynb").exists():
-        pytest.skip("not written yet")
-    tags = [
-        c
-        for c in nbformat.read(NOTEBOOKS / "explore.ipynb", as_version=4).cells
-        if "parameters" in c.metadata.get("tags", [])
-    ]
-    offered = {"study": write_study(tmp_path), "results": str(tmp_path / "results"), "device": "cpu", "updates": 60}
-    parameters = {k: v for k, v in offered.items() if f"{k} =" in tags[0].source}
+def test_explore_ipynb_leaves_its_bar_and_its_figure_in_their_last_state(tmp_path):
+    parameters = {"results": str(tmp_path / "results"), "device": "cpu", "modulus": 11, "updates": 60}
     execute("explore.ipynb", tmp_path / "explored.ipynb", parameters)
-    shown = mimetypes(nbformat.read(tmp_path / "explored.ipynb", as_version=4))
-    assert any("image/svg+xml" in types for types, _ in shown)
+    notebook = nbformat.read(tmp_path / "explored.ipynb", as_version=4)
+    (bar, text), (figure, _) = left_by(notebook, "Progress(")
+    assert (bar, figure) == (["text/plain"], ["image/svg+xml", "text/plain"])
+    assert "100%  60 of 60 updates" in text
+    assert (["text/html", "text/plain"], {"crossings"}) in mimetypes(notebook)
+    check_page(tmp_path / "explored.ipynb", tmp_path / "explored.html")
 
 
 def test_every_notebook_is_executed_by_some_test():
@@ -104,7 +136,7 @@ def test_a_notebook_that_leaves_no_record_is_a_failure(tmp_path, monkeypatch):
     study = write_study(tmp_path)
     run = make_run(study, "linear", [0], str(tmp_path), "cpu")
     monkeypatch.setattr(execution, "execute", lambda *arguments: None)
-    with pytest.raises(Failed, match=r"the notebook ended without leaving .*linear-seed0\.parquet"):
+    with pytest.raises(Failed, match=r"without leaving .*linear-seed0\.parquet: give run\.ipynb back its write_"):
         execute_run(run, study)
 
 
@@ -277,15 +309,21 @@ def test_status_and_run_of_what_is_complete_succeed(begun, capsys):
         (["plan", "quick", "--device", "gpu"], "device: 'gpu' is not one of"),
         (["plan", "quick", "--precision", "fp8"], "precision: 'fp8' is not one of"),
         (["plan", "quick", "--threads", "0"], "threads: 0 is not"),
-        (["plan", "quick", "--threads", "two"], "argument --threads: invalid int value: 'two'"),
+        (
+            ["plan", "quick", "--threads", "two"],
+            "argument --threads: invalid int value: 'two' (see python -m",
+        ),
         (["plan", "quick", "--seeds-per-run", "0"], "seeds-per-run: 0 is not"),
         (["run", "quick", "--schedule", "wobbly", "--seeds", "0"], "schedule: 'wobbly' is not an arm of study quick"),
         (["run", "quick", "--schedule", "linear", "--seeds", "0,x"], "seeds: '0,x' is not a list of whole numbers"),
         (["run", "quick", "--schedule", "linear", "--seeds", "1,1"], "seeds: [1, 1] is not free of repetitions"),
         (["run", "quick", "--schedule", "linear", "--seeds", "-1"], "seeds: [-1] is not"),
-        (["run", "quick", "--schedule", "linear"], "the following arguments are required: --seeds"),
+        (
+            ["run", "quick", "--schedule", "linear"],
+            "the following arguments are required: --seeds (see python -m",
+        ),
         (["status", "quick", "--results", ""], "argument --results: '' is not the path of a folder"),
-        (["status", "quick", "--speed", "2"], "unrecognized arguments: --speed 2"),
+        (["status", "quick", "--speed", "2"], "unrecognized arguments: --speed 2 (see python -m"),
         (["walk"], "argument command: invalid choice: 'walk'"),
     ],
 )
@@ -339,6 +377,68 @@ def test_results_that_cannot_be_written_are_told_in_one_line(tmp_path, capsys):
     code, out, err = outcome(capsys, "run", path, "--results", results, "--schedule", "linear", "--seeds", "0")
     assert (code, out, len(err)) == (1, [], 1)
     assert str(results) in err[0]
+
+
+REMEDIES = {
+    "ENOSPC EDQUOT": "free some space",
+    "EACCES EPERM": "change its owner or its rights",
+    "EROFS": "choose a folder of results that can be written to (RESULTS=)",
+    "ENOTDIR EEXIST": "a file is in a folder's place: move it, or choose another folder (RESULTS=)",
+    "EISDIR": "a folder is in a file's place: move it",
+    "ENOENT": "see that it is there",
+    "ENAMETOOLONG": "choose a folder of results with a shorter name",
+    "EIO ESTALE": "see to the disk",
+    "EMFILE ENFILE": "allow more open files (ulimit -n)",
+    "ENOLCK ENOSYS EOPNOTSUPP": "choose a folder of results (RESULTS=) whose file system has locks",
+    "ENOTEMPTY": "mend that, then run it again",  # one of those that have no remedy of their own
+}
+
+
+@pytest.mark.parametrize(("name", "remedy"), [(name, r) for names, r in REMEDIES.items() for name in names.split()])
+def test_what_the_system_refuses_is_told_with_what_to_do(tmp_path, monkeypatch, capsys, name, remedy):
+    number = getattr(errno, name)
+    refused = OSError(number, os.strerror(number), "a file")
+    said = f"{os.strerror(number)}: {remedy}"
+
+    def fail(*_):
+        raise refused
+
+    monkeypatch.setattr(status, "status_lines", fail)  # by the command itself
+    code, out, (line,) = outcome(capsys, "status", "quick", "--results", tmp_path)
+    assert (code, out) == (1, [])
+    assert line.startswith(f"{os.strerror(number)}: 'a file': {remedy}")
+    for error in (refused, SafetensorError(f"I/O error: {os.strerror(number)} (os error {number})")):
+        with pytest.raises(OSError, match=re.escape(said)) as caught, checkpoints.written_whole(tmp_path / "record"):
+            raise error
+        assert str(caught.value).startswith(f"{tmp_path / 'record'} cannot be written: ")
+        assert checkpoints.with_remedy(caught.value) == str(caught.value)  # told once
+    in_a_notebook = PapermillExecutionError(3, 3, "", "OSError", str(refused), [])
+    assert execution.why(in_a_notebook).startswith(f"OSError: {os.strerror(number)}: 'a file': {remedy}")
+
+
+def test_every_number_with_a_remedy_is_tested():
+    tested = {getattr(errno, name) for names in REMEDIES for name in names.split()}
+    assert tested == {errno.ENOTEMPTY}.union(*checkpoints.REMEDIES.values())
+
+
+def test_a_notebook_s_error_names_files_as_they_are_from_here(tmp_path, monkeypatch):
+    def fail(*_, **__):
+        raise PapermillExecutionError(3, 3, "", "Damaged", "../results/tiny/records/x is damaged: move it away", [])
+
+    monkeypatch.setattr(execution.papermill, "execute_notebook", fail)
+    for folder, seen in ((NOTEBOOKS.parent, "results"), (NOTEBOOKS, "../results")):
+        monkeypatch.chdir(folder)
+        with pytest.raises(Failed, match=f"^report: Damaged: {seen}/tiny/records/x is damaged: move it away \\(see "):
+            execute("report.ipynb", tmp_path / "report.ipynb", {"results": "../results"})
+    monkeypatch.chdir(NOTEBOOKS.parent)
+    assert execution.from_here("../mine holds no ../mine-too", "../mine") == "mine holds no ../mine-too"
+    assert execution.from_here("/data/tiny/x is damaged", "/data") == "/data/tiny/x is damaged"
+
+
+def test_a_kernel_that_died_is_told_with_what_to_do():
+    assert execution.why(DeadKernelError("Kernel died")).endswith(
+        "run it again, fewer at a time (-j) where memory is short"
+    )
 
 
 def test_help_is_printed_without_loading_torch(capsys):

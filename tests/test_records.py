@@ -164,6 +164,16 @@ def test_what_is_no_parquet_file_is_told(record, content):
     assert "is not a readable record" in damage(read_record, record)
 
 
+def test_a_record_that_may_not_be_read_is_not_to_be_deleted(record, monkeypatch):
+    def refused(*_, **__):
+        raise PermissionError(13, f"Failed to open local file '{record}'")
+
+    monkeypatch.setattr(pq, "read_table", refused)
+    text = damage(read_record, record)
+    assert "cannot be read: Failed to open local file" in text
+    assert "change its owner or its rights" in text and "delete" not in text
+
+
 def test_a_renamed_record_is_told(record):
     renamed = record.rename(record.with_name("linear-seed1.parquet"))
     assert "holds schedule linear, seed 0" in damage(read_record, renamed)

@@ -18,7 +18,7 @@ from test_statistics import crossing as crosses
 
 from grok_utils import execution, prose, report, statistics
 from grok_utils.parameters import load_study
-from grok_utils.studies import Arm, Study
+from grok_utils.studies import Arm, BadInput, Study
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = {
@@ -226,14 +226,19 @@ def test_words_are_escaped(tmp_path):
 
 
 def test_a_reference_to_nothing_is_an_error(tmp_path):
-    with pytest.raises(ValueError, match="#two, which the page lacks"):
+    with pytest.raises(BadInput, match=r"#two, which the page lacks: it has section-one, one$"):
         export(tmp_path, new_markdown_cell("# One\n\nSee [Figure](#two)."), figure("one"))
     assert not (tmp_path / "some.html").exists()
 
 
 def test_two_figures_of_one_name_are_an_error(tmp_path):
-    with pytest.raises(ValueError, match="'one' is already"):
+    with pytest.raises(BadInput, match=r"'one' is already that of Figure 1: give it another in the notebook$"):
         export(tmp_path, figure("one"), figure("one"))
+
+
+def test_a_formula_that_is_none_is_an_error(tmp_path):
+    with pytest.raises(BadInput, match=r"^formula: \\nosuch\{x\} is not TeX that math_core knows: correct it in the"):
+        export(tmp_path, new_markdown_cell("# One\n\nOf $\\nosuch{x}$."))
 
 
 def test_headings_title_and_references(tmp_path):

@@ -41,6 +41,15 @@ def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
     assert words_of(tmp_path / folder.name / "report.html") == words_of(folder / "report.html")
 
 
+@pytest.mark.parametrize("name", ["paper", "evidence"])
+def test_a_page_begins_with_its_title_its_days_and_its_commit(name):
+    page = BeautifulSoup((ROOT / "results" / name / "report.html").read_text(encoding="utf-8"), "html.parser")
+    title, said = page.select("body > header > *")
+    assert title.name == "h1" and title.get_text().startswith("Does ") and page.title.string
+    day = r"\d{4}-\d\d-\d\d"
+    assert re.search(rf"[Tt]rained {day}( to {day})?, commit [0-9a-f]{{10}}\b", said.get_text())
+
+
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
 def test_the_study_is_complete_and_made_from_a_commit(folder):
     study = load_study(folder.name)

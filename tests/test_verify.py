@@ -76,8 +76,8 @@ def test_a_record_of_another_device_is_equal_to_rounding_at_first(study):
 
 @pytest.mark.parametrize(("factor", "device", "said"), [
     (1 + 1e-6, None, "is not what this tree makes, from update 10 on"),
-    (1.002, "another", "is not what this tree makes: its first log differs by 0.20%"),
-    (np.nan, "another", "is not what this tree makes: its first log differs by inf%"),
+    (1.002, "another", "is not what this tree makes, its first log differs by 0.20%: check out the code"),
+    (np.nan, "another", "is not what this tree makes, its first log differs by inf%: check out the code"),
 ])  # fmt: skip
 def test_a_record_that_is_not_made_again_is_named(study, capsys, monkeypatch, factor, device, said):
     for path in study[2].iterdir():

@@ -115,6 +115,13 @@ def choose(page, menu, item):
     page.locator(".lm-Menu-item", has_text=re.compile(f"^{item}")).first.click()
 
 
+def put(page, cell, text):
+    """Put `text` in the place of what the cell that has `cell` says."""
+    page.locator(f".jp-Cell:has-text('{cell}') .cm-content").click()
+    page.keyboard.press("Control+A")
+    page.keyboard.insert_text(text)
+
+
 def watched(page, enough, seconds=240):
     """The distinct states of progress and figure, in order, until `enough` of them says that it is."""
     states, deadline = [], time.monotonic() + seconds
@@ -172,24 +179,51 @@ def test_what_it_saves_exports_to_a_page_without_scripts(lab, explore):
 
 def test_interrupting_leaves_a_usable_kernel_and_running_again_goes_on(lab, explore):
     checkpoints = explore.parent.parent / "results" / "explore" / "checkpoints"
-    lab.locator(".jp-Cell:has-text('modulus = 31') .cm-content").click()
-    lab.keyboard.press("Control+A")
     lines = [f"{name} = {value!r}" for name, value in (PARAMETERS | {"updates": 700}).items()]
     lines += ["train_fraction = 0.8", "seed = 1", "results = committed = '../results'"]
-    lab.keyboard.insert_text("\n".join(lines))
+    put(lab, "modulus = 31", "\n".join(lines))
     choose(lab, "Run", "Run All Cells$")
     interrupted = shown(watched(lab, lambda states: max(shown(states, 700), default=0) >= 100), 700)
     choose(lab, "Kernel", "Interrupt Kernel")
     until_idle(lab)
     assert interrupted[-1] < 700
     lab.locator(".jp-Cell:has-text('KeyboardInterrupt')").first.wait_for()
-    left = {path.name for path in checkpoints.iterdir()}
-    assert left - {"mine-seed0.safetensors"} == {"mine-seed1.safetensors"}  # and nothing half written
+    assert [path.name for path in checkpoints.iterdir()] == ["mine-seed1.safetensors"]  # and nothing half written
     choose(lab, "Run", "Run All Cells$")
     continued = shown(watched(lab, lambda states: 700 in shown(states, 700)), 700)
     assert min(continued) >= interrupted[-1]  # it went on from the checkpoint
     until_idle(lab)
     assert "mine" in lab.locator(".jp-RenderedHTML table").last.inner_text()
+
+
+def train_anew(lab, schedule):
+    """Write another schedule and run all cells until the training is in its middle; the states that were seen."""
+    put(lab, 'SCHEDULES["mine"]', f'from grok_utils.schedules import SCHEDULES\n\nSCHEDULES["mine"] = {schedule}')
+    choose(lab, "Edit", "Clear Outputs of All Cells$")  # which is where the last run got to
+    choose(lab, "Run", "Run All Cells$")
+    return watched(lab, lambda states: any(100 <= done < 700 for done in shown(states, 700)))
+
+
+def test_another_schedule_in_its_one_line_trains_anew_and_nothing_is_red(lab, explore):
+    """After a run that was completed, and after one that was interrupted."""
+    plain = lab.locator("[data-mime-type='application/vnd.jupyter.stdout']")
+    seen = shown(train_anew(lab, "lambda s, T, lo, hi: lo + (hi - lo) * s / T"), 700)
+    assert min(seen) < 100
+    assert plain.count() == 0
+    choose(lab, "Kernel", "Interrupt Kernel")
+    until_idle(lab)
+    seen = shown(train_anew(lab, "lambda s, T, lo, hi: hi - (hi - lo) * s / T"), 700)
+    assert min(seen) < 100
+    assert plain.all_inner_texts() == [
+        "../results/explore/checkpoints/mine-seed1.safetensors was made with other settings: "
+        "it is not used, the run starts again\n"
+    ]
+    watched(lab, lambda states: 700 in shown(states, 700))
+    until_idle(lab)
+    assert "mine" in lab.locator(".jp-RenderedHTML table").last.inner_text()
+    assert lab.locator(".jp-Cell:has-text('Error')").count() == 0
+    assert lab.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
+    assert list((explore.parent.parent / "results" / "explore" / "checkpoints").iterdir()) == []
 
 
 def test_run_ipynb_opened_by_hand_leaves_what_papermill_leaves(lab, address, project):

@@ -113,7 +113,7 @@ def test_a_full_disk_at_the_report(disk, reported, capsys, left):
     fill(folder, left)
     code, out, err = outcome(capsys, "report", path, "--results", folder)
     assert (code, out, len(err)) == (1, [], 1)
-    assert "No space left on device" in err[0]
+    assert "No space left on device" in err[0] and ": free some space, then run it again" in err[0]
     assert kept(before, folder / "tiny")  # figures and tables too: those that are made anew are the same
 
 
@@ -126,7 +126,7 @@ def test_a_full_disk_at_a_figure(tmp_path, disk, reported, capsys):
     before = contents(results)
     code, out, err = outcome(capsys, "report", path, "--results", results)
     assert (code, out, len(err)) == (1, [], 1)
-    assert "No space left on device" in err[0]
+    assert "No space left on device" in err[0] and ": free some space, then run it again" in err[0]
     assert str(figures) in err[0]
     assert kept(before, results)
 
@@ -148,7 +148,7 @@ def test_a_full_disk_at_a_run(tmp_path, disk, capsys):
     fill(folder, 100_000)
     code, out, err = outcome(capsys, "run", path, "--results", folder, "--schedule", "linear", "--seeds", "0")
     assert (code, out, len(err)) == (1, [], 1)
-    assert "No space left on device" in err[0]
+    assert "No space left on device" in err[0] and ": free some space, then run it again" in err[0]
     for record in folder.rglob("*.parquet"):  # the notebook takes more room than the record
         read_record(record)
     assert [p for p in folder.rglob("*.part")] == []
@@ -177,7 +177,7 @@ def test_results_that_nobody_can_write_to(reported, capsys, what):
     finally:
         (results / "kept").rename(results / "tiny" / "records" / "linear-seed1.parquet")
     assert (code, out, len(err)) == (1, [], 1)
-    assert "Read-only file system" in err[0]
+    assert "Read-only file system" in err[0] and ": choose a folder of results that can be written to" in err[0]
     assert str(results) in err[0]
     del before[next(p for p in before if p.name == "kept")]
     assert kept(before, results)
@@ -223,6 +223,6 @@ def test_a_folder_of_figures_or_tables_that_nobody_can_write_to(reported, capsys
     with read_only(results / "tiny" / folder):
         code, out, err = outcome(capsys, "report", path, "--results", results)
     assert (code, out, len(err)) == (1, [], 1)
-    assert "Read-only file system" in err[0]
+    assert "Read-only file system" in err[0] and ": choose a folder of results that can be written to" in err[0]
     assert str(results / "tiny" / folder) in err[0]
     assert kept(before, results)

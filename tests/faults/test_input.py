@@ -9,7 +9,7 @@ import yaml
 from conftest import TINY, write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_studies import HUGE, PARAMETERS, arm_settings, names, values
+from test_parameters import HUGE, PARAMETERS, arm_settings, names, values
 
 from grok_utils.__main__ import main
 from grok_utils.parameters import load_study, run_from_parameters
