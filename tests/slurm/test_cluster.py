@@ -182,7 +182,7 @@ def test_a_lost_node_is_a_failure_although_srun_exits_with_0(story):
     code, output, failed, ended = story.over(make)
     assert code == 2
     assert "runs to make: 3\n" in output
-    assert f"{STOPPED}: ended without its record\n" in output
+    assert f"{STOPPED}: ended without its record: make it again" in output
     assert failed == {STOPPED}
     assert ended == {STOPPED: "NODE_FAIL", FAILING: "COMPLETED", PENDING: "COMPLETED"}
     assert story.left() == (set(JOBS) - {STOPPED}, {STOPPED})
