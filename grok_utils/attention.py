@@ -5,8 +5,8 @@ position reaches. What PyTorch compiles for this spends most of its time on indi
 one program goes through the examples of one element and sums the gradients of the rows that they share: no atomics, so
 a rerun is bit-identical. Rows hold the heads side by side; softmax and sums are float32 whatever the rows are.
 
-A tile is [R, HEADS, K, SIZE], K being 1 for queries and 4 for keys and values; on that axis Triton keeps the four in a
-thread of their own, which mixes them without asking others.
+A tile is [R, HEADS, K, SIZE], K being 1 for queries and 4 for keys and values: on that axis Triton gives all four to
+one thread, which mixes them without asking others.
 
 PyTorch meets the kernels as operators of its own: of Triton code that it traces, it may assume that inputs are written.
 """
