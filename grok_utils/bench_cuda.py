@@ -1,6 +1,7 @@
 """This engine on one GPU: time of all runs of `paper`, beside the usual loop and the floor, and of other stacks."""
 
 import argparse
+import gc
 import statistics
 import subprocess
 import sys
@@ -61,6 +62,19 @@ def trainer(
     return GraphedTrainer(run.tasks(), sizes, run.study.learning_rate, run.study.weight_decay, path)
 
 
+def memory_before() -> int:
+    """Bytes allocated before a stack is set up; the peak counts from here on."""
+    gc.collect()  # stacks of earlier measurements
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    return torch.cuda.memory_allocated()
+
+
+def peak_gib(before: int) -> float:
+    """Gibibytes that what was set up since took at most."""
+    return (torch.cuda.max_memory_allocated() - before) / 2**30
+
+
 def time_blocks(engine: GraphedTrainer) -> float:
     """Seconds of all its blocks, after one to warm up."""
     engine.run_block()
@@ -93,8 +107,7 @@ def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd
     """One row an arm of `paper`, all seeds in one stack, beside its floors; and a row of all arms side by side."""
     rows, engines = [], []
     for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.schedules):
-        torch.cuda.reset_peak_memory_stats()
-        allocated, start = torch.cuda.memory_allocated(), time.perf_counter()
+        before, start = memory_before(), time.perf_counter()
         engine = trainer(arm, seeds, precision, compiled=True)
         ready = time.perf_counter() - start
         flops = EVERY * sum(block_flops(engine, int(size)) for size in engine.batch_sizes)
@@ -102,7 +115,7 @@ def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd
         row = {"precision": precision, "arm": arm, "members": len(engine.tasks), "set_up_s": ready}
         row |= {"train_s": EVERY * time_blocks(engine), "flops_floor_s": flops / limits[precision]}
         row |= {"state_floor_s": state / limits["copy"]}
-        rows.append(row | {"peak_gib": (torch.cuda.max_memory_allocated() - allocated) / 2**30})
+        rows.append(row | {"peak_gib": peak_gib(before)})
         engines.append(engine)
         print(f"{precision} {arm}: {row['train_s']:.1f} s", file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
@@ -116,16 +129,14 @@ def time_members(counts: list[int]) -> pd.DataFrame:
     """One row a number of members, until the card is full: seconds of 7,500 updates at batch 512 a member, float32."""
     rows = []
     for count in counts:
-        torch.cuda.empty_cache()
-        torch.cuda.reset_peak_memory_stats()
+        before = memory_before()
         try:
             engine = trainer("baseline", list(range(count // 4)), "float32", True, sizes=np.full(8, 512))
             whole = time_blocks(engine) / 8 * 750
         except torch.OutOfMemoryError:
             print(f"{count} members do not fit", file=sys.stderr)
             break
-        peak = torch.cuda.max_memory_allocated() / 2**30
-        rows.append({"members": count, "train_s": whole, "s_a_member": whole / count, "peak_gib": peak})
+        rows.append({"members": count, "train_s": whole, "s_a_member": whole / count, "peak_gib": peak_gib(before)})
         print(f"{count} members: {whole / count:.2f} s a member", file=sys.stderr, flush=True)
         del engine
     return pd.DataFrame(rows)

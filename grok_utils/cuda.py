@@ -51,6 +51,10 @@ class GraphedTrainer(Trainer):
         torch.set_float32_matmul_precision("high" if path.precision == "tf32" else "highest")
         torch._inductor.config.deterministic = True  # no benchmarking that could choose other code the next time
         torch._inductor.config.combo_kernels = True  # small kernels launched together: a tenth of an update
+        if path.compiled:
+            from grok_utils import attention  # Triton is where PyTorch can compile for a GPU, and perhaps only there
+
+            self.attention = attention.first_attention, attention.last_attention
         largest = rounded_up(int(batch_sizes.max()))
         self.buffer = torch.zeros(3 * len(tasks) * largest, dtype=torch.int64, device=path.device)
         self.weight = torch.zeros(largest, device=path.device)

@@ -8,9 +8,8 @@ stacked functions compute the same numbers for M members with work left out that
   for each example. Rows are computed once for each element, then gathered (`distinct=True`).
 """
 
-import importlib.util
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -20,9 +19,6 @@ from torch import Tensor, nn
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, key
 
 WIDTH, HEADS, BLOCKS, POSITIONS = 128, 4, 2, 5
-
-if importlib.util.find_spec("triton") is not None:  # it comes with PyTorch for CUDA
-    from grok_utils import attention  # which takes the measures above
 
 
 class Block(nn.Module):
@@ -203,20 +199,23 @@ def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor | None) ->
     return attend([score(query, k) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
 
 
-def stacked_logits(p: dict[str, Tensor], x: Tensor, y: Tensor, distinct: bool) -> Tensor:
+Attention = tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., Tensor]]
+PLAIN: Attention = (first_attention, last_attention)
+
+
+def stacked_logits(p: dict[str, Tensor], x: Tensor, y: Tensor, distinct: bool, attention: Attention = PLAIN) -> Tensor:
     """Logits [M, B, classes] of M members for elements `x`, `y` int64 [M, B].
 
     `p` are the parameters as `Layout.views` gives them. With `distinct`, whatever depends on x alone or y alone is
     computed once for each element and gathered; otherwise once for each example. The numbers are the same.
+    `attention` are the functions of the two blocks, such as the kernels, which need rows for each element.
     """
     batch = x.shape[1]
     embedding, position = p["tokens.weight"], p["positions.weight"]
     elements = embedding[:, SPECIAL_TOKENS:]
     ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
     of_x, of_y = (x, y) if distinct else (None, None)
-    first, last = first_attention, last_attention
-    if distinct and x.is_cuda and torch.compiler.is_compiling():  # then Triton is there
-        first, last = attention.first_attention, attention.last_attention
+    first, last = attention
 
     # Block 1. Queries, keys and values are functions of (token, position): x, operator, y, equals at positions 0 to 3.
     tokens = (ex, embedding[:, OPERATOR, None], ey, embedding[:, EQUALS, None])

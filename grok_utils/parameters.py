@@ -187,13 +187,11 @@ def _check_device(device: Any) -> None:
 def on_this_machine(run: Run) -> Run:
     """The run itself, once this machine is known to have the device, precision and memory; else raises BadInput."""
     _check_device(run.device)
-    gpu = torch.cuda.is_available()
     available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
-    require(run.device != "cuda" or gpu, "device", run.device, available)
-    cpu = run.device == "cpu" or not gpu
-    require(run.study.precision != "tf32" or not cpu, "precision", "tf32", CPU_PRECISIONS)
+    require(run.device != "cuda" or run.on_cuda, "device", run.device, available)
+    require(run.study.precision != "tf32" or run.on_cuda, "precision", "tf32", CPU_PRECISIONS)
     # Compiled on a GPU an example takes a part of what it does here, and there the trainer tells how many models fit.
-    memory = psutil.virtual_memory().total if cpu else 4 * torch.cuda.mem_get_info()[1]
+    memory = 4 * torch.cuda.mem_get_info()[1] if run.on_cuda else psutil.virtual_memory().total
     size, needed = int(run.batch_sizes.max()), memory_needed(run)
     models = f"small enough for {len(run.seeds) * len(run.study.operations)} models at once"
     enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, more than the {memory / 2**30:,.0f} here"

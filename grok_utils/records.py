@@ -221,6 +221,7 @@ def provenance(device: str) -> dict[str, Any]:
     changes = output_of("git", "status", "--porcelain", "--", ".", ":!results")
     versions = {p: _version(p) for p in PACKAGES} | {"python": platform.python_version(), "cuda": torch.version.cuda}
     if device == "cuda":
+        versions["triton"] = _version("triton")
         versions["driver"] = output_of("nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader", "--id=0")
     named = {"commit": output_of("git", "rev-parse", "HEAD"), "dirty": None if changes is None else bool(changes)}
     return named | {"versions": versions, "device_name": _device_name(device), "platform": platform.system()}

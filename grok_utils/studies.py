@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from grok_utils.schedules import CONTROLS, RATE_FACTORS, SCHEDULES, batch_sizes, constant, shuffle
 from grok_utils.tasks import Task, key, make_task
@@ -122,6 +123,11 @@ class Run:
         if len(seeds) > 60:  # too long for a file's name
             seeds = f"{first}-{last}-{key(*self.seeds):016x}"
         return f"{self.arm.name}-seeds{seeds}"
+
+    @property
+    def on_cuda(self) -> bool:
+        """Whether it trains on a GPU: `auto` takes one where PyTorch sees one."""
+        return self.device != "cpu" and torch.cuda.is_available()
 
     @property
     def folder(self) -> Path:

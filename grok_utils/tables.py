@@ -98,7 +98,7 @@ def provenance(metadata: list[dict[str, Any]]) -> pd.DataFrame:
         "platform": [m["platform"] for m in metadata],
         "training time": [f"{sum(m['seconds'] * part_of_run(m) for m in metadata) / 60:,.1f} minutes in all"],
     }
-    for package in metadata[0]["versions"]:
+    for package in dict.fromkeys(p for m in metadata for p in m["versions"]):
         columns[package] = [str(m["versions"].get(package) or "none") for m in metadata]
     rows = [(item, ", ".join(dict.fromkeys(values))) for item, values in columns.items()]
     return pd.DataFrame(rows, columns=["item", "value"])

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from grok_utils.model import Layout, initial_decoder, stacked_logits
+from grok_utils.model import PLAIN, Attention, Layout, initial_decoder, stacked_logits
 from grok_utils.schedules import BLOCK
 from grok_utils.tasks import Task, stream
 
@@ -49,14 +49,22 @@ def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
 
 
 def loss_and_accuracy(
-    layout: Layout, flat: Tensor, x: Tensor, y: Tensor, label: Tensor, weight: Tensor, beyond: Tensor, distinct: bool
+    layout: Layout,
+    flat: Tensor,
+    x: Tensor,
+    y: Tensor,
+    label: Tensor,
+    weight: Tensor,
+    beyond: Tensor,
+    distinct: bool,
+    attention: Attention,
 ) -> Tensor:
     """Cross-entropy and correctness of each member's examples, summed by their `weight`: float32 [M, 2].
 
     `x`, `y`, `label` are int64 [M, B], `weight` is of a shape that broadcasts to theirs; `beyond` [M, 1, classes] is
-    -inf for the classes that a member's task does not have, else 0.
+    -inf for the classes that a member's task does not have, else 0. `distinct`, `attention`: see `stacked_logits`.
     """
-    logits = stacked_logits(layout.views(flat), x, y, distinct).float() + beyond
+    logits = stacked_logits(layout.views(flat), x, y, distinct, attention).float() + beyond
     loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
     correct = (logits.argmax(-1) == label).float()
     return torch.stack([(loss * weight).sum(1), (correct * weight).sum(1)], dim=1)
@@ -67,6 +75,8 @@ class Trainer:
 
     `rate` is the learning rate after the warm-up: one number, or one for each block.
     """
+
+    attention = PLAIN  # of compiled code
 
     def __init__(
         self, tasks: list[Task], batch_sizes: np.ndarray, rate: float | np.ndarray, decay: float, path: ExecutionPath
@@ -128,8 +138,8 @@ class Trainer:
             # Rows for each element cost less than rows for each example from about one example an element on. Compiled,
             # there is one way for all batch sizes, and a GPU's kernels have no other; with 97 classes it costs little.
             distinct = compiled or x.shape[1] > self.beyond.shape[-1]
-            measure = self.measure if compiled else loss_and_accuracy
-            return measure(self.layout, flat, x, y, label, weight, self.beyond[members], distinct)
+            measure, attention = (self.measure, self.attention) if compiled else (loss_and_accuracy, PLAIN)
+            return measure(self.layout, flat, x, y, label, weight, self.beyond[members], distinct, attention)
 
     def _update(self, pairs: Tensor, weight: Tensor) -> None:
         """One update from `pairs` [3, M, B], each example weighing `weight`; its loss and accuracy join `trained`."""

@@ -31,7 +31,7 @@ COMPILE_FROM = 20_000_000
 
 def choose_path(run: Run) -> ExecutionPath:
     """The path by fixed rules: CUDA where `auto` finds it; compiled where a compiler exists and the work repays it."""
-    device = "cpu" if run.device == "cpu" or not torch.cuda.is_available() else "cuda"
+    device = "cuda" if run.on_cuda else "cpu"
     compiled = has_compiler(device) and forward_passes(run) >= COMPILE_FROM
     return ExecutionPath(device, run.study.precision, compiled, run.threads)
 

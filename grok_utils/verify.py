@@ -65,7 +65,7 @@ def differences_of(m: dict[str, Any], path: ExecutionPath) -> list[str]:
     """What differs between the making of a record and its making here on `path`, and may round otherwise."""
     here = provenance(path.device) | dataclasses.asdict(path)
     differs = [f"{k} {m[k]} there, {here[k]} here" for k in ("device_name", "compiled", "precision") if m[k] != here[k]]
-    for package in ("torch", "numpy", "cuda"):
+    for package in ("torch", "triton", "numpy", "cuda"):
         there, now = m["versions"].get(package), here["versions"].get(package)
         if there != now:
             differs.append(f"{package} {there} there, {now} here")

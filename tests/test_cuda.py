@@ -7,7 +7,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from grok_utils.model import Layout, first_attention, initial_decoder, last_attention, sequence, stacked_logits
+from grok_utils.model import PLAIN, Layout, initial_decoder, sequence, stacked_logits
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import BadInput
 from grok_utils.tasks import make_task
@@ -45,15 +45,22 @@ def relative(a, b):
     return (a - b).norm() / b.norm()
 
 
-@pytest.mark.parametrize("distinct", [True, False])
-def test_logits_and_gradients_equal_the_plain_models(distinct):
+@pytest.fixture
+def kernels():
+    from grok_utils import attention
+
+    return attention.first_attention, attention.last_attention
+
+
+@pytest.mark.parametrize("rows", ["examples", "elements", "kernels"])
+def test_logits_and_gradients_equal_the_plain_models(rows, kernels):
     torch.set_float32_matmul_precision("highest")
     members = tasks()
     decoders = [initial_decoder(t) for t in members]
     layout = Layout(members)
     flat = layout.pack(decoders).cuda().requires_grad_()
     x, y, label = torch.stack([t.train[:256] for t in members]).permute(2, 0, 1).cuda()
-    logits = stacked_logits(layout.views(flat), x, y, distinct)
+    logits = stacked_logits(layout.views(flat), x, y, rows != "examples", kernels if rows == "kernels" else PLAIN)
     losses = [
         F.cross_entropy(row[:, : t.elements], target) for row, t, target in zip(logits, members, label, strict=True)
     ]
@@ -74,9 +81,7 @@ def test_logits_and_gradients_equal_the_plain_models(distinct):
 
 @pytest.mark.parametrize("examples", [1, 37, 600])  # 600: more than a program looks through at once
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_attention_kernels_equal_the_plain_functions_in_float64(examples, dtype):
-    from grok_utils import attention
-
+def test_attention_kernels_equal_the_plain_functions_in_float64(kernels, examples, dtype):
     generator = torch.Generator("cuda").manual_seed(examples)
     members, n = 3, 11
 
@@ -97,9 +102,9 @@ def test_attention_kernels_equal_the_plain_functions_in_float64(examples, dtype)
 
     x, y = torch.randint(n, (2, members, examples), generator=generator, device="cuda")
     rows, inputs = (2 * n + 2 * examples, 128), [drawn(2 * n + 2, 128), drawn(2 * n + 2, 384)]
-    compare(attention.first_attention, first_attention, inputs, [x, y], rows, rows)
+    compare(kernels[0], PLAIN[0], inputs, [x, y], rows, rows)
     inputs = [drawn(examples, 128), drawn(2 * n + 2 * examples, 256), drawn(384)]
-    compare(attention.last_attention, last_attention, inputs, [x], (examples, 128))
+    compare(kernels[1], PLAIN[1], inputs, [x], (examples, 128))
 
 
 def test_every_block_trains_at_its_own_batch_size(path):

@@ -190,3 +190,9 @@ def test_the_times_on_a_gpu_are_those_of_the_bench():
     told += f"{others[0]} of 60, {others[1]} of 240 and {others[2]} of 960"
     assert told in " ".join(README.split())
     assert list(members.index) == [4, 12, 60, 240, 960]
+    made = (bench / "cuda-make.txt").read_text(encoding="utf-8")
+    cold, warm, _ = (round(float(seconds)) for seconds in re.findall(r"([\d.]+) s from the command", made))
+    assert f"{cold // 60}:{cold % 60:02} minutes from that command to its report" in " ".join(README.split())
+    assert f"and {warm // 60}:{warm % 60:02} where all has been compiled before" in " ".join(README.split())
+    _, alone, shared = (float(seconds) for seconds in re.findall(r"the longest ([\d.]+)", made))
+    assert f"{shared:.0f} s of training instead of {alone:.0f}" in " ".join(README.split())

@@ -14,6 +14,7 @@ from test_training import mutate
 from grok_utils.checkpoints import Damaged
 from grok_utils.parameters import make_run
 from grok_utils.records import frame, is_complete, read_like, read_record, read_study, write_record, write_records
+from grok_utils.tables import provenance
 
 # Readers and other tools rely on these names.
 DTYPES = {
@@ -94,6 +95,14 @@ def test_metadata_say_how_the_numbers_came_about(trained):
     assert 0 < metadata["seconds"] == round(result.seconds, 3)
     text = json.dumps(metadata)
     assert str(run.results) not in text
+
+
+def test_a_version_is_told_that_only_younger_records_name(trained):
+    old = read_record(trained[0].record(1))[1]
+    new = old | {"versions": old["versions"] | {"triton": "3.6.0"}}
+    for records, expected in (([old, new], "none, 3.6.0"), ([new, old], "3.6.0, none"), ([new], "3.6.0")):
+        assert provenance(records).set_index("item")["value"]["triton"] == expected
+    assert "triton" not in set(provenance([old])["item"])
 
 
 def test_a_record_is_small_and_compressed_by_columns(trained):
