@@ -37,16 +37,20 @@ def commits(metadata: list[dict[str, Any]]) -> str:
     )
 
 
+def days(metadata: list[dict[str, Any]]) -> str:
+    """The first and the last day of training, as elements that no line's end divides."""
+    started = sorted(m["started"][:10] for m in metadata)
+    return " to ".join(f"<time>{day}</time>" for day in dict.fromkeys([started[0], started[-1]]))
+
+
 def heading(metadata: list[dict[str, Any]]) -> str:
     """The report's title, and a line with the study's name, size, date and commit."""
     first = metadata[0]
     seeds, arms = sorted({m["seed"] for m in metadata}), {m["schedule"] for m in metadata}
-    days = sorted({m["started"][:10] for m in metadata})
-    dates = " to ".join(dict.fromkeys([days[0], days[-1]]))
     size = " × ".join([count(arms, "arm"), count(seeds, "seed"), count(first["operations"], "operation")])
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
-        f"Study **{first['study']}**: {size}, {first['updates']:,} updates each. Trained {dates}, "
+        f"Study **{first['study']}**: {size}, {first['updates']:,} updates each. Trained {days(metadata)}, "
         f"commit {commits(metadata)}."
     )
 

@@ -9,7 +9,7 @@ import pandas as pd
 
 from grok_utils.evidence.claims import NOT_RUN
 from grok_utils.evidence.members import STUDIES, Evidence, incomplete
-from grok_utils.prose import commits, sample_sizes
+from grok_utils.prose import commits, days, sample_sizes
 from grok_utils.statistics import in_order
 from grok_utils.tasks import OPERATIONS
 
@@ -48,12 +48,12 @@ def estimate(row: pd.Series, digits: int = 0) -> str:
 
 def heading(evidence: Evidence) -> str:
     """The page's title, and how many records of how many studies it stands on."""
-    s, dates = evidence.studies, sorted({m["started"][:10] for m in evidence.metadata})
+    s = evidence.studies
     members = len(evidence.members.query("clock == '99 %'"))
     return (
         "# Does growing the batch make a transformer grok sooner? The evidence\n\n"
         f"{s['records'].sum():,} records of {members:,} trained models, from {(s['records'] > 0).sum()} of {len(s)} "
-        f"planned studies; trained {' to '.join(dict.fromkeys([dates[0], dates[-1]]))}, commit "
+        f"planned studies; trained {days(evidence.metadata)}, commit "
         f"{commits(evidence.metadata)}. "
         f"{missing(evidence.studies) or 'Every planned record is there.'}"
     )
