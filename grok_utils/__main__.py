@@ -10,10 +10,9 @@ from typing import NoReturn
 if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
-from grok_utils.checkpoints import Damaged, with_remedy
+from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
 from grok_utils.parameters import check_seeds, load_study, make_run, on_this_machine
 from grok_utils.pdf import NoPrint
-from grok_utils.studies import BadInput, one_line
 
 
 class Parser(argparse.ArgumentParser):

@@ -1,11 +1,9 @@
 """A run's state on disk: safetensors (loading executes no code), whole or absent, checked when read."""
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
-import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,34 +12,7 @@ import safetensors
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from grok_utils.studies import one_line
-
-REMEDIES = {  # what to do, by the numbers of what the system refuses
-    "free some space, then run it again": (errno.ENOSPC, errno.EDQUOT),
-    "change its owner or its rights, or choose another folder of results (RESULTS=)": (errno.EACCES, errno.EPERM),
-    "choose a folder of results that can be written to (RESULTS=)": (errno.EROFS,),
-    "a file is in a folder's place: move it, or choose another folder (RESULTS=)": (errno.ENOTDIR, errno.EEXIST),
-    "a folder is in a file's place: move it": (errno.EISDIR,),
-    "see that it is there and has room": (errno.ENOENT,),
-    "choose a folder of results with a shorter name (RESULTS=)": (errno.ENAMETOOLONG,),
-    "see to the disk or its server, then run it again": (errno.EIO, errno.ESTALE),
-    "allow more open files (ulimit -n), or run fewer at a time (-j)": (errno.EMFILE, errno.ENFILE),
-    "choose a folder of results (RESULTS=) whose file system has locks": (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP),
-}
-
-
-class Damaged(Exception):
-    """One line that names the file and says how to mend it."""
-
-
-def with_remedy(error: object) -> str:
-    """What an error says, in one line, with what to do about it where it holds a number of the system's."""
-    text = one_line(error)
-    number = re.search(r"\[Errno (\d+)\] | \(os error (\d+)\)", text)  # Python's and Rust's way to tell it
-    if number is None:
-        return text
-    known = (remedy for remedy, numbers in REMEDIES.items() if int(number[1] or number[2]) in numbers)
-    return f"{text.replace(number[0], '')}: {next(known, 'mend that, then run it again')}"
+from grok_utils.errors import Damaged, one_line, with_remedy
 
 
 @contextlib.contextmanager

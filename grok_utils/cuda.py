@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from grok_utils.errors import BadInput
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import BadInput
 from grok_utils.tasks import Task
 from grok_utils.trainer import BETAS, EPS, ExecutionPath, Trainer
 

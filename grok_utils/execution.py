@@ -19,12 +19,13 @@ import psutil
 from nbclient.exceptions import DeadKernelError
 
 from grok_utils import checkpoints
+from grok_utils.errors import Damaged, one_line, with_remedy
 from grok_utils.pdf import find_chromium, print_pdf
 from grok_utils.plan import alone, locked, planned_runs, record_paths
 from grok_utils.prose import clock
 from grok_utils.records import is_complete
 from grok_utils.status import progress_lines, time_left
-from grok_utils.studies import Run, Study, one_line
+from grok_utils.studies import Run, Study
 from grok_utils.training import load_checkpoint
 
 NOTEBOOKS = Path(__file__).resolve().parent.parent / "notebooks"
@@ -102,7 +103,7 @@ def why(error: Exception) -> str:
         died = "the kernel died, as one does that is killed or runs out of memory"
         return f"{died}: run it again, fewer at a time (-j) where memory is short"
     name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
-    return checkpoints.with_remedy(f"{name}: {text}")
+    return with_remedy(f"{name}: {text}")
 
 
 def remember_failure(part: Path, reason: str) -> None:
@@ -145,7 +146,7 @@ def execute_run(run: Run, study: str) -> None:
         parameters["precision"] = run.study.precision
         try:
             load_checkpoint(run)
-        except checkpoints.Damaged as error:  # told here, where it is seen; the notebook then starts again
+        except Damaged as error:  # told here, where it is seen; the notebook then starts again
             print(error, file=sys.stderr, flush=True)
         os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
         with progress_lines(run):

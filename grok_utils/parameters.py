@@ -11,9 +11,9 @@ import psutil
 import torch
 import yaml
 
-from grok_utils.checkpoints import with_remedy
+from grok_utils.errors import BadInput, one_line, require, with_remedy
 from grok_utils.schedules import BLOCK, CONTROLS, RATE_FACTORS, SCHEDULES
-from grok_utils.studies import Arm, BadInput, Run, Study, one_line, require
+from grok_utils.studies import Arm, Run, Study
 from grok_utils.tasks import OPERATIONS, count_pairs, count_train
 
 STUDIES = Path(__file__).resolve().parent.parent / "notebooks" / "studies"

@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 
 from grok_utils.checkpoints import written_whole
-from grok_utils.studies import BadInput
+from grok_utils.errors import BadInput
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"

@@ -7,9 +7,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from grok_utils import checkpoints
+from grok_utils.errors import BadInput, Damaged
 from grok_utils.parameters import check_seeds
 from grok_utils.records import is_complete
-from grok_utils.studies import BadInput, Run, Study
+from grok_utils.studies import Run, Study
 
 
 def record_paths(study: Study, results: Path) -> list[Path]:
@@ -38,7 +39,7 @@ def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Ru
 def begun_runs(every: Run) -> Iterator[Run]:
     """The runs of an arm that have a checkpoint; `every` is the run of all its seeds."""
     for path in sorted((every.folder / "checkpoints").glob(f"{every.arm.name}-seed*.safetensors")):
-        with contextlib.suppress(checkpoints.Damaged, KeyError, TypeError, BadInput):
+        with contextlib.suppress(Damaged, KeyError, TypeError, BadInput):
             run = replace(every, seeds=check_seeds(checkpoints.read_metadata(path)["seeds"]))
             if run.checkpoint == path and set(run.seeds) <= set(every.seeds):
                 yield run

@@ -15,9 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from grok_utils.checkpoints import Damaged, with_remedy, written_whole
+from grok_utils.checkpoints import written_whole
+from grok_utils.errors import Damaged, one_line, with_remedy
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Run, Study, one_line
+from grok_utils.studies import Run, Study
 from grok_utils.training import Result
 
 SCHEMA_VERSION = 1

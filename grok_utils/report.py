@@ -16,7 +16,7 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from grok_utils.checkpoints import written_whole
-from grok_utils.studies import BadInput, one_line
+from grok_utils.errors import BadInput, one_line
 
 ROOT = Path(__file__).resolve().parent.parent
 TEMPLATES = ROOT / "notebooks"

@@ -9,12 +9,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from grok_utils import checkpoints
+from grok_utils.errors import BadInput, Damaged
 from grok_utils.parameters import check_seeds
 from grok_utils.plan import at_work, begun_runs, is_at_work, record_paths
 from grok_utils.prose import clock
 from grok_utils.records import is_complete, read_record
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import BadInput, Run, Study
+from grok_utils.studies import Run, Study
 from grok_utils.tables import part_of_run
 from grok_utils.training import forward_passes, work_by_block
 
@@ -38,7 +39,7 @@ def progress_of(run: Run) -> tuple[int, float]:
     try:
         metadata = checkpoints.read_metadata(run.checkpoint)
         return metadata["updates"], metadata["seconds"]
-    except (checkpoints.Damaged, KeyError, TypeError):  # of an older version, say
+    except (Damaged, KeyError, TypeError):  # of an older version, say
         return 0, 0.0
 
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-import reprlib
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -10,30 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from grok_utils.errors import BadInput, one_line, require
 from grok_utils.schedules import CONTROLS, RATE_FACTORS, SCHEDULES, batch_sizes, constant, shuffle
 from grok_utils.tasks import Task, key, make_task
-
-_short = reprlib.Repr()
-_short.maxstring = _short.maxother = _short.maxlong = 200
-
-
-class BadInput(ValueError):
-    """One line that names the field, the value and what is allowed."""
-
-
-def require(allowed: bool, field_name: str, value: Any, what: str) -> None:
-    """Raise BadInput unless `allowed`; `what` completes the sentence `field: value is not …`."""
-    if not allowed:
-        try:
-            shown = _short.repr(value)
-        except ValueError:  # Python refuses to print whole numbers of more than 4,300 digits
-            shown = "a huge number"
-        raise BadInput(one_line(f"{field_name}: {shown} is not {what}"))
-
-
-def one_line(text: object) -> str:
-    """`text` without line breaks."""
-    return " ".join(str(text).split())
 
 
 @dataclass(frozen=True)

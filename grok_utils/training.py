@@ -17,8 +17,9 @@ from torch import Tensor
 
 from grok_utils import checkpoints
 from grok_utils.cuda import graphed_trainer
+from grok_utils.errors import BadInput, Damaged
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import BadInput, Run
+from grok_utils.studies import Run
 from grok_utils.tasks import count_pairs, count_train
 from grok_utils.trainer import ExecutionPath, Trainer
 
@@ -108,9 +109,7 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, objec
         return None, identity | {"path": asdict(choose_path(run)), "started": started, "seconds": 0.0}
     state, metadata = checkpoints.load(run.checkpoint)
     if any(metadata.get(k) != identity[k] for k in identity):
-        raise checkpoints.Damaged(
-            f"{run.checkpoint} was made with other settings: it is not used, the run starts again"
-        )
+        raise Damaged(f"{run.checkpoint} was made with other settings: it is not used, the run starts again")
     return state, metadata
 
 
@@ -122,7 +121,7 @@ def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
     """
     try:
         state, metadata = load_checkpoint(run)
-    except checkpoints.Damaged as error:
+    except Damaged as error:
         print(error)  # not on stderr, which a notebook shows in red: a schedule that is edited is no mistake
         run.checkpoint.unlink()
         state, metadata = load_checkpoint(run)

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from grok_utils.checkpoints import Damaged
+from grok_utils.errors import Damaged
 from grok_utils.plan import record_paths
 from grok_utils.records import LOGGED, frame, output_of, provenance, read_study
 from grok_utils.studies import Run, Study

@@ -7,9 +7,9 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from grok_utils.errors import BadInput
 from grok_utils.model import PLAIN, Layout, initial_decoder, sequence, stacked_logits
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import BadInput
 from grok_utils.tasks import make_task
 from grok_utils.trainer import ExecutionPath, Trainer
 

@@ -11,7 +11,7 @@ import pytest
 from bs4 import BeautifulSoup
 from synthetic import BASELINE, Crossing, dose_only, growth_helps, write_study
 
-from grok_utils.checkpoints import Damaged
+from grok_utils.errors import Damaged
 from grok_utils.evidence import answer, claim_tables, claims, effects, sections, verdicts
 from grok_utils.evidence.members import CLOCKS, STUDIES, Evidence, by_clock, incomplete, read_evidence
 from grok_utils.execution import execute_evidence

@@ -14,8 +14,9 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from safetensors import SafetensorError
 
-from grok_utils import checkpoints, execution, status
+from grok_utils import checkpoints, errors, execution, status
 from grok_utils.__main__ import main
+from grok_utils.errors import Damaged, with_remedy
 from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run
 from grok_utils.parameters import load_study, make_run
 from grok_utils.plan import locked, planned_runs
@@ -176,7 +177,7 @@ def test_a_damaged_record_is_not_planned_over(begun):
     bad = results / "tiny" / "records" / "linear-seed1.parquet"
     bad.write_bytes(bad.read_bytes()[:1000])
     for look in (planned_runs, status_lines):
-        with pytest.raises(checkpoints.Damaged, match=r"linear-seed1\.parquet is not a readable record"):
+        with pytest.raises(Damaged, match=r"linear-seed1\.parquet is not a readable record"):
             look(study, results)
     assert bad.exists()
 
@@ -411,14 +412,14 @@ def test_what_the_system_refuses_is_told_with_what_to_do(tmp_path, monkeypatch, 
         with pytest.raises(OSError, match=re.escape(said)) as caught, checkpoints.written_whole(tmp_path / "record"):
             raise error
         assert str(caught.value).startswith(f"{tmp_path / 'record'} cannot be written: ")
-        assert checkpoints.with_remedy(caught.value) == str(caught.value)  # told once
+        assert with_remedy(caught.value) == str(caught.value)  # told once
     in_a_notebook = PapermillExecutionError(3, 3, "", "OSError", str(refused), [])
     assert execution.why(in_a_notebook).startswith(f"OSError: {os.strerror(number)}: 'a file': {remedy}")
 
 
 def test_every_number_with_a_remedy_is_tested():
     tested = {getattr(errno, name) for names in REMEDIES for name in names.split()}
-    assert tested == {errno.ENOTEMPTY}.union(*checkpoints.REMEDIES.values())
+    assert tested == {errno.ENOTEMPTY}.union(*errors.REMEDIES.values())
 
 
 def test_a_notebook_s_error_names_files_as_they_are_from_here(tmp_path, monkeypatch):

@@ -11,8 +11,9 @@ from conftest import TINY, write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from grok_utils.errors import BadInput
 from grok_utils.parameters import load_study, make_run, on_this_machine, run_from_parameters
-from grok_utils.studies import BadInput, Study
+from grok_utils.studies import Study
 
 HUGE = 10**400
 

@@ -8,7 +8,7 @@ from conftest import write_study
 
 from grok_utils import pdf
 from grok_utils.__main__ import main
-from grok_utils.studies import BadInput
+from grok_utils.errors import BadInput
 
 
 def stand_in(folder: Path, body: str) -> str:

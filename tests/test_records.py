@@ -11,7 +11,7 @@ import pytest
 from conftest import write_study
 from test_training import mutate
 
-from grok_utils.checkpoints import Damaged
+from grok_utils.errors import Damaged
 from grok_utils.parameters import make_run
 from grok_utils.records import frame, is_complete, read_like, read_record, read_study, write_record, write_records
 from grok_utils.tables import provenance

@@ -17,8 +17,9 @@ from synthetic import write_study
 from test_statistics import crossing as crosses
 
 from grok_utils import execution, prose, report, statistics
+from grok_utils.errors import BadInput
 from grok_utils.parameters import load_study
-from grok_utils.studies import Arm, BadInput, Study
+from grok_utils.studies import Arm, Study
 
 ROOT = Path(__file__).resolve().parent.parent
 STUDIES = {

@@ -16,10 +16,10 @@ import torch.nn.functional as F
 from conftest import write_study
 
 from grok_utils import checkpoints, training
+from grok_utils.errors import BadInput, Damaged
 from grok_utils.model import initial_decoder, sequence
 from grok_utils.parameters import make_run
 from grok_utils.records import frame, read_record, write_records
-from grok_utils.studies import BadInput
 from grok_utils.tasks import make_task
 from grok_utils.trainer import ExecutionPath, Trainer, draw_batches, learning_rate
 from grok_utils.training import choose_path, train, work_by_block
@@ -332,7 +332,7 @@ def test_a_changed_checkpoint_is_never_read_as_another(tmp_path, checkpoint):
         path.write_bytes(mutate(content, seed))
         try:
             changed, other = checkpoints.load(path)
-        except checkpoints.Damaged as error:
+        except Damaged as error:
             assert str(path) in str(error)
             assert "it is not used, the run starts again" in str(error)
             assert len(str(error).splitlines()) == 1
@@ -349,7 +349,7 @@ def test_metadata_are_read_alone_only_as_they_were_written(tmp_path, checkpoint)
     path = tmp_path / "changed.safetensors"
     path.write_bytes(content.replace(rb"\"updates\": 20", rb"\"updates\": 60"))
     assert path.read_bytes() != content
-    with pytest.raises(checkpoints.Damaged, match="the checksum of its metadata differs"):
+    with pytest.raises(Damaged, match="the checksum of its metadata differs"):
         checkpoints.read_metadata(path)
 
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
-from grok_utils.checkpoints import Damaged
+from grok_utils.errors import Damaged
 from grok_utils.inference import crossings_by_examples, instability, sustained_crossings
 from grok_utils.parameters import load_study
 from grok_utils.records import read_study

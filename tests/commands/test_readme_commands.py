@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 from project_copy import ROOT, copy_project, environment, shrink
 
+from grok_utils.errors import BadInput
 from grok_utils.pdf import find_chromium
-from grok_utils.studies import BadInput
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = ("make", "pip", "export", "conda", "sbatch")

@@ -14,9 +14,9 @@ from test_execution import outcome
 from test_training import interrupted, mutate, run_of
 
 from grok_utils import checkpoints
+from grok_utils.errors import BadInput, Damaged
 from grok_utils.parameters import load_study, make_run
 from grok_utils.records import is_complete, read_record
-from grok_utils.studies import BadInput
 
 MUTATIONS = 1000
 
@@ -28,7 +28,7 @@ def judged(path, content, read, same):
         path.write_bytes(mutate(content, seed))
         try:
             found = read(path)
-        except checkpoints.Damaged as error:
+        except Damaged as error:
             assert str(path) in str(error)
             assert len(str(error).splitlines()) == 1
             refused += 1
@@ -69,7 +69,7 @@ def test_no_mutation_of_a_checkpoint_is_read_as_another(tmp_path, checkpoint):
         path.write_bytes(changed + content[6000:])
         try:
             assert read(path) == metadata
-        except checkpoints.Damaged as error:
+        except Damaged as error:
             assert str(path) in str(error)
 
 
@@ -89,10 +89,10 @@ def test_a_changed_study_file_is_refused_or_its_records_are(tmp_path, trained):
         try:
             again = make_run(path, "linear", [0], str(run.results), "cpu")
             complete = is_complete(again, 0)
-        except (BadInput, checkpoints.Damaged) as error:
+        except (BadInput, Damaged) as error:
             assert len(str(error).splitlines()) == 1
             refused += isinstance(error, BadInput)
-            other += isinstance(error, checkpoints.Damaged)
+            other += isinstance(error, Damaged)
         else:
             assert complete and again.study.settings(again.arm) == settings
     assert refused > 100

@@ -12,8 +12,9 @@ from hypothesis import strategies as st
 from test_parameters import HUGE, PARAMETERS, arm_settings, names, values
 
 from grok_utils.__main__ import main
+from grok_utils.errors import BadInput
 from grok_utils.parameters import load_study, run_from_parameters
-from grok_utils.studies import BadInput, Study
+from grok_utils.studies import Study
 
 EXAMPLES = settings(max_examples=600, deadline=None)
 fields = [f for f in Study.__dataclass_fields__ if f != "name"]
