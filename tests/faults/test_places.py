@@ -132,6 +132,6 @@ def test_two_runs_of_a_study_leave_the_same_but_for_times(tmp_path):
 def masked(folder):
     """The page and provenance.csv without the days and the minutes of training, which are a run's own."""
     texts = [(folder / name).read_text(encoding="utf-8") for name in ("report.html", "tables/provenance.csv")]
-    found = [re.subn(r"(?<=Trained )<time>[-\d]+</time>( to <time>[-\d]+</time>)?|[\d,.]+(?= minutes in all)", "", text) for text in texts]
+    found = [re.subn(r"<time>.*</time>|[\d,.]+(?= minutes in all)", "", text) for text in texts]
     assert [n for _, n in found] == [2, 1]
     return found
