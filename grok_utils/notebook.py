@@ -20,6 +20,7 @@ from grok_utils.schedules import BLOCK
 from grok_utils.style import STYLE, WIDTH, look, picture_files, svg
 
 WRAPPED = {40: "text", 24: "words"}  # characters: a column with longer texts wraps, the longest ones late; others never
+DIGITS = {0: 100, 1: 10, 2: 1, 3: 0.1}  # decimals, by what a column's usual size exceeds; 4 for smaller ones
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
 
 
@@ -98,21 +99,25 @@ def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
     """What writes a value among the values of `columns`."""
     sizes = np.abs(columns.select_dtypes("floating").to_numpy(np.float64))
     usual = np.median(sizes[sizes > 0]) if (sizes > 0).any() else 0
-    digits = "z,.0f" if usual >= 1000 else "z,.1f" if usual >= 10 else "z,.2f" if usual > 1 else "z,.4f"
+    digits = next((d for d, least in DIGITS.items() if usual > least), 4)
 
     def write(value: Any) -> str:
         if isinstance(value, bool):
             return "yes" if value else "no"
         if isinstance(value, str):
             return value
-        return format(value, digits if isinstance(value, float) else ",").replace("-", "−")
+        if not isinstance(value, float):
+            return f"{value:,}".replace("-", "−")
+        if digits >= 3 and 0 < value < 0.5 * 10**-digits:  # a p is never 0
+            return f"< {10**-digits:.{digits}f}"
+        return f"{value:z,.{digits}f}".replace("-", "−")
 
     return write
 
 
 def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, missing: Mapping[str, str]) -> str:
     """A plain HTML table; columns of numbers are aligned right, those of long texts wrap, but for cells of lines."""
-    head, columns = "", []
+    head, columns, frame = "", [], frame.infer_objects()  # numbers with None among them are numbers too
     for column, heading in headings.items():
         cells = frame[list(column) if isinstance(column, tuple) else [column]]
         first = cells.columns[0]

@@ -241,6 +241,23 @@ def test_publish_table_formats_and_marks_the_best(tmp_path, shown):
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "times.csv"), TABLE)
 
 
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([127.88, 216.9, None], ["128", "217", "–"]),  # such as margins, of which some claims have none
+        ([0.0312, 0.00002, 1.0], ["0.0312", "&lt; 0.0001", "1.0000"]),  # a p is never 0
+        ([0.9987, 0.41, 0.0], ["0.999", "0.410", "0.000"]),
+        ([-0.3, 250.8, 1000.4], ["0", "251", "1,000"]),
+        ([12.34, -1.0, 40.0], ["12.3", "−1.0", "40.0"]),
+        ([1.234, 2.0, np.nan], ["1.23", "2.00", "–"]),
+    ],
+)
+def test_numbers_have_the_digits_that_their_column_calls_for(values, shown):
+    frame = pd.DataFrame({"value": pd.Series(values, dtype=object if None in values else float)})
+    html = notebook.table_html(frame, {"value": "value"}, frame.isna() & False, {})
+    assert re.findall(r'<td class="number">(.*?)</td>', html) == shown
+
+
 def test_best_of_a_whole_column():
     bold = notebook.bold_cells(TABLE, {"rmst": "max", "n": "min"}, None)
     assert bold["rmst"].tolist() == [False, False, True, True] and bold["n"].tolist() == [True, True, False, True]

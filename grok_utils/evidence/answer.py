@@ -15,8 +15,9 @@ from grok_utils.tasks import OPERATIONS
 
 
 def signed(value: float, digits: int = 0) -> str:
-    """Such as `−1,067` or `+0.25`; `none` where there is no number."""
-    return "none" if np.isnan(value) else f"{value:+,.{digits}f}".replace("-", "−")
+    """Such as `−1,067` or `+0.25`, and `0` for what rounds to it; `none` where there is no number."""
+    text = f"{value:+z,.{digits}f}"
+    return "none" if np.isnan(value) else text.replace("-", "−") if text.strip("+0.,") else text[1:]
 
 
 def listed(things: Iterable[str], last: str = "and") -> str:

@@ -46,7 +46,7 @@ def forest(table: pd.DataFrame, margins: Mapping[str, float], xlabel: str, legen
     one label share a line, one below the other.
     """
     labels, arms = list(dict.fromkeys(table["label"])), in_order(table["arm"])
-    operations, height = in_order(table["operation"], OPERATIONS), 0.24 * len(labels) + 0.5
+    operations, height = in_order(table["operation"], OPERATIONS), (0.22 if legend else 0.18) * len(labels) + 0.5
     with panels(operations, arms if legend else None, height=height) as (figure, axes):
         for operation, ax in axes.items():
             rows = table[table["operation"] == operation]
@@ -56,7 +56,7 @@ def forest(table: pd.DataFrame, margins: Mapping[str, float], xlabel: str, legen
             ax.axvline(0, color=INK, linewidth=0.8)
             for row in rows.to_dict("records"):
                 k = look(row["arm"])
-                y = labels.index(row["label"]) + (0.36 * arms.index(row["arm"]) / len(arms) - 0.12) * legend
+                y = labels.index(row["label"]) + (0.66 * arms.index(row["arm"]) / len(arms) - 0.22) * legend
                 ax.plot([row["low"], row["high"]], [y, y], color=k.colour, linewidth=1.8, solid_capstyle="butt")
                 ax.plot(row["difference"], y, k.marker, color=k.colour, markersize=4.5)
             ax.set_yticks(range(len(labels)), labels)
@@ -97,7 +97,7 @@ def stability(members: pd.DataFrame) -> Figure:
     arms, crossed = in_order(members["schedule"]), members[members["logs_after"] > 0]
     place = 0.3 * crossed.groupby(["schedule", "operation"])["seed"].rank(pct=True) - 0.15
     crossed = crossed.assign(place=crossed["schedule"].map(arms.index) + place)
-    with panels(in_order(members["operation"], OPERATIONS), None, height=0.22 * len(arms) + 0.5) as (figure, axes):
+    with panels(in_order(members["operation"], OPERATIONS), None, height=0.18 * len(arms) + 0.5) as (figure, axes):
         for operation, ax in axes.items():
             for arm, rows in crossed[crossed["operation"] == operation].groupby("schedule"):
                 k, y = look(arm), arms.index(arm)
