@@ -21,7 +21,7 @@ from nbclient.exceptions import DeadKernelError
 from grok_utils import checkpoints
 from grok_utils.errors import Damaged, one_line, with_remedy
 from grok_utils.pdf import find_chromium, print_pdf
-from grok_utils.plan import alone, locked, planned_runs, record_paths
+from grok_utils.plan import alone, lent, locked, planned_runs, record_paths
 from grok_utils.prose import clock
 from grok_utils.records import is_complete
 from grok_utils.status import progress_lines, time_left
@@ -149,7 +149,7 @@ def execute_run(run: Run, study: str) -> None:
         except Damaged as error:  # told here, where it is seen; the notebook then starts again
             print(error, file=sys.stderr, flush=True)
         os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
-        with progress_lines(run):
+        with progress_lines(run), lent(run):
             execute("run.ipynb", run.folder / "runs" / f"{run.name}.ipynb", parameters)
     for seed in missing:
         if not is_complete(run, seed):

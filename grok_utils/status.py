@@ -114,7 +114,8 @@ def left_notebooks(every: Run) -> Iterator[tuple[Run, str | None]]:
 def pending_runs(study: Study, results: Path) -> list[Pending]:
     """What of the study has no record yet: the runs at work, then those that failed, were stopped or are not begun.
 
-    An arm's seeds that nothing was begun for are one run. Raises Damaged where a record is there but is not valid.
+    An arm's seeds that nothing was begun for are one run, and so are those that are trained by hand, without a
+    checkpoint yet. Raises Damaged where a record is there but is not valid.
     """
     working, pending = at_work(results / study.name), []
     for arm in study.schedules:
@@ -131,8 +132,9 @@ def pending_runs(study: Study, results: Path) -> list[Pending]:
             if missing & set(run.run.seeds):
                 missing -= set(run.run.seeds)
                 pending.append(run)
-        if missing:
-            pending.append(Pending(replace(every, seeds=tuple(sorted(missing)))))
+        by_hand = {seed for seed in missing if every.record(seed).stem in working}
+        for seeds in filter(None, (by_hand, missing - by_hand)):
+            pending.append(Pending(replace(every, seeds=tuple(sorted(seeds))), running=seeds is by_hand))
     return sorted(pending, key=lambda p: (not p.running, p.failure is None, not p.begun))
 
 

@@ -5,7 +5,11 @@ import errno
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
 
 import nbformat
 import pytest
@@ -19,7 +23,7 @@ from grok_utils.__main__ import main
 from grok_utils.errors import Damaged, with_remedy
 from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run
 from grok_utils.parameters import load_study, make_run
-from grok_utils.plan import locked, planned_runs
+from grok_utils.plan import at_work, locked, planned_runs
 from grok_utils.records import read_record
 from grok_utils.report import export_html
 from grok_utils.status import share_done, status_lines, time_left
@@ -272,6 +276,49 @@ def test_one_process_at_a_time_works_on_a_record(tmp_path, capsys, block):
     assert entered.wait(10)
     thread.join(10)
     assert capsys.readouterr().out == "linear-seed0: another process is working on it; waiting\n"
+
+
+BY_HAND = """
+import sys, nbformat
+names = {}
+for cell in nbformat.read(sys.argv[1], as_version=4).cells:
+    if cell.cell_type == "code":
+        exec(cell.source, names)
+"""
+
+
+def test_run_ipynb_opened_by_hand_is_seen_to_run_and_waited_for(tmp_path):
+    path = write_study(tmp_path, schedules=["linear"], seeds=[0], updates=200)
+    study, results = load_study(path), tmp_path / "results"
+    run = make_run(path, "linear", [0], str(results), "cpu")
+    cells = nbformat.read(NOTEBOOKS / "run.ipynb", as_version=4)
+    (parameters,) = (cell for cell in cells.cells if "parameters" in cell.metadata.get("tags", []))
+    parameters.source = f"study, schedule, seeds, results, device = {(path, 'linear', [0], str(results), 'cpu')}"
+    nbformat.write(cells, tmp_path / "by-hand.ipynb")
+    by_hand = subprocess.Popen([sys.executable, "-c", BY_HAND, tmp_path / "by-hand.ipynb"], cwd=NOTEBOOKS.parent)
+    deadline = time.monotonic() + 60
+    while not at_work(run.folder):
+        assert by_hand.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    by_hand.send_signal(signal.SIGSTOP)
+    line, summary = status_lines(study, results)
+    assert line.startswith("linear-seed0: running, ")
+    assert summary.startswith("tiny: 0 of 1 records complete, 1 running")
+    asked = [sys.executable, "-m", "grok_utils", "run", path, "--results", str(results), "--device", "cpu"]
+    asked += ["--schedule", "linear", "--seeds", "0"]
+    second = subprocess.Popen(asked, cwd=NOTEBOOKS.parent, stdout=subprocess.PIPE, text=True)
+    assert second.stdout.readline() == "linear-seed0: another process is working on it; waiting\n"
+    by_hand.send_signal(signal.SIGCONT)
+    assert second.communicate(timeout=60) == ("linear-seed0: found complete\n", None)
+    assert by_hand.wait(60) == 0
+
+
+def test_what_is_trained_by_hand_is_running_before_it_has_a_checkpoint(begun):
+    path, study, results = begun
+    with locked(make_run(path, "exponential", [1], str(results), "cpu")):
+        lines = status_lines(study, results)
+    assert "exponential-seed1: running, no checkpoint yet" in lines
+    assert "exponential-seed0: not begun" in lines
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
