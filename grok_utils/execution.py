@@ -19,7 +19,7 @@ import psutil
 from nbclient.exceptions import DeadKernelError
 
 from grok_utils import checkpoints
-from grok_utils.errors import Damaged, one_line, with_remedy
+from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
 from grok_utils.pdf import find_chromium, print_pdf
 from grok_utils.plan import alone, lent, locked, planned_runs, record_paths
 from grok_utils.prose import clock
@@ -103,6 +103,10 @@ def why(error: Exception) -> str:
         died = "the kernel died, as one does that is killed or runs out of memory"
         return f"{died}: run it again, fewer at a time (-j) where memory is short"
     name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+    if name in (BadInput.__name__, Damaged.__name__):  # which are told in full
+        return with_remedy(text)
+    if name.endswith("MemoryError"):  # Python's, NumPy's, and PyTorch's of a GPU
+        return f"{name}: {text}: take fewer seeds at once (SEEDS_PER_RUN) or fewer runs at a time (-j)"
     return with_remedy(f"{name}: {text}")
 
 

@@ -138,8 +138,11 @@ def pending_runs(study: Study, results: Path) -> list[Pending]:
     return sorted(pending, key=lambda p: (not p.running, p.failure is None, not p.begun))
 
 
-def status_lines(study: Study, results: Path) -> list[str]:
-    """A line for each run that is running, failed, stopped or not begun; then what is done, left, and to do next."""
+def status_lines(study: Study, results: Path, given: str | None = None) -> list[str]:
+    """A line for each run that is running, failed, stopped or not begun; then what is done, left, and to do next.
+
+    `given` is the name or path that the study was loaded by (default: its name).
+    """
     pending = pending_runs(study, results)
     paths = record_paths(study, results)
     paces = [p.seconds / (forward_passes(p.run) * share_done(p.run, p.updates)) for p in pending if p.updates]
@@ -156,8 +159,9 @@ def status_lines(study: Study, results: Path) -> list[str]:
         left = clock(work * sorted(paces)[len(paces) // 2] / max(1, running))
         summary += f"; about {left} left" + ("" if running else ", divided by the runs at a time")
     report = results / study.name / "report.html"
+    of = f"STUDY={given or study.name}" + (f" RESULTS={results}" if results != Path("results") else "")
     if pending and not running:
-        summary += "; make all goes on"
+        summary += f"; make all {of} goes on"
     elif not pending:
-        summary += f"; read {report}" if report.exists() else "; make report builds the report"
+        summary += f"; read {report}" if report.exists() else f"; make report {of} builds the report"
     return [*map(str, pending), summary]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import threading
 import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -116,7 +117,7 @@ def test_an_unknown_parameter_fails_in_one_line_and_leaves_no_target(tmp_path):
     with pytest.raises(Failed) as caught:
         execute("run.ipynb", output, parameters | {"results": str(tmp_path / "results")})
     text = str(caught.value)
-    assert text.startswith("linear-seed0: BadInput: parameter: 'lerning_rate' is not known (allowed: study, schedule")
+    assert text.startswith("linear-seed0: parameter: 'lerning_rate' is not known (allowed: study, schedule")
     assert len(text.splitlines()) == 1
     assert files(tmp_path) == ["linear-seed0.part.ipynb", "tiny.yaml"]
 
@@ -194,8 +195,9 @@ def test_status_says_what_is_done_stopped_and_missing(begun):
         "baseline-seed1: not begun",
         "exponential-seeds0-1: not begun",
     ]
-    told = r"tiny: 2 of 6 records complete; about 0:0\d:\d\d left, divided by the runs at a time; make all goes on"
-    assert re.fullmatch(told, lines[-1])
+    told = r"tiny: 2 of 6 records complete; about 0:0\d:\d\d left, divided by the runs at a time; "
+    assert re.fullmatch(told + re.escape(f"make all STUDY=tiny RESULTS={results} goes on"), lines[-1])
+    assert status_lines(study, Path("results"), "my/tiny.yaml")[-1].endswith("; make all STUDY=my/tiny.yaml goes on")
 
 
 def test_status_says_what_is_running(begun):
@@ -234,10 +236,11 @@ def test_a_failure_is_remembered_until_the_run_is_made(tmp_path):
         failed, summary = status_lines(study, results)
         assert re.match(r"linear-seed0: failed after 0 of 60 updates: \w+Error: ", failed)
         assert failed.endswith(f"(see {run.folder}/runs/linear-seed0.part.ipynb)")
-        assert summary == "tiny: 0 of 1 records complete, 1 failed; make all goes on"
+        assert summary == f"tiny: 0 of 1 records complete, 1 failed; make all STUDY=tiny RESULTS={results} goes on"
     (run.folder / "records").unlink()
     execute_run(run, path)
-    assert status_lines(study, results) == ["tiny: 1 of 1 records complete; make report builds the report"]
+    built = f"make report STUDY=tiny RESULTS={results} builds the report"
+    assert status_lines(study, results) == [f"tiny: 1 of 1 records complete; {built}"]
 
 
 def test_time_left_is_reckoned_in_work(begun):
@@ -433,7 +436,7 @@ REMEDIES = {
     "EROFS": "choose a folder of results that can be written to (RESULTS=)",
     "ENOTDIR EEXIST": "a file is in a folder's place: move it, or choose another folder (RESULTS=)",
     "EISDIR": "a folder is in a file's place: move it",
-    "ENOENT": "see that it is there",
+    "ENOENT": "see that it is there, or choose a folder of results that can be made (RESULTS=)",
     "ENAMETOOLONG": "choose a folder of results with a shorter name",
     "EIO ESTALE": "see to the disk",
     "EMFILE ENFILE": "allow more open files (ulimit -n)",
@@ -476,7 +479,7 @@ def test_a_notebook_s_error_names_files_as_they_are_from_here(tmp_path, monkeypa
     monkeypatch.setattr(execution.papermill, "execute_notebook", fail)
     for folder, seen in ((NOTEBOOKS.parent, "results"), (NOTEBOOKS, "../results")):
         monkeypatch.chdir(folder)
-        with pytest.raises(Failed, match=f"^report: Damaged: {seen}/tiny/records/x is damaged: move it away \\(see "):
+        with pytest.raises(Failed, match=f"^report: {seen}/tiny/records/x is damaged: move it away \\(see "):
             execute("report.ipynb", tmp_path / "report.ipynb", {"results": "../results"})
     monkeypatch.chdir(NOTEBOOKS.parent)
     assert execution.from_here("../mine holds no ../mine-too", "../mine") == "mine holds no ../mine-too"
@@ -487,6 +490,13 @@ def test_a_kernel_that_died_is_told_with_what_to_do():
     assert execution.why(DeadKernelError("Kernel died")).endswith(
         "run it again, fewer at a time (-j) where memory is short"
     )
+
+
+@pytest.mark.parametrize("name", ["MemoryError", "_ArrayMemoryError", "OutOfMemoryError"])
+def test_memory_that_does_not_suffice_is_told_with_what_to_do(name):
+    said = execution.why(PapermillExecutionError(3, 3, "", name, "Tried to allocate 2 GiB", []))
+    remedy = "take fewer seeds at once (SEEDS_PER_RUN) or fewer runs at a time (-j)"
+    assert said == f"{name}: Tried to allocate 2 GiB: {remedy}"
 
 
 def test_help_is_printed_without_loading_torch(capsys):
