@@ -111,7 +111,7 @@ def main(arguments: list[str] | None = None) -> int:
             for line in verify(study, a.results):
                 print(line, flush=True)
         else:
-            print("\n".join(status.status_lines(study, a.results)))
+            print("\n".join(status.status_lines(study, a.results, a.study)))
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2

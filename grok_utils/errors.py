@@ -14,7 +14,7 @@ REMEDIES = {  # what to do, by the numbers of what the system refuses
     "choose a folder of results that can be written to (RESULTS=)": (errno.EROFS,),
     "a file is in a folder's place: move it, or choose another folder (RESULTS=)": (errno.ENOTDIR, errno.EEXIST),
     "a folder is in a file's place: move it": (errno.EISDIR,),
-    "see that it is there and has room": (errno.ENOENT,),
+    "see that it is there, or choose a folder of results that can be made (RESULTS=)": (errno.ENOENT,),
     "choose a folder of results with a shorter name (RESULTS=)": (errno.ENAMETOOLONG,),
     "see to the disk or its server, then run it again": (errno.EIO, errno.ESTALE),
     "allow more open files (ulimit -n), or run fewer at a time (-j)": (errno.EMFILE, errno.ENFILE),

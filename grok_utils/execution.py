@@ -19,9 +19,9 @@ import psutil
 from nbclient.exceptions import DeadKernelError
 
 from grok_utils import checkpoints
-from grok_utils.errors import Damaged, one_line, with_remedy
+from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
 from grok_utils.pdf import find_chromium, print_pdf
-from grok_utils.plan import alone, locked, planned_runs, record_paths
+from grok_utils.plan import alone, lent, locked, planned_runs, record_paths
 from grok_utils.prose import clock
 from grok_utils.records import is_complete
 from grok_utils.status import progress_lines, time_left
@@ -103,6 +103,10 @@ def why(error: Exception) -> str:
         died = "the kernel died, as one does that is killed or runs out of memory"
         return f"{died}: run it again, fewer at a time (-j) where memory is short"
     name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+    if name in (BadInput.__name__, Damaged.__name__):  # which are told in full
+        return with_remedy(text)
+    if name.endswith("MemoryError"):  # Python's, NumPy's, and PyTorch's of a GPU
+        return f"{name}: {text}: take fewer seeds at once (SEEDS_PER_RUN) or fewer runs at a time (-j)"
     return with_remedy(f"{name}: {text}")
 
 
@@ -149,7 +153,7 @@ def execute_run(run: Run, study: str) -> None:
         except Damaged as error:  # told here, where it is seen; the notebook then starts again
             print(error, file=sys.stderr, flush=True)
         os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
-        with progress_lines(run):
+        with progress_lines(run), lent(run):
             execute("run.ipynb", run.folder / "runs" / f"{run.name}.ipynb", parameters)
     for seed in missing:
         if not is_complete(run, seed):

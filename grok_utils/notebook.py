@@ -1,7 +1,7 @@
 """What a notebook shows: figures and tables with captions, kept as files, and the progress of a run."""
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -139,19 +139,12 @@ class Progress:
 
     `Progress(updates, title)` is called as `training.train` calls it: with the updates done and the logs so far
     [logs, members, 4], whose last axis is training loss and accuracy, validation loss and accuracy. `figure=True`
-    adds validation accuracy as it grows, a line for each of `members`. `work` is that of each block (None: all
+    adds validation accuracy as it grows, a line for each member. `work` is that of each block (None: all
     alike), by which the time left is reckoned: under a growing batch later blocks take longer.
     """
 
-    def __init__(
-        self,
-        total: int,
-        title: str,
-        figure: bool = False,
-        members: Sequence[str] = (),
-        work: np.ndarray | None = None,
-    ) -> None:
-        self.total, self.title, self.figure, self.members = total, title, figure, members
+    def __init__(self, total: int, title: str, figure: bool = False, work: np.ndarray | None = None) -> None:
+        self.total, self.title, self.figure = total, title, figure
         self.work = np.concatenate([[0], np.cumsum(np.ones(total // BLOCK) if work is None else work)])
         self.start, self.first = time.monotonic(), 0
         self.bar: DisplayHandle | None = None
@@ -167,8 +160,8 @@ class Progress:
             self.bar = replace(self.bar, {"text/plain": self.text(update, logs, now - self.start)})
         if self.figure and logs is not None and (done or now - self.drawn >= REDRAW):
             self.drawn = now
-            about = {"name": "live", "alt": f"Line chart: validation accuracy of {self.title} at each update so far."}
-            about["caption"] = f"Validation accuracy of {self.title} while it trains."
+            alt = f"Line chart of validation accuracy of {self.title} up to update {update:,}{accuracy(logs, ': ')}."
+            about = {"name": "live", "alt": alt, "caption": f"Validation accuracy of {self.title} while it trains."}
             data = {"image/svg+xml": self.picture(logs), "text/plain": about["caption"]}
             self.live = replace(self.live, data, {"image/svg+xml": about})
 
@@ -180,9 +173,7 @@ class Progress:
         if update < self.total and update > self.first:
             first, now, end = self.work[[self.first // BLOCK, update // BLOCK, -1]]
             line += f", {clock(seconds * (end - now) / (now - first))} left"
-        if logs is not None and np.isfinite(logs[-1, :, 3]).any():
-            line += f"  validation accuracy {np.nanmedian(logs[-1, :, 3]):.1%}"
-        return line
+        return line if logs is None else line + accuracy(logs, "  validation accuracy ")
 
     def picture(self, logs: np.ndarray) -> str:
         """The validation accuracy of every member so far, as SVG."""
@@ -190,13 +181,16 @@ class Progress:
             figure = Figure((WIDTH, 2.4), layout="constrained")
             ax = figure.subplots()
             updates = BLOCK * np.arange(1, len(logs) + 1)
-            colour = None if self.members else look(self.title.rpartition("-seed")[0]).colour  # the arm's
-            lines = ax.plot(updates, logs[:, :, 3], color=colour)
+            ax.plot(updates, logs[:, :, 3], color=look(self.title.rpartition("-seed")[0]).colour)  # the arm's
             ax.set(xlim=(0, self.total), ylim=(0, 1.02), xlabel="update", ylabel="validation accuracy")
             ax.yaxis.set_major_formatter(PercentFormatter(1))
-            if self.members:
-                figure.legend(lines, self.members, loc="outside right upper")
         return svg(figure, "live")
+
+
+def accuracy(logs: np.ndarray, before: str) -> str:
+    """The last validation accuracy, median over members, with words `before` it; nothing where none is finite."""
+    last = logs[-1, :, 3]
+    return f"{before}{np.nanmedian(last):.1%}" if np.isfinite(last).any() else ""
 
 
 def replace(

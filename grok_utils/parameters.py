@@ -44,7 +44,8 @@ def load_study(study: str, **overrides: Any) -> Study:
     require(isinstance(study, str) and study != "", "study", study, "a study's name or the path of a .yaml file")
     path = Path(study) if study.endswith((".yaml", ".yml")) else STUDIES / f"{study}.yaml"
     known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
-    require(os.path.isfile(path), "study", study, f"a study ({known}) or the path of a .yaml file")
+    claims = "; make evidence builds the page of the claims" if study == "evidence" else ""
+    require(os.path.isfile(path), "study", study, f"a study ({known}) or the path of a .yaml file{claims}")
     taken = "a name for a study: results/evidence, results/bench and results/explore hold something else"
     require(path.stem not in ("evidence", "bench", "explore"), "study", path.stem, taken)
     try:

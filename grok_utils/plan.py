@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -11,6 +12,8 @@ from grok_utils.errors import BadInput, Damaged
 from grok_utils.parameters import check_seeds
 from grok_utils.records import is_complete
 from grok_utils.studies import Run, Study
+
+LENT = "GROK_UTILS_LENT"  # in a kernel's environment: the run whose lock the process that started it holds
 
 
 def record_paths(study: Study, results: Path) -> list[Path]:
@@ -47,11 +50,25 @@ def begun_runs(every: Run) -> Iterator[Run]:
 
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Only one process at a time works on a record, whatever block it is in; a second one says so and waits."""
+    """Only one process at a time works on a record, whatever block it is in; a second one says so and waits.
+
+    To a kernel that was `lent` the run it is open: it would wait for the process that waits for it.
+    """
     with contextlib.ExitStack() as held:
-        for seed in run.seeds:  # in ascending order, so that no two wait for each other
-            held.enter_context(alone(run.folder, run.record(seed).stem))
+        if os.environ.get(LENT) != run.name:
+            for seed in run.seeds:  # in ascending order, so that no two wait for each other
+                held.enter_context(alone(run.folder, run.record(seed).stem))
         yield
+
+
+@contextlib.contextmanager
+def lent(run: Run) -> Iterator[None]:
+    """A kernel that is started meanwhile works on the run under the lock of this process."""
+    os.environ[LENT] = run.name
+    try:
+        yield
+    finally:
+        del os.environ[LENT]
 
 
 @contextlib.contextmanager

@@ -168,7 +168,8 @@ def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[di
             frames.append(rows)
             metadata.append(about)
     if not frames:
-        raise Damaged(f"{Path(results, study.name)} holds no records yet: make the runs first, by make all")
+        first = f"make the runs first, by make all STUDY={study.name}"
+        raise Damaged(f"{Path(results, study.name)} holds no records yet: {first}")
     return pd.concat(frames, ignore_index=True), metadata
 
 

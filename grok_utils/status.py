@@ -114,7 +114,8 @@ def left_notebooks(every: Run) -> Iterator[tuple[Run, str | None]]:
 def pending_runs(study: Study, results: Path) -> list[Pending]:
     """What of the study has no record yet: the runs at work, then those that failed, were stopped or are not begun.
 
-    An arm's seeds that nothing was begun for are one run. Raises Damaged where a record is there but is not valid.
+    An arm's seeds that nothing was begun for are one run, and so are those that are trained by hand, without a
+    checkpoint yet. Raises Damaged where a record is there but is not valid.
     """
     working, pending = at_work(results / study.name), []
     for arm in study.schedules:
@@ -131,13 +132,17 @@ def pending_runs(study: Study, results: Path) -> list[Pending]:
             if missing & set(run.run.seeds):
                 missing -= set(run.run.seeds)
                 pending.append(run)
-        if missing:
-            pending.append(Pending(replace(every, seeds=tuple(sorted(missing)))))
+        by_hand = {seed for seed in missing if every.record(seed).stem in working}
+        for seeds in filter(None, (by_hand, missing - by_hand)):
+            pending.append(Pending(replace(every, seeds=tuple(sorted(seeds))), running=seeds is by_hand))
     return sorted(pending, key=lambda p: (not p.running, p.failure is None, not p.begun))
 
 
-def status_lines(study: Study, results: Path) -> list[str]:
-    """A line for each run that is running, failed, stopped or not begun; then what is done, left, and to do next."""
+def status_lines(study: Study, results: Path, given: str | None = None) -> list[str]:
+    """A line for each run that is running, failed, stopped or not begun; then what is done, left, and to do next.
+
+    `given` is the name or path that the study was loaded by (default: its name).
+    """
     pending = pending_runs(study, results)
     paths = record_paths(study, results)
     paces = [p.seconds / (forward_passes(p.run) * share_done(p.run, p.updates)) for p in pending if p.updates]
@@ -154,8 +159,9 @@ def status_lines(study: Study, results: Path) -> list[str]:
         left = clock(work * sorted(paces)[len(paces) // 2] / max(1, running))
         summary += f"; about {left} left" + ("" if running else ", divided by the runs at a time")
     report = results / study.name / "report.html"
+    of = f"STUDY={given or study.name}" + (f" RESULTS={results}" if results != Path("results") else "")
     if pending and not running:
-        summary += "; make all goes on"
+        summary += f"; make all {of} goes on"
     elif not pending:
-        summary += f"; read {report}" if report.exists() else "; make report builds the report"
+        summary += f"; read {report}" if report.exists() else f"; make report {of} builds the report"
     return [*map(str, pending), summary]

@@ -32,6 +32,8 @@ def verify(study: Study, results: Path) -> Iterator[str]:
     for commit, dirty in sorted({(m["commit"] or "", bool(m["dirty"])) for m in metadata}):
         yield code_line(commit, dirty)
     yield from made_again(study, results, rows, random.choice(metadata))
+    well = "the records are whole, and this tree makes one of them, chosen at random, again"
+    yield f"{study.name}: all is well: {well} (README.md, Trust, says what that means)"
 
 
 def changed_since(commit: str) -> list[str] | None:
@@ -81,6 +83,7 @@ def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any
     path, seeds = path_here(m), tuple(m.get("seeds", [m["seed"]]))
     run = Run(study, study.arm(m["schedule"]), seeds, results)
     record, differs = run.record(m["seed"]), differences_of(m, path)
+    yield f"training {record.stem} again for up to {SECONDS:.0f} s"
     trainer, start = make_trainer(run, path), time.monotonic()
     while trainer.block < len(run.batch_sizes) and (trainer.block == 0 or time.monotonic() - start < SECONDS):
         trainer.run_block()

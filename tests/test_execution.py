@@ -5,7 +5,12 @@ import errno
 import os
 import re
 import shutil
+import signal
+import subprocess
+import sys
 import threading
+import time
+from pathlib import Path
 
 import nbformat
 import pytest
@@ -19,7 +24,7 @@ from grok_utils.__main__ import main
 from grok_utils.errors import Damaged, with_remedy
 from grok_utils.execution import NOTEBOOKS, Failed, execute, execute_run
 from grok_utils.parameters import load_study, make_run
-from grok_utils.plan import locked, planned_runs
+from grok_utils.plan import at_work, locked, planned_runs
 from grok_utils.records import read_record
 from grok_utils.report import export_html
 from grok_utils.status import share_done, status_lines, time_left
@@ -112,7 +117,7 @@ def test_an_unknown_parameter_fails_in_one_line_and_leaves_no_target(tmp_path):
     with pytest.raises(Failed) as caught:
         execute("run.ipynb", output, parameters | {"results": str(tmp_path / "results")})
     text = str(caught.value)
-    assert text.startswith("linear-seed0: BadInput: parameter: 'lerning_rate' is not known (allowed: study, schedule")
+    assert text.startswith("linear-seed0: parameter: 'lerning_rate' is not known (allowed: study, schedule")
     assert len(text.splitlines()) == 1
     assert files(tmp_path) == ["linear-seed0.part.ipynb", "tiny.yaml"]
 
@@ -190,8 +195,9 @@ def test_status_says_what_is_done_stopped_and_missing(begun):
         "baseline-seed1: not begun",
         "exponential-seeds0-1: not begun",
     ]
-    told = r"tiny: 2 of 6 records complete; about 0:0\d:\d\d left, divided by the runs at a time; make all goes on"
-    assert re.fullmatch(told, lines[-1])
+    told = r"tiny: 2 of 6 records complete; about 0:0\d:\d\d left, divided by the runs at a time; "
+    assert re.fullmatch(told + re.escape(f"make all STUDY=tiny RESULTS={results} goes on"), lines[-1])
+    assert status_lines(study, Path("results"), "my/tiny.yaml")[-1].endswith("; make all STUDY=my/tiny.yaml goes on")
 
 
 def test_status_says_what_is_running(begun):
@@ -230,10 +236,11 @@ def test_a_failure_is_remembered_until_the_run_is_made(tmp_path):
         failed, summary = status_lines(study, results)
         assert re.match(r"linear-seed0: failed after 0 of 60 updates: \w+Error: ", failed)
         assert failed.endswith(f"(see {run.folder}/runs/linear-seed0.part.ipynb)")
-        assert summary == "tiny: 0 of 1 records complete, 1 failed; make all goes on"
+        assert summary == f"tiny: 0 of 1 records complete, 1 failed; make all STUDY=tiny RESULTS={results} goes on"
     (run.folder / "records").unlink()
     execute_run(run, path)
-    assert status_lines(study, results) == ["tiny: 1 of 1 records complete; make report builds the report"]
+    built = f"make report STUDY=tiny RESULTS={results} builds the report"
+    assert status_lines(study, results) == [f"tiny: 1 of 1 records complete; {built}"]
 
 
 def test_time_left_is_reckoned_in_work(begun):
@@ -272,6 +279,49 @@ def test_one_process_at_a_time_works_on_a_record(tmp_path, capsys, block):
     assert entered.wait(10)
     thread.join(10)
     assert capsys.readouterr().out == "linear-seed0: another process is working on it; waiting\n"
+
+
+BY_HAND = """
+import sys, nbformat
+names = {}
+for cell in nbformat.read(sys.argv[1], as_version=4).cells:
+    if cell.cell_type == "code":
+        exec(cell.source, names)
+"""
+
+
+def test_run_ipynb_opened_by_hand_is_seen_to_run_and_waited_for(tmp_path):
+    path = write_study(tmp_path, schedules=["linear"], seeds=[0], updates=200)
+    study, results = load_study(path), tmp_path / "results"
+    run = make_run(path, "linear", [0], str(results), "cpu")
+    cells = nbformat.read(NOTEBOOKS / "run.ipynb", as_version=4)
+    (parameters,) = (cell for cell in cells.cells if "parameters" in cell.metadata.get("tags", []))
+    parameters.source = f"study, schedule, seeds, results, device = {(path, 'linear', [0], str(results), 'cpu')}"
+    nbformat.write(cells, tmp_path / "by-hand.ipynb")
+    by_hand = subprocess.Popen([sys.executable, "-c", BY_HAND, tmp_path / "by-hand.ipynb"], cwd=NOTEBOOKS.parent)
+    deadline = time.monotonic() + 60
+    while not at_work(run.folder):
+        assert by_hand.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    by_hand.send_signal(signal.SIGSTOP)
+    line, summary = status_lines(study, results)
+    assert line.startswith("linear-seed0: running, ")
+    assert summary.startswith("tiny: 0 of 1 records complete, 1 running")
+    asked = [sys.executable, "-m", "grok_utils", "run", path, "--results", str(results), "--device", "cpu"]
+    asked += ["--schedule", "linear", "--seeds", "0"]
+    second = subprocess.Popen(asked, cwd=NOTEBOOKS.parent, stdout=subprocess.PIPE, text=True)
+    assert second.stdout.readline() == "linear-seed0: another process is working on it; waiting\n"
+    by_hand.send_signal(signal.SIGCONT)
+    assert second.communicate(timeout=60) == ("linear-seed0: found complete\n", None)
+    assert by_hand.wait(60) == 0
+
+
+def test_what_is_trained_by_hand_is_running_before_it_has_a_checkpoint(begun):
+    path, study, results = begun
+    with locked(make_run(path, "exponential", [1], str(results), "cpu")):
+        lines = status_lines(study, results)
+    assert "exponential-seed1: running, no checkpoint yet" in lines
+    assert "exponential-seed0: not begun" in lines
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
@@ -386,7 +436,7 @@ REMEDIES = {
     "EROFS": "choose a folder of results that can be written to (RESULTS=)",
     "ENOTDIR EEXIST": "a file is in a folder's place: move it, or choose another folder (RESULTS=)",
     "EISDIR": "a folder is in a file's place: move it",
-    "ENOENT": "see that it is there",
+    "ENOENT": "see that it is there, or choose a folder of results that can be made (RESULTS=)",
     "ENAMETOOLONG": "choose a folder of results with a shorter name",
     "EIO ESTALE": "see to the disk",
     "EMFILE ENFILE": "allow more open files (ulimit -n)",
@@ -429,7 +479,7 @@ def test_a_notebook_s_error_names_files_as_they_are_from_here(tmp_path, monkeypa
     monkeypatch.setattr(execution.papermill, "execute_notebook", fail)
     for folder, seen in ((NOTEBOOKS.parent, "results"), (NOTEBOOKS, "../results")):
         monkeypatch.chdir(folder)
-        with pytest.raises(Failed, match=f"^report: Damaged: {seen}/tiny/records/x is damaged: move it away \\(see "):
+        with pytest.raises(Failed, match=f"^report: {seen}/tiny/records/x is damaged: move it away \\(see "):
             execute("report.ipynb", tmp_path / "report.ipynb", {"results": "../results"})
     monkeypatch.chdir(NOTEBOOKS.parent)
     assert execution.from_here("../mine holds no ../mine-too", "../mine") == "mine holds no ../mine-too"
@@ -440,6 +490,13 @@ def test_a_kernel_that_died_is_told_with_what_to_do():
     assert execution.why(DeadKernelError("Kernel died")).endswith(
         "run it again, fewer at a time (-j) where memory is short"
     )
+
+
+@pytest.mark.parametrize("name", ["MemoryError", "_ArrayMemoryError", "OutOfMemoryError"])
+def test_memory_that_does_not_suffice_is_told_with_what_to_do(name):
+    said = execution.why(PapermillExecutionError(3, 3, "", name, "Tried to allocate 2 GiB", []))
+    remedy = "take fewer seeds at once (SEEDS_PER_RUN) or fewer runs at a time (-j)"
+    assert said == f"{name}: Tried to allocate 2 GiB: {remedy}"
 
 
 def test_help_is_printed_without_loading_torch(capsys):

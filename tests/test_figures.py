@@ -322,9 +322,19 @@ def test_clock(seconds, text):
     assert prose.clock(seconds) == text
 
 
+def test_the_live_figure_says_what_it_has_reached(monkeypatch):
+    said = []
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: said.append(about) or "handle")
+    for accuracy in (0.5, np.nan):
+        notebook.Progress(1000, "linear-seed0", figure=True)(1000, np.full((100, 2, 4), accuracy))
+    alts = [about["image/svg+xml"]["alt"] for about in said if about]
+    told = "Line chart of validation accuracy of linear-seed0 up to update 1,000"
+    assert alts == [f"{told}: 50.0%.", f"{told}."]
+
+
 def test_progress_outside_ipython_shows_nothing_and_works(monkeypatch, capsys):
     monkeypatch.setattr(notebook.InteractiveShell, "initialized", lambda: False)
-    progress = notebook.Progress(20, "linear-seed0", figure=True, members=["a", "b"])
+    progress = notebook.Progress(20, "linear-seed0", figure=True)
     progress(10, np.zeros((1, 2, 4)))
     progress(20, np.full((2, 2, 4), np.nan))
     notebook.publish_table(TABLE, "times", "Times.")

@@ -210,6 +210,8 @@ def test_a_study_that_is_not_there_is_told(study):
 def test_a_study_cannot_have_the_name_of_another_folder_of_results(tmp_path):
     text = message(load_study, write_study(tmp_path, name="evidence"))
     assert text.startswith("study: 'evidence' is not a name for a study: results/evidence")
+    assert message(load_study, "evidence").endswith("; make evidence builds the page of the claims")
+    assert "make evidence" not in message(load_study, "nowhere")
 
 
 @pytest.mark.parametrize("name", ["..", ".hidden", "-x", "a b", "x" * 60])

@@ -59,8 +59,16 @@ def test_a_record_made_here_is_made_again_bit_for_bit(study):
     lines = list(verify.verify(*study[:2]))
     assert lines[0] == "tiny: 2 records, 2 missing; every checksum is right"
     assert lines[1].endswith("the same code is in this tree")
-    assert lines[2] in [f"again: linear-seed{k}.parquet, updates 1 to 60 of 60" for k in (0, 1)]
-    assert lines[3:] == ["equal means bit for bit: same code, device, path and versions", "equal"]
+    assert lines[2] in [f"training linear-seed{k} again for up to 60 s" for k in (0, 1)]
+    assert lines[3] == f"again: {lines[2].split()[1]}.parquet, updates 1 to 60 of 60"
+    assert lines[4:-1] == ["equal means bit for bit: same code, device, path and versions", "equal"]
+    assert lines[-1].startswith("tiny: all is well: the records are whole, and this tree makes one of them")
+
+
+def test_what_takes_a_minute_is_told_before(study, monkeypatch):
+    monkeypatch.setattr(verify, "make_trainer", lambda *_: pytest.fail("before it was told"))
+    lines = verify.verify(*study[:2])
+    assert [next(lines) for _ in range(3)][-1].startswith("training linear-seed")
 
 
 def test_a_record_of_another_device_is_equal_to_rounding_at_first(study):
@@ -68,7 +76,7 @@ def test_a_record_of_another_device_is_equal_to_rounding_at_first(study):
         losses = read_record(path)[0]["val_loss"]
         factor = np.where(read_record(path)[0]["update"] > 30, 1.5, 1 + 1e-5)  # chaos, later
         change(path, {"device_name": "another", "seeds": [read_record(path)[1]["seed"]]}, val_loss=losses * factor)
-    *_, means, equal = verify.verify(*study[:2])
+    *_, means, equal, _ = verify.verify(*study[:2])
     assert means.startswith("equal means the losses of the first log to 0.1%; from there rounding grows")
     assert "device_name another there, " in means
     assert equal.startswith("equal: the first log to 1.0e-05, and all others up to update 40")
@@ -93,7 +101,7 @@ def test_a_record_that_is_not_made_again_is_named(study, capsys, monkeypatch, fa
 
 def test_a_study_without_a_record_of_its_arms_has_nothing_to_make_again(study):
     other = load_study(write_study(study[1].parent, schedules=["cyclic"]))
-    with pytest.raises(Damaged, match="holds no records yet: make the runs first"):
+    with pytest.raises(Damaged, match=r"holds no records yet: make the runs first, by make all STUDY=tiny$"):
         list(verify.verify(other, study[1]))
 
 
