@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import safetensors
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialized
 from torch import Tensor
 
 from grok_utils.errors import Damaged, one_line, with_remedy
@@ -52,7 +53,7 @@ def save(path: Path, tensors: dict[str, Tensor], metadata: dict[str, Any]) -> No
     text = json.dumps(metadata, sort_keys=True)
     stored = {"metadata": text, "metadata_sha256": digest({}, text), "sha256": digest(tensors, text)}
     with written_whole(path) as temporary:
-        save_file(tensors, temporary, stored)
+        temporary.write_bytes(serialized(tensors, stored))  # save_file, killed, would leave a file of its own naming
 
 
 def _read(path: Path) -> dict[str, str]:
