@@ -26,8 +26,13 @@ def extremes(values: pd.Series, form: str = "{:,.0f}") -> str:
     for value in dict.fromkeys((known.min(), known.max())):
         first, *others = known.index[known == value]
         who = "all" if others and len(others) + 1 == len(known) else f"{first}{' and others' if others else ''}"
-        told.append(f"{form.format(value).replace('-', '−')} ({who})")
+        told.append(f"{form.format(value).replace('-', '−').replace('%', ' %')} ({who})")
     return f"from {' to '.join(told)}" if len(told) > 1 else told[0]
+
+
+def of_cells(table: pd.DataFrame, column: str, form: str = "{:,.0f}") -> str:
+    """The extremes of a column, with an operation and an arm a row, on each operation."""
+    return in_each(table, lambda rows: extremes(rows.set_index("schedule")[column], form))
 
 
 def schedules(sizes: Mapping[str, np.ndarray]) -> str:
@@ -77,25 +82,17 @@ def loss_curves(frame: pd.DataFrame) -> str:
 
 def updates_to_99(cells: pd.DataFrame) -> str:
     """Of `figures.updates_to_99`, from `statistics.summarise`."""
-
-    def say(rows: pd.DataFrame) -> str:
-        return extremes(rows.set_index("schedule")["rmst"])
-
     return (
         f"Dot chart of updates to 99 % validation accuracy, {ROWS}, every seed a small dot. The restricted mean, "
-        f"with its interval: {in_each(cells, say)}"
+        f"with its interval: {of_cells(cells, 'rmst')}"
     )
 
 
 def share_grokked(cells: pd.DataFrame) -> str:
     """Of `figures.share_grokked`, from `statistics.summarise`."""
-
-    def say(rows: pd.DataFrame) -> str:
-        return extremes(100 * rows.set_index("schedule")["share"], "{:.0f} %")
-
     return (
         f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}. At the last "
-        f"update: {in_each(cells, say)}"
+        f"update: {of_cells(cells, 'share', '{:.0%}')}"
     )
 
 
@@ -140,11 +137,7 @@ def share_with_band(band: pd.DataFrame) -> str:
 
 def stability(table: pd.DataFrame) -> str:
     """Of `evidence.figures.stability`, from `effects.stability`."""
-
-    def say(rows: pd.DataFrame) -> str:
-        return extremes(100 * rows.set_index("schedule")["share_below"], "{:.1f} %")
-
     return (
         f"Dot chart of the share of later logs that are not above 99 %, {ROWS}, every seed a dot. The mean: "
-        f"{in_each(table[table['crossed'] > 0], say)}"
+        f"{of_cells(table[table['crossed'] > 0], 'share_below', '{:.1%}')}"
     )
