@@ -123,7 +123,7 @@ INSTALL = { test "$$(id -u)" = 0 && echo "Installing $(1)" && apt-get -qq update
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(2) >/dev/null; }
 
 chromium: $(STAMP)
-	@"$(PY)" -c 'from grok_utils.pdf import find_chromium; find_chromium()' 2>/dev/null || $(call INSTALL,Chromium,chromium) || \
+	@"$(PY)" -c 'from grok_utils.page.pdf import find_chromium; find_chromium()' 2>/dev/null || $(call INSTALL,Chromium,chromium) || \
 		{ echo "Chromium was not found, and only root can apt-get it: install it, or give CHROMIUM=/path/to/it" >&2; exit 2; }
 
 # -x: each test goes on from what the one before it left.
@@ -140,7 +140,7 @@ lint: $(STAMP) ## style and errors
 	"$(PY)" -m ruff format --check .
 
 bench: $(STAMP) ## the engine beside the usual loop, on this machine (DEVICE=cuda: on its GPU; OUT=folder keeps it)
-	"$(PY)" -m grok_utils.bench$(if $(filter cuda,$(DEVICE)),_cuda) $(if $(OUT),--out "$(OUT)")
+	"$(PY)" -m benchmarks.$(if $(filter cuda,$(DEVICE)),cuda,cpu) $(if $(OUT),--out "$(OUT)")
 
 clean: ## remove .venv and caches; results stay
 	rm -rf .venv .cache .pytest_cache .ruff_cache

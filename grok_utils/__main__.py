@@ -11,8 +11,8 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
 from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
-from grok_utils.parameters import check_seeds, load_study, make_run, on_this_machine
-from grok_utils.pdf import NoPrint
+from grok_utils.page.pdf import NoPrint
+from grok_utils.pipeline.parameters import check_seeds, load_study, make_run, on_this_machine
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,15 +75,16 @@ def seeds_from(text: str) -> list[int]:
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
     a = parser().parse_args(arguments)
-    from grok_utils import execution, plan, status  # after --help: they load papermill
+    from grok_utils.page import build
+    from grok_utils.pipeline import execution, plan, status  # after --help: they load papermill
 
     try:
         if a.command == "evidence":
-            print(f"the evidence: read {execution.execute_evidence(a.results)}")
+            print(f"the evidence: read {build.execute_evidence(a.results)}")
             return 0
         if a.command == "pdf" and a.study == "evidence":  # a page of its own, of no one study
-            build = partial(execution.execute_evidence, a.results)
-            print(f"the evidence: read {execution.print_report(a.results / 'evidence', build)}")
+            make_page = partial(build.execute_evidence, a.results)
+            print(f"the evidence: read {build.print_report(a.results / 'evidence', make_page)}")
             return 0
         study = load_study(a.study, precision=a.precision)
         if a.command == "plan":
@@ -101,12 +102,12 @@ def main(arguments: list[str] | None = None) -> int:
             run = make_run(a.study, a.schedule, seeds, a.results, a.device, a.threads, a.precision)
             execution.execute_run(on_this_machine(run), a.study)
         elif a.command == "report":
-            print(f"{study.name}: read {execution.execute_report(study, a.results, a.study)}")
+            print(f"{study.name}: read {build.execute_report(study, a.results, a.study)}")
         elif a.command == "pdf":
-            build = partial(execution.execute_report, study, a.results, a.study)
-            print(f"{study.name}: read {execution.print_report(a.results / study.name, build)}")
+            make_page = partial(build.execute_report, study, a.results, a.study)
+            print(f"{study.name}: read {build.print_report(a.results / study.name, make_page)}")
         elif a.command == "verify":
-            from grok_utils.verify import verify
+            from grok_utils.pipeline.verify import verify
 
             for line in verify(study, a.results):
                 print(line, flush=True)

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from grok_utils import checkpoints
-from grok_utils.cuda import graphed_trainer
+from grok_utils.engine.cuda import graphed_trainer
+from grok_utils.engine.trainer import ExecutionPath, Trainer
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.schedules import BLOCK
+from grok_utils.store import checkpoints
 from grok_utils.studies import Run
 from grok_utils.tasks import count_pairs, count_train
-from grok_utils.trainer import ExecutionPath, Trainer
 
 CHECKPOINT_SECONDS = 20.0  # between two checkpoints, or less: see `until_the_next_checkpoint`
 PROGRESS_SECONDS = 0.5  # reading the logs makes a GPU wait, so not after every block

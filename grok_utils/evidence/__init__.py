@@ -1,1 +1,1 @@
-"""All studies together and the fourteen claims: read `members`, `effects`, `verdicts`, `claims`, then the words."""
+"""All studies together and the fourteen claims: read `members`, `effects`, `rules`, `claims`, then the words."""

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis.crossings import in_order
 from grok_utils.evidence.claims import NOT_RUN
 from grok_utils.evidence.members import STUDIES, Evidence, incomplete
-from grok_utils.prose import commits, days, sample_sizes
-from grok_utils.statistics import in_order
+from grok_utils.page.prose import commits, days, sample_sizes
 from grok_utils.tasks import OPERATIONS
 
 

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis.reported import PROTOCOL, REPORTED_ARMS, reported_mean
+from grok_utils.analysis.summaries import RMST
 from grok_utils.evidence.members import CLOCKS, ORDER, Evidence, incomplete
-from grok_utils.evidence.verdicts import (
+from grok_utils.evidence.rules import (
     Claim,
     Comparison,
     by_accuracy_and_share,
@@ -17,9 +19,7 @@ from grok_utils.evidence.verdicts import (
     never_groks,
     not_every_seed_groks,
 )
-from grok_utils.reported import PROTOCOL, REPORTED_ARMS, reported_mean
 from grok_utils.schedules import BLOCK, SCHEDULES
-from grok_utils.statistics import RMST
 
 MODULAR = ("x_plus_y", "x_minus_y", "x_div_y")
 ACCURACY_MARGIN = 0.05  # claim 14

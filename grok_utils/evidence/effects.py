@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis.crossings import THRESHOLD, by_cell
+from grok_utils.analysis.inference import equivalent, holm, paired_contrast
+from grok_utils.analysis.intervals import mean_interval
 from grok_utils.evidence.members import CELLS, PRECISION
-from grok_utils.evidence.verdicts import margins
-from grok_utils.inference import equivalent, holm, paired_contrast
-from grok_utils.intervals import mean_interval
-from grok_utils.parameters import load_study
+from grok_utils.evidence.rules import margins
+from grok_utils.pipeline.parameters import load_study
 from grok_utils.schedules import BLOCK
-from grok_utils.statistics import THRESHOLD, by_cell
 
 
 def of_study(members: pd.DataFrame, *names: str) -> pd.DataFrame:

@@ -7,9 +7,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from grok_utils.figures import curve, panels, short
-from grok_utils.statistics import in_order
-from grok_utils.style import INK, look
+from grok_utils.analysis.crossings import in_order
+from grok_utils.page.figures import curve, panels, short
+from grok_utils.page.style import INK, look
 from grok_utils.tasks import OPERATIONS
 
 DOUBLINGS = [32, 64, 128, 256, 512]  # batch sizes with a tick

@@ -5,11 +5,11 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from grok_utils.analysis.crossings import MEMBER, crossings
+from grok_utils.analysis.inference import crossings_by_examples, instability, sustained_crossings
 from grok_utils.errors import Damaged
-from grok_utils.inference import crossings_by_examples, instability, sustained_crossings
-from grok_utils.parameters import load_study
-from grok_utils.records import read_study
-from grok_utils.statistics import MEMBER, crossings
+from grok_utils.pipeline.parameters import load_study
+from grok_utils.store.records import read_study
 from grok_utils.studies import Run
 
 ORDER = ("order-x_plus_y", "order-x_minus_y", "order-x_div_y")

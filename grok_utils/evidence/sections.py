@@ -2,10 +2,10 @@
 
 import pandas as pd
 
+from grok_utils.analysis.crossings import in_order
 from grok_utils.evidence.answer import estimate, listed, named, order_of_sizes, p_value, signed
 from grok_utils.evidence.members import CELLS, CLOCKS, RATES
-from grok_utils.prose import sample_sizes
-from grok_utils.statistics import in_order
+from grok_utils.page.prose import sample_sizes
 from grok_utils.tasks import OPERATIONS
 
 
@@ -162,7 +162,7 @@ def stability_section(table: pd.DataFrame) -> str:
 
 
 def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
-    """What other clocks make of each claim's verdict, where they change it (see `claim_tables.robustness`)."""
+    """What other clocks make of each claim's verdict, where they change it (see `tables.robustness`)."""
     changed = {}
     for row in by_clock.to_dict("records"):
         other = [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, sync_playwright
+from support.project import ROOT
 
-from grok_utils.pdf import FLAGS, find_chromium
+from grok_utils.page.pdf import FLAGS, find_chromium
 
-ROOT = Path(__file__).resolve().parent.parent.parent
 RESULTS = ROOT / "results"
 
 

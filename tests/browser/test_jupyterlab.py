@@ -10,10 +10,10 @@ import urllib.request
 
 import nbformat
 import pytest
-from project_copy import copy_project, environment, shrink
+from support.project import copy_project, environment, shrink
 
-from grok_utils.records import read_record
-from grok_utils.report import export_html
+from grok_utils.page.export import export_html
+from grok_utils.store.records import read_record
 
 PARAMETERS = {"operation": "x_plus_y", "modulus": 31, "updates": 500, "device": "cpu"}
 LIVE = ".jp-Cell:has-text('Progress(updates') .jp-OutputArea-output"

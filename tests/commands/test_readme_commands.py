@@ -9,10 +9,10 @@ import warnings
 from pathlib import Path
 
 import pytest
-from project_copy import ROOT, copy_project, environment, shrink
+from support.project import ROOT, copy_project, environment, shrink
 
 from grok_utils.errors import BadInput
-from grok_utils.pdf import find_chromium
+from grok_utils.page.pdf import find_chromium
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = ("make", "pip", "export", "conda", "sbatch")

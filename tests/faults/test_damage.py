@@ -9,14 +9,12 @@ import string
 import pandas as pd
 import pytest
 import torch
-from conftest import write_study
-from test_execution import outcome
-from test_training import interrupted, mutate, run_of
+from support.studies import interrupted, mutate, outcome, run_of, write_study
 
-from grok_utils import checkpoints
 from grok_utils.errors import BadInput, Damaged
-from grok_utils.parameters import load_study, make_run
-from grok_utils.records import is_complete, read_record
+from grok_utils.pipeline.parameters import load_study, make_run
+from grok_utils.store import checkpoints
+from grok_utils.store.records import is_complete, read_record
 
 MUTATIONS = 1000
 
@@ -153,7 +151,7 @@ def test_what_is_renamed_or_of_another_study_or_schema_is_named(tmp_path, traine
     said = f"{other.checkpoint} was made with other settings: it is not used, the run starts again"
     assert (code, len(out), err) == (0, 1, [said])
     undisturbed = dataclasses.replace(other, results=tmp_path / "undisturbed")
-    from grok_utils.records import write_records
+    from grok_utils.store.records import write_records
     from grok_utils.training import train
 
     write_records(train(undisturbed))

@@ -1,25 +1,18 @@
 """A full disk and a folder that cannot be written to, on real file systems: one clear line, earlier files untouched."""
 
-import contextlib
 import dataclasses
 import shutil
 import subprocess
 
 import pytest
-from conftest import write_study
-from test_execution import outcome
+from support.files import mount, read_only
+from support.studies import outcome, write_study
 
-from grok_utils import checkpoints, training
-from grok_utils.records import read_record, write_records
-from grok_utils.report import export_html
+from grok_utils import training
+from grok_utils.page.export import export_html
+from grok_utils.store import checkpoints
+from grok_utils.store.records import read_record, write_records
 from grok_utils.training import train
-
-
-def mount(*arguments):
-    """Mount, or skip the test where that is not allowed."""
-    done = subprocess.run(["mount", *map(str, arguments)], capture_output=True, text=True)
-    if done.returncode:
-        pytest.skip(f"needs a file system of its own, and mount says: {done.stderr.strip()}")
 
 
 @pytest.fixture
@@ -152,17 +145,6 @@ def test_a_full_disk_at_a_run(tmp_path, disk, capsys):
     for record in folder.rglob("*.parquet"):  # the notebook takes more room than the record
         read_record(record)
     assert [p for p in folder.rglob("*.part")] == []
-
-
-@contextlib.contextmanager
-def read_only(folder):
-    """A folder that not even root can write to."""
-    mount("--bind", folder, folder)
-    try:
-        mount("-o", "remount,bind,ro", folder)
-        yield
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)  # a checkpoint that was read is mapped
 
 
 @pytest.mark.parametrize("what", ["run", "report"])

@@ -6,14 +6,14 @@ import os
 import string
 
 import yaml
-from conftest import TINY, write_study
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_parameters import HUGE, PARAMETERS, arm_settings, names, values
+from support.inputs import HUGE, PARAMETERS, arm_settings, names, values
+from support.studies import TINY, write_study
 
 from grok_utils.__main__ import main
 from grok_utils.errors import BadInput
-from grok_utils.parameters import load_study, run_from_parameters
+from grok_utils.pipeline.parameters import load_study, run_from_parameters
 from grok_utils.studies import Study
 
 EXAMPLES = settings(max_examples=600, deadline=None)

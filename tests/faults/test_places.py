@@ -8,11 +8,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import write_study
-from test_disk import read_only
-from test_make import ROOT, command, environment
+from support.commands import command, environment
+from support.files import read_only
+from support.project import ROOT
+from support.studies import write_study
 
-from grok_utils.records import read_record
+from grok_utils.store.records import read_record
 
 COMPILERS = ("g++", "gcc", "c++", "cc", "clang++", "clang")
 

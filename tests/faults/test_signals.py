@@ -6,11 +6,11 @@ import signal
 import time
 
 import pytest
-from conftest import write_study
-from test_make import LONG, processes, started, stopped_in_training, wait_until
+from support.commands import LONG, processes, started, stopped_in_training, wait_until
+from support.studies import write_study
 
-from grok_utils import checkpoints
-from grok_utils.parameters import make_run
+from grok_utils.pipeline.parameters import make_run
+from grok_utils.store import checkpoints
 from grok_utils.training import choose_path, has_compiler
 
 ENDLESS = LONG | {"updates": 100_000}

@@ -3,11 +3,11 @@
 import re
 import time
 
-from conftest import write_study
-from test_make import processes, started, training_of, wait_until
+from support.commands import processes, started, training_of, wait_until
+from support.studies import write_study
 
-from grok_utils.parameters import make_run
-from grok_utils.records import read_record
+from grok_utils.pipeline.parameters import make_run
+from grok_utils.store.records import read_record
 
 STUDY = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 600, "lo": 4, "hi": 8}
 

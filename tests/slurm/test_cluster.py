@@ -17,14 +17,15 @@ from pathlib import Path
 import pytest
 import yaml
 from conftest import Cluster, node_of, wait_until
+from support.project import ROOT
 
-from grok_utils import checkpoints
-from grok_utils.parameters import make_run
-from grok_utils.records import is_complete, read_study, write_records
+from grok_utils.pipeline.parameters import make_run
+from grok_utils.store import checkpoints
+from grok_utils.store.records import is_complete, read_study, write_records
 from grok_utils.training import train
 
 pytestmark = pytest.mark.slurm
-ROOT = Path(__file__).resolve().parent.parent.parent
+
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAUNCH = "srun -N1 -n1 -c1 -J $@"  # a job's name is Make's target, such as run/linear/0
 STUDY = {"schedules": ["baseline", "logarithmic", "linear"], "seeds": [0, 1], "operations": ["x_plus_y"]}

@@ -1,0 +1,201 @@
+"""This engine against the usual training loop, side by side on this machine: `python -m benchmarks.cpu`."""
+
+import argparse
+import os
+import random
+import resource
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.utils.data import DataLoader, IterableDataset
+
+from grok_utils.engine.trainer import BETAS, WARM_UP, Trainer
+from grok_utils.model import WIDTH, initial_decoder
+from grok_utils.page.notebook import save
+from grok_utils.pipeline.parameters import make_run
+from grok_utils.schedules import BLOCK
+from grok_utils.studies import Study
+from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
+from grok_utils.training import choose_path
+
+VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
+NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
+DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+# --- the usual loop --------------------------------------------------------------------------------------------------
+
+
+class Examples(IterableDataset):
+    """Endless (tokens, result), each drawn, looked up and encoded on its own."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.pairs = [(x, y) for x, y, _ in rows.tolist()]
+        self.results = {(x, y): result for x, y, result in rows.tolist()}
+
+    def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
+        while True:
+            x, y = random.choice(self.pairs)
+            tokens = [x + SPECIAL_TOKENS, OPERATOR, y + SPECIAL_TOKENS, EQUALS]
+            yield torch.tensor(tokens), torch.tensor(self.results[x, y])
+
+
+class UsualLoop:
+    """One model trained as the grokking template of The AI Scientist does it, without that code's avoidable costs.
+
+    The template also computes each result anew in Python, attention weights that nobody reads and logits at all four
+    positions; here results are looked up and the model is the plain `Decoder`.
+    """
+
+    def __init__(self, task: Task, study: Study, device: str = "cpu") -> None:
+        self.training, self.validation, self.device = Examples(task.train), Examples(task.validation), device
+        self.model = initial_decoder(task).to(device)
+        self.optimizer = torch.optim.AdamW(
+            self.model.parameters(), lr=study.learning_rate, betas=BETAS, weight_decay=study.weight_decay
+        )
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda update: min(update / WARM_UP, 1))
+
+    def _measure(self, data: Examples, batches: int, batch_size: int, train: bool) -> tuple[float, float]:
+        """Mean loss and accuracy over `batches` batches, with an update after each when training."""
+        self.model.train(train)
+        loss_total, correct, total = 0.0, 0, 0
+        for tokens, labels in islice(DataLoader(data, batch_size), batches):
+            tokens, labels = tokens.to(self.device), labels.to(self.device)
+            output = self.model(tokens)
+            loss = F.cross_entropy(output, labels)
+            if train:
+                self.optimizer.zero_grad()
+                loss.backward()
+                self.optimizer.step()
+                self.scheduler.step()
+            loss_total += loss.item() * len(labels)
+            correct += (output.argmax(1) == labels).sum().item()
+            total += len(labels)
+        return loss_total / total, correct / total
+
+    def run_block(self, batch_size: int) -> list[float]:
+        """Ten updates, then validation on eight drawn batches: the four numbers of a log."""
+        trained = self._measure(self.training, BLOCK, batch_size, train=True)
+        with torch.no_grad():
+            return [*trained, *self._measure(self.validation, VALIDATION_BATCHES, VALIDATION_BATCH, train=False)]
+
+
+# --- operations and ceiling ------------------------------------------------------------------------------------------
+
+
+def forward_flops(batch: int, elements: int) -> int:
+    """Floating-point operations that the matrix products of one member's forward pass need.
+
+    With D the width, n rows for each of x and y (the distinct elements, or the batch where that is smaller), a
+    multiply-add counted as two operations, the multiply-adds are, in units of D²:
+    block 1: queries, keys, values of 2n + 2 rows: 3 (2n + 2); output projection and FFN (1 + 4 + 4) of x, the operator,
+    y and equals, of which the last two are a row for each example: 9 (2n + 2B);
+    block 2: a query B, keys and values 2 (2n + 2B), output projection and FFN 9B; and the head B · elements / D.
+    Together 28n + 32B + 6. The scores and mixes of attention over four positions are elementwise and not counted.
+    """
+    return 2 * WIDTH * (WIDTH * (28 * min(elements, batch) + 32 * batch + 6) + batch * elements)
+
+
+def block_flops(engine: Trainer, batch: int) -> int:
+    """Operations of ten updates (a backward pass costs two forward passes) and a validation, over the whole stack."""
+    elements = max(task.elements for task in engine.tasks)
+    validation = sum(forward_flops(len(task.validation), elements) for task in engine.tasks)
+    return 3 * BLOCK * len(engine.tasks) * forward_flops(batch, elements) + validation
+
+
+def seconds(f: Callable[..., object], *arguments: object) -> float:
+    """Wall time of one call."""
+    start = time.perf_counter()
+    f(*arguments)
+    return time.perf_counter() - start
+
+
+def ceiling(precision: str) -> float:
+    """Operations a second that a 1024³ matrix product reaches: the best of five."""
+    a = torch.randn(1024, 1024).to(DTYPES[precision])
+    return 2 * 1024**3 / min(seconds(torch.mm, a, a) for _ in range(5))
+
+
+def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int]) -> pd.DataFrame:
+    """Seconds of a block of the whole stack, by turns: the usual loop, each engine; then the same again.
+
+    `sizes` are the engines' batch sizes, block by block. Columns: batch_size, precision, usual, engine, ceiling.
+    """
+    rows = []
+    for i, size in enumerate(sizes):
+        usual_seconds = sum(seconds(loop.run_block, size) for loop in usual)
+        for precision, engine in engines.items():
+            rows.append((size, precision, usual_seconds, seconds(engine.run_block), ceiling(precision)))
+        print(f"round {i + 1} of {len(sizes)} done (batch {size})", file=sys.stderr)
+    table = pd.DataFrame(rows, columns=["batch_size", "precision", "usual", "engine", "ceiling"])
+    return table[table.groupby(["batch_size", "precision"]).cumcount() > 0]  # the first of each was a warm-up
+
+
+def summarise(table: pd.DataFrame, engine: Trainer) -> pd.DataFrame:
+    """One row for each precision and batch size: medians, the rounds' range of the ratio, the share of the ceiling."""
+    rows, models = [], len(engine.tasks)
+    for (precision, size), rounds in table.groupby(["precision", "batch_size"], sort=False):
+        usual, ours, ratio = rounds.usual.median(), rounds.engine.median(), rounds.usual / rounds.engine
+        row = {"precision": precision, "batch_size": size, "n": len(rounds)}
+        row |= {"usual_ms": 1e3 * usual / models, "engine_ms": 1e3 * ours / models}
+        row |= {"times_faster": usual / ours, "lowest": ratio.min(), "highest": ratio.max()}
+        row |= {"gflops": block_flops(engine, size) / ours / 1e9, "ceiling_gflops": rounds.ceiling.max() / 1e9}
+        rows.append(row | {"reached": row["gflops"] / row["ceiling_gflops"]})
+    return pd.DataFrame(rows)
+
+
+def projected_hours(study: Study, rows: pd.DataFrame, start: float, cores: int) -> float:
+    """Hours for all runs of `study`, one on each core: block times linear in batch size, and `start` seconds a run."""
+    rows = rows.sort_values("batch_size")
+    block_seconds = rows.engine_ms / 1e3 * len(study.operations)
+    arms = [np.interp(arm.batch_sizes(study), rows.batch_size, block_seconds).sum() for arm in study.schedules]
+    return len(study.seeds) * sum(arm + start for arm in arms) / cores / 3600
+
+
+def main() -> None:
+    """Measure, print the table, and write it where --out says."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__.split(":")[0])
+    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 272, 128, 32], metavar="N")
+    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measured rounds a batch size (default 5)")
+    parser.add_argument("--eager", action="store_true", help="without torch.compile, which a run of `paper` would use")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the table there, as cpu.csv")
+    arguments = parser.parse_args()
+
+    torch.set_num_threads(1)
+    sizes = [size for size in arguments.batch_sizes for _ in range(arguments.rounds + 1)]
+    engines, start = {}, {}
+    for precision in ["float32", "bf16"] if ceiling("bf16") > 1.2 * ceiling("float32") else ["float32"]:
+        began = time.perf_counter()
+        run = make_run("paper", "baseline", [0], device="cpu", precision=precision)
+        path = choose_path(run)
+        if arguments.eager:
+            path = replace(path, compiled=False)
+        study, tasks = run.study, run.tasks()
+        engines[precision] = Trainer(tasks, np.array(sizes), study.learning_rate, study.weight_decay, path)
+        start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
+        print(f"ready: {path}", file=sys.stderr)
+    summary = summarise(measure([UsualLoop(task, study) for task in tasks], engines, sizes), engines[precision])
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
+    print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
+    print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
+    for precision, rows in summary.groupby("precision", sort=False):
+        hours = projected_hours(study, rows, start[precision], cores)
+        print(f"`paper` in {precision} on {cores} cores: {hours:.2f} h; a run begins after {start[precision]:.0f} s")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(f"peak memory {peak / 1e9:.2f} GB, both loops and all precisions in one process")
+    save(summary.to_csv(index=False), arguments.out, "cpu.csv")
+
+
+if __name__ == "__main__":
+    main()

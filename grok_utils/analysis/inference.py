@@ -1,0 +1,170 @@
+"""What the evidence allows to be said: sign-flip tests, Holm, equivalence, verdicts, other clocks, and robustness.
+
+Everything stands on `statistics.crossings`, a row a member. No member is left out: one that diverges counts as the
+horizon, also when it diverges after crossing. A pair is a seed that two arms share: the same split, the same start.
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from grok_utils.analysis.crossings import MEMBER, THRESHOLD, by_cell, crossings, in_order, pairs
+from grok_utils.analysis.intervals import CONFIDENCE, SEED, mean_interval, share_interval
+
+ALPHA = 0.05
+REACHED = 0.80  # share of each arm's seeds that must reach 99 % before equivalence can be claimed
+EXAMPLES_HORIZON = 1_297_120  # what `exponential` sees in 7,500 updates
+
+
+class Contrast(NamedTuple):
+    """An arm less its reference over n common seeds: mean difference with its 95 % and 90 % intervals, and p."""
+
+    n: int
+    reference_mean: float
+    difference: float
+    low: float
+    high: float
+    low_90: float
+    high_90: float
+    p: float
+
+
+def complete(values: Any) -> np.ndarray:
+    """The values as floats, ascending: no resampling depends on their order. ValueError where one is not finite."""
+    x = np.asarray(values, dtype=np.float64)
+    if not np.isfinite(x).all():
+        raise ValueError(f"{(~np.isfinite(x)).sum()} of {len(x)} values are not finite, and none may be left out")
+    return np.sort(x)
+
+
+def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 100_000, seed: int = SEED) -> float:
+    """Two-sided p of the paired sign-flip permutation test of the mean difference; 1 where all differences are 0.
+
+    Under the null hypothesis arm and reference are exchangeable within a pair. Up to `exact_up_to` pairs the share of
+    all 2ⁿ sign patterns whose sum is at least as far from 0; beyond, of random patterns, (hits + 1) / (resamples + 1).
+    scipy's permutation_test does the same in 4 s instead of 10 ms at n = 20, and 0.6 s instead of 0.1 s at n = 120.
+    """
+    d = complete(differences)
+    least = abs(d.sum()) - 1e-12 * np.abs(d).sum()  # sums that tie may differ so much, the observed one from itself
+    if len(d) <= exact_up_to:
+        sums = np.zeros(1)
+        for x in d:
+            sums = np.concatenate([sums + x, sums - x])
+        return float(np.mean(np.abs(sums) >= least))
+    rng, hits = np.random.default_rng(seed), 0
+    for size in np.diff(np.r_[0:resamples:10_000, resamples]):
+        signs = 2 * rng.integers(0, 2, (size, len(d)), dtype=np.int8) - 1
+        hits += np.count_nonzero(np.abs(signs @ d) >= least)
+    return float((hits + 1) / (resamples + 1))
+
+
+def mcnemar_p(differences: Any) -> float:
+    """Two-sided p of McNemar's exact test, of differences −1, 0 and 1 of two paired outcomes; 1 where all are 0."""
+    d = complete(differences)
+    unlike = int(np.count_nonzero(d))
+    return float(stats.binomtest(int((d > 0).sum()), unlike).pvalue) if unlike else 1.0
+
+
+def paired_contrast(
+    members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "restricted"
+) -> Contrast:
+    """`arm` less `reference` on one operation, over their common seeds; `members` is a row a member, as `crossings`.
+
+    `column` may be any other of its columns; with `reached`, p is McNemar's exact test. Intervals are NaN as in
+    `mean_interval`; without pairs all is. They and p are not corrected for the number of contrasts (see `holm`).
+    """
+    both = pairs(members, arm, reference, operation, column)
+    if both.empty:
+        return Contrast(0, *[np.nan] * 7)
+    d = complete(both["arm"] - both["reference"])
+    intervals = *mean_interval(d)[3:], *mean_interval(d, level=1 - 2 * ALPHA)[3:]
+    p = (mcnemar_p if column == "reached" else sign_flip_p)(d)
+    return Contrast(len(d), float(both["reference"].mean()), float(d.mean()), *intervals, p)
+
+
+def holm(p_values: Any) -> np.ndarray:
+    """Holm's step-down adjusted p of one family, in the order given. NaN (no test) stays NaN and counts in its size."""
+    p = np.asarray(p_values, dtype=np.float64)
+    order = np.argsort(p)  # NaN last
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1)), 1)
+    return adjusted
+
+
+def equivalent(contrast: Contrast, margin: float, reached_shares: Iterable[float]) -> bool | None:
+    """Does the 90 % paired interval lie inside ±margin? None, cannot tell, where there is no interval or where fewer
+    than 80 % of either arm's seeds reach 99 % (those that never grok agree whatever the arm). True is the outcome of
+    two one-sided tests at 5 %."""
+    if np.isnan(contrast.low_90) or not all(share >= REACHED for share in reached_shares):
+        return None
+    return bool(-margin < contrast.low_90 and contrast.high_90 < margin)
+
+
+def verdict(difference: float, adjusted_p: float, same: bool | None, claimed: int) -> str:
+    """supported, contradicted, equivalent or cannot tell, of a claim that the difference is < 0 (claimed −1), > 0 (1)
+    or none (0). `same` is from `equivalent` and goes first: a difference within the margin is too small for either."""
+    if same:
+        return "equivalent" if claimed else "supported"
+    if not adjusted_p < ALPHA:
+        return "cannot tell"
+    return "supported" if np.sign(difference) == claimed else "contradicted"
+
+
+def share_band(members: pd.DataFrame, updates: Sequence[int], level: float = CONFIDENCE) -> pd.DataFrame:
+    """Share grokked by each of `updates`: operation, schedule, n, update, reached, share, low, high.
+
+    The band is pointwise: at each update alone the exact (Clopper–Pearson) interval holds the true share with at least
+    `level` probability; that it holds the whole curve is less probable. ValueError for an update past the horizon.
+    """
+    if max(updates) > members["horizon"].min():
+        raise ValueError(f"update {max(updates)} is past the horizon {members['horizon'].min()}: the share is unknown")
+    tables = []
+    for key, cell in by_cell(members):
+        n, crossed = len(cell), np.sort(cell["updates"].dropna())
+        k = np.searchsorted(crossed, updates, side="right")
+        low, high = np.transpose([share_interval(reached, n, level) for reached in k.tolist()])
+        row = key | {"n": n, "update": updates, "reached": k, "share": k / n, "low": low, "high": high}
+        tables.append(pd.DataFrame(row))
+    return pd.concat(tables, ignore_index=True)
+
+
+def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) -> tuple[pd.DataFrame, list[str]]:
+    """`crossings` on the clock of examples seen, and the arms left out of it as their runs end before `horizon`.
+
+    restricted is min(examples seen at the crossing, horizon), and reached says whether it came by then; horizon is in
+    examples; updates stays in updates. Fit for `paired_contrast`.
+    """
+    table = crossings(frame)
+    seen = frame.groupby(MEMBER)["examples_seen"].max().groupby("schedule").min()
+    short = in_order(seen.index[seen < horizon])
+    table = table[~table["schedule"].isin(short)].reset_index(drop=True)
+    table["horizon"], table["reached"] = horizon, table["examples_seen"] <= horizon
+    table.loc[~table["reached"], ["updates", "examples_seen"]] = np.nan
+    table["restricted"] = table["examples_seen"].fillna(horizon)
+    return table, short
+
+
+def sustained_crossings(frame: pd.DataFrame, threshold: float = THRESHOLD, logs: int = 10) -> pd.DataFrame:
+    """`crossings` at the first of the first `logs` logs in a row above `threshold`; a run may end before they do."""
+    backwards = frame.sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
+    least = backwards.groupby(MEMBER)["val_accuracy"].rolling(logs).min().droplevel(MEMBER)  # of this log and the next
+    return crossings(backwards.assign(val_accuracy=least), threshold)
+
+
+def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
+    """What each member does after its first crossing: schedule, operation, seed, diverged, updates (of the crossing),
+    logs_after, share_below (of those logs, not above the threshold; NaN where there are none), final_accuracy.
+
+    Unlike in `crossings`, a member that diverges after its crossing has crossed: it is the least stable of all.
+    """
+    first = crossings(frame.assign(diverged=False), threshold).set_index(MEMBER)["updates"]
+    later = frame.join(first.rename("first"), on=MEMBER).query("update > first")
+    below = (~(later["val_accuracy"] > np.float32(threshold))).groupby([later[name] for name in MEMBER])
+    table = pd.DataFrame({"diverged": frame.groupby(MEMBER)["diverged"].any(), "updates": first}).loc[first.index]
+    table["logs_after"] = below.size().reindex(table.index, fill_value=0)
+    table["share_below"] = below.mean()
+    table["final_accuracy"] = frame.sort_values("update").groupby(MEMBER).tail(1).set_index(MEMBER)["val_accuracy"]
+    return table.reset_index()

@@ -1,0 +1,1 @@
+"""Many members at once. In: tasks, the courses of their hyper-parameters and an execution path. Out: their logs."""

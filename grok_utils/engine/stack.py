@@ -1,0 +1,173 @@
+"""TODO."""
+
+import math
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from grok_utils.model import HEADS, WIDTH, Block, Decoder
+from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
+
+
+class Layout:
+    """Where each of the decoder's parameters lies in a member's row of a flat [M, P]; smaller tasks are padded."""
+
+    def __init__(self, tasks: list[Task]) -> None:
+        with torch.device("meta"):  # shapes alone: nothing is drawn
+            largest = Decoder(max(t.vocabulary for t in tasks), max(t.elements for t in tasks))
+        self.shapes = {name: p.shape for name, p in largest.named_parameters()}
+        self.sizes = [shape.numel() for shape in self.shapes.values()]
+
+    def pack(self, decoders: Iterable[nn.Module]) -> Tensor:
+        """The parameters of M plain decoders as one [M, P] tensor; rows that a smaller task lacks are zero."""
+        return torch.stack([torch.cat([self._padded(n, p) for n, p in d.named_parameters()]) for d in decoders])
+
+    def _padded(self, name: str, p: Tensor) -> Tensor:
+        full = p.detach().new_zeros(self.shapes[name])
+        full[: len(p)] = p.detach()
+        return full.flatten()
+
+    def views(self, flat: Tensor) -> dict[str, Tensor]:
+        """Views [M, *shape] into `flat` [M, P], by the plain decoder's parameter names."""
+        chunks = flat.split(self.sizes, dim=1)
+        return {n: c.unflatten(1, shape) for (n, shape), c in zip(self.shapes.items(), chunks, strict=True)}
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """`x` [M, R, in] through each member's own map: [M, R, out]."""
+    return torch.bmm(x, weight.mT) + bias.unsqueeze(1)
+
+
+def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """LayerNorm over the last axis of `x` [M, R, D] with each member's own gain and offset."""
+    return torch.addcmul(bias.unsqueeze(1), F.layer_norm(x, x.shape[-1:]), weight.unsqueeze(1))
+
+
+def heads(x: Tensor) -> Tensor:
+    """[M, R, D] to [M, R, HEADS, D / HEADS]."""
+    return x.unflatten(-1, (HEADS, -1))
+
+
+def score(q: Tensor, k: Tensor) -> Tensor:
+    """Scaled dot product of each head: `q`, `k` [M, R, D] to [M, R, HEADS]."""
+    return (heads(q) * heads(k)).sum(-1) / math.sqrt(WIDTH // HEADS)
+
+
+def attend(scores: list[Tensor], values: list[Tensor]) -> Tensor:
+    """Values [M, R or 1, D] mixed by the softmax over their scores [M, R or 1, HEADS]: [M, R, D]."""
+    weights = torch.stack(torch.broadcast_tensors(*scores), dim=-1).softmax(-1)
+    mixed = weights[..., 0, None] * heads(values[0])
+    for j, value in enumerate(values[1:], start=1):
+        mixed = torch.addcmul(mixed, weights[..., j, None], heads(value))
+    return mixed.flatten(-2)
+
+
+def rest_of_block(p: dict[str, Tensor], block: int, x: Tensor, attention: Tensor) -> Tensor:
+    """What follows the heads in a block, for rows [M, R, D]: projection, residual, LayerNorm, FFN, LayerNorm."""
+    w = {name: p[f"blocks.{block}.{name}"] for name in BLOCK_TAIL}
+    a = x + linear(attention, w["attention.out_proj.weight"], w["attention.out_proj.bias"])
+    a = layer_norm(a, w["norm1.weight"], w["norm1.bias"])
+    h = F.gelu(linear(a, w["up.weight"], w["up.bias"]))
+    return layer_norm(a + linear(h, w["down.weight"], w["down.bias"]), w["norm2.weight"], w["norm2.bias"])
+
+
+BLOCK_TAIL = [n for n, _ in Block().named_parameters() if "in_proj" not in n]
+
+
+class GatherRows(torch.autograd.Function):
+    """Rows [M, R, C] gathered by `index` [M, B], its gradient a product with one-hot rows.
+
+    A scatter-add would sum in an order that changes from run to run on a GPU; a matrix product does not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, index: Tensor) -> Tensor:
+        ctx.save_for_backward(index)
+        ctx.count = rows.shape[1]
+        return rows.gather(1, index.unsqueeze(-1).expand(-1, -1, rows.shape[2]))
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (index,) = ctx.saved_tensors
+        one_hot = index.unsqueeze(-2) == torch.arange(ctx.count, device=index.device).unsqueeze(-1)  # [M, R, B]
+        return one_hot.to(gradient.dtype).bmm(gradient), None
+
+
+def take(rows: Tensor, index: Tensor | None) -> Tensor:
+    """Rows [M, R, C] gathered by `index` [M, B] to [M, B, C]; None means one row for each example already."""
+    if index is None:
+        return rows
+    if rows.is_cuda:
+        return GatherRows.apply(rows, index)
+    members, n, width = rows.shape
+    offset = torch.arange(members).unsqueeze(1) * n
+    return F.embedding(index + offset, rows.reshape(members * n, width))
+
+
+def first_attention(rows: Tensor, qkv: Tensor, x: Tensor | None, y: Tensor | None) -> tuple[Tensor, Tensor]:
+    """What block 1 adds up at positions 0 to 3, the token and the mixed values: [M, 2n + 2B, D] twice.
+
+    `rows` [M, 2n + 2, D] and their `qkv` [M, 2n + 2, 3D] are of x, the operator, y and the equals sign; the first two
+    positions have a row for each of the n elements, the others one for each example.
+    """
+    n = rows.shape[1] // 2 - 1
+    (_, k0, v0), (q1, k1, v1), (q2, k2, v2), (q3, k3, v3) = (r.chunk(3, -1) for r in qkv.split([n, 1, n, 1], 1))
+    at1 = attend([score(q1, k0), score(q1, k1)], [v0, v1])
+    s30, k0, v0_ = take(torch.cat([score(q3, k0), k0, v0], -1), x).split([HEADS, WIDTH, WIDTH], -1)
+    from_y = torch.cat([score(q2, k1), score(q2, k2), score(q3, k2), q2, v2, rows[:, n + 1 : 2 * n + 1]], -1)
+    s21, s22, s32, q2, v2, r2 = take(from_y, y).split([HEADS] * 3 + [WIDTH] * 3, -1)
+    at2 = attend([score(q2, k0), s21, s22], [v0_, v1, v2])
+    at3 = attend([s30, score(q3, k1), s32, score(q3, k3)], [v0_, v1, v2, v3])
+    r0, r1, r3 = rows[:, :n], rows[:, n, None].expand(-1, n, -1), rows[:, -1, None].expand_as(r2)
+    return torch.cat([r0, r1, r2, r3], 1), torch.cat([v0, at1, at2, at3], 1)
+
+
+def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor | None) -> Tensor:
+    """What block 2's last position mixes: [M, B, D].
+
+    Its `query` [M, B, D] and all rows' `kv` [M, 2n + 2B, 2D] still lack the `bias` [M, 3D] of query, key and value.
+    """
+    batch = query.shape[1]
+    n = kv.shape[1] // 2 - batch
+    query = query + bias[:, None, :WIDTH]
+    kv0, kv1, kv2, kv3 = (kv + bias[:, None, WIDTH:]).split([n, n, batch, batch], 1)
+    k0, v0, k1, v1 = take(torch.cat([kv0, kv1], -1), x).chunk(4, -1)
+    (k2, v2), (k3, v3) = kv2.chunk(2, -1), kv3.chunk(2, -1)
+    return attend([score(query, k) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
+
+
+Attention = tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., Tensor]]
+
+
+PLAIN: Attention = (first_attention, last_attention)
+
+
+def stacked_logits(p: dict[str, Tensor], x: Tensor, y: Tensor, distinct: bool, attention: Attention = PLAIN) -> Tensor:
+    """Logits [M, B, classes] of M members for elements `x`, `y` int64 [M, B].
+
+    `p` are the parameters as `Layout.views` gives them. With `distinct`, whatever depends on x alone or y alone is
+    computed once for each element and gathered; otherwise once for each example. The numbers are the same.
+    `attention` are the functions of the two blocks, such as the kernels, which need rows for each element.
+    """
+    batch = x.shape[1]
+    embedding, position = p["tokens.weight"], p["positions.weight"]
+    elements = embedding[:, SPECIAL_TOKENS:]
+    ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
+    of_x, of_y = (x, y) if distinct else (None, None)
+    first, last = attention
+
+    # Block 1. Queries, keys and values are functions of (token, position): x, operator, y, equals at positions 0 to 3.
+    tokens = (ex, embedding[:, OPERATOR, None], ey, embedding[:, EQUALS, None])
+    rows = torch.cat([token + position[:, i, None] for i, token in enumerate(tokens)], dim=1)
+    qkv = linear(rows, p["blocks.0.attention.in_proj_weight"], p["blocks.0.attention.in_proj_bias"])
+    out = rest_of_block(p, 0, *first(rows, qkv, of_x, of_y))
+
+    # Block 2, read at the last position only.
+    w, b = p["blocks.1.attention.in_proj_weight"], p["blocks.1.attention.in_proj_bias"]
+    x3 = out[:, -batch:]
+    query, kv = torch.bmm(x3, w[:, :WIDTH].mT), torch.bmm(out, w[:, WIDTH:].mT)
+    out = rest_of_block(p, 1, x3, last(query, kv, b, of_x))
+    return linear(layer_norm(out, p["norm.weight"], p["norm.bias"]), p["head.weight"], p["head.bias"])

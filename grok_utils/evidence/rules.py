@@ -1,0 +1,122 @@
+"""What a claim is, its comparisons carried out, and the rules of ANALYSIS_PLAN.md by which they decide it."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import pandas as pd
+
+from grok_utils.analysis.inference import equivalent, holm, paired_contrast, verdict
+
+MARGIN = 0.05  # of the baseline's RMST on the operation, in `confirm`
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A contrast that a claim speaks of: `arm` less `reference` is claimed to be < 0 (−1), > 0 (1) or none (0)."""
+
+    arm: str
+    reference: str
+    operation: str
+    claimed: int
+    column: str = "restricted"  # time; or final_accuracy, reached
+    study: str = "confirm"
+    margin: float | None = None  # of equivalence, where it is not that of times
+    decides: bool = True  # or is in the family without deciding the claim
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, its family of comparisons, and how their rows (see `contrasts`) and a row a member decide it."""
+
+    number: int
+    text: str
+    family: tuple[Comparison, ...]
+    decide: Callable[[pd.DataFrame, pd.DataFrame], str]
+    share_of: str | None = None  # the arm whose share of seeds that grok permutation it speaks of
+    settled: str | None = None  # its verdict where the original's own formula or numbers give it
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The studies without which it cannot be decided: its tests', and `confirm` for the margins."""
+        return tuple(dict.fromkeys(["confirm", *(c.study for c in self.family)]))
+
+    @property
+    def timed(self) -> bool:
+        """Whether contrasts of times decide it."""
+        return any(c.decides and c.column == "restricted" for c in self.family)
+
+
+# --- what its comparisons give --------------------------------------------------------------------------------------
+
+
+def cell(members: pd.DataFrame, arm: str, operation: str, study: str = "confirm") -> pd.DataFrame:
+    """The members of one arm on one operation of a study."""
+    return members.query("study == @study and schedule == @arm and operation == @operation")
+
+
+def margins(members: pd.DataFrame) -> dict[str, float]:
+    """The margin of equivalence of times on each operation, in the unit of `members`' clock."""
+    baseline = members.query("study == 'confirm' and schedule == 'baseline'")
+    return (MARGIN * baseline.groupby("operation")["restricted"].mean()).to_dict()
+
+
+def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:
+    """A row for each of the claim's tests on one clock: the test, its `Contrast`, margin, p_holm and verdict.
+
+    `members` as `Evidence.members`, of one clock. p_holm is corrected within the claim's family, all its tests.
+    """
+    of_times, rows = margins(members), []
+    for c in claim.family:
+        found = paired_contrast(members[members["study"] == c.study], c.arm, c.reference, c.operation, c.column)
+        margin, shares = c.margin, []
+        if c.column == "restricted":
+            margin = of_times.get(c.operation, np.nan)
+            shares = [cell(members, arm, c.operation, c.study)["reached"].mean() for arm in (c.arm, c.reference)]
+        same = None if margin is None else equivalent(found, margin, shares)
+        rows.append({"claim": claim.number} | asdict(c) | found._asdict() | {"margin": margin, "equivalent": same})
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"])
+    table["verdict"] = [
+        verdict(r["difference"], r["p_holm"], r["equivalent"], r["claimed"]) for r in table.to_dict("records")
+    ]
+    return table
+
+
+# --- rules ---------------------------------------------------------------------------------------------------------
+
+
+def by_contrasts(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Supported if every deciding contrast is; contradicted if one is, or is equivalent where they should differ."""
+    found = rows.loc[rows["decides"], "verdict"]
+    if found.isin(["contradicted", "equivalent"]).any():
+        return "contradicted"
+    return "supported" if (found == "supported").all() else "cannot tell"
+
+
+def by_order(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Claim 3: as `by_contrasts`, but equivalence with the reverse contradicts nothing: with the mean alone."""
+    reversed_too = (rows["reference"] == "linear-reversed") & (rows["verdict"] == "equivalent")
+    return by_contrasts(rows.assign(verdict=rows["verdict"].mask(reversed_too, "cannot tell")), members)
+
+
+def by_any(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Of a claim that there is a case: supported by one, contradicted if every contrast is against it or equivalent."""
+    if (rows["verdict"] == "supported").any():
+        return "supported"
+    return "contradicted" if rows["verdict"].isin(["contradicted", "equivalent"]).all() else "cannot tell"
+
+
+def by_accuracy_and_share(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Claim 14: that of final accuracy, unless the shares differ."""
+    return "contradicted" if (rows["verdict"] == "contradicted").any() else rows["verdict"].iloc[0]
+
+
+def never_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Claim 2: contradicted by a single seed."""
+    return "contradicted" if cell(members, "linear", "permutation")["reached"].any() else "supported"
+
+
+def not_every_seed_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Claim 13: supported below 100 %."""
+    return "contradicted" if cell(members, "exponential", "permutation")["reached"].all() else "supported"

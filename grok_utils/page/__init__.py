@@ -1,0 +1,1 @@
+"""What people read. In: tables of the analysis. Out: figures, tables, sentences; executed, and as one HTML page."""

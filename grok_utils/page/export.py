@@ -1,0 +1,154 @@
+"""Export of an executed notebook to one HTML page that needs no address and no script; mathematics is MathML."""
+
+import os
+import re
+import sys
+from html import escape
+from pathlib import Path
+from typing import Any
+
+import nbformat
+from bs4 import BeautifulSoup
+from bs4.element import Tag
+from jinja2 import pass_context
+from math_core import LatexError, LatexToMathML
+from nbconvert.exporters import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+
+from grok_utils.errors import BadInput, one_line
+from grok_utils.store.files import ROOT, written_whole
+
+TEMPLATES = ROOT / "notebooks"
+MATHEMATICS = LatexToMathML()
+
+
+class Renderer(IPythonRenderer):
+    """Markdown to HTML with TeX as MathML; raises BadInput on TeX that math_core does not know."""
+
+    def inline_math(self, body: str, displaystyle: bool = False) -> str:
+        try:
+            return MATHEMATICS.convert_with_local_state(body, displaystyle=displaystyle)
+        except LatexError:  # whose words are a drawing in colours
+            said = f"formula: {one_line(body)} is not TeX that math_core knows"
+            raise BadInput(f"{said}: correct it in the notebook") from None
+
+    def block_math(self, body: str) -> str:
+        return self.inline_math(body, displaystyle=True)
+
+
+class Exporter(HTMLExporter):
+    """nbconvert's exporter with the project's template and renderer."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(template_name="template", extra_template_basedirs=[str(TEMPLATES)], **options)
+
+    @pass_context
+    def markdown2html(self, context: Any, source: str) -> str:
+        return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source)
+
+
+def export_html(executed_notebook: Path, html: Path, title: str | None = None) -> None:
+    """Write `executed_notebook` as one page to `html`, whole or not at all.
+
+    `title` is the page's (default: its first heading). BadInput where the prose refers to something absent.
+    """
+    notebook = nbformat.read(executed_notebook, as_version=4)
+    text, _ = Exporter().from_notebook_node(notebook)
+    page = BeautifulSoup(text, "html.parser")
+    page.title.string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)
+    join_code(page)
+    keep_together(page)
+    labels = name_headings(page) | number(page, "figure.picture", "Figure") | number(page, "figure.numbers", "Table")
+    link(page, labels)
+    list_contents(page)
+    put_title_first(page)
+    study = notebook.metadata.get("papermill", {}).get("parameters", {}).get("study", "")
+    with written_whole(html) as temporary:
+        named = without_paths(str(page), executed_notebook.resolve().parent.parent, Path(study).parent)
+        temporary.write_text(named, encoding="utf-8")
+
+
+def join_code(page: BeautifulSoup) -> None:
+    """Fold the code of a cell that shows nothing together with that of the next one."""
+    for silent in page.select("details.silent"):
+        following = silent.find_next("details")
+        if following is not None:
+            for block in reversed(silent.find_all("div", recursive=False)):
+                following.summary.insert_after(block.extract())
+            silent.decompose()
+
+
+def keep_together(page: BeautifulSoup) -> None:
+    """Let no line end between a number and its per cent sign, or round an equals sign."""
+    for string in page.main.find_all(string=re.compile(" [%=]")):
+        if not string.find_parent(["pre", "code", "svg"]):
+            string.replace_with(string.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"))
+
+
+def name_headings(page: BeautifulSoup) -> dict[str, str]:
+    """Give each heading an id made of its words; returns the words by id."""
+    labels: dict[str, str] = {}
+    for tag in page.select("main :is(h1, h2, h3, h4)"):
+        words = tag.get_text().strip()
+        name = "-".join(["section", *"".join(c if c.isalnum() else " " for c in words.lower()).split()])
+        while name in labels:
+            name += "-again"
+        tag["id"] = name
+        labels[name] = words
+    return labels
+
+
+def number(page: BeautifulSoup, selector: str, word: str) -> dict[str, str]:
+    """Number the figures or tables through their captions; returns their labels by id."""
+    labels: dict[str, str] = {}
+    for i, figure in enumerate(page.select(selector), start=1):
+        if figure["id"] in labels:
+            taken = f"{word} {i}: the name {figure['id']!r} is already that of {labels[figure['id']]}"
+            raise BadInput(f"{taken}: give it another in the notebook")
+        labels[figure["id"]] = f"{word} {i}"
+        label = page.new_tag("b")
+        label.string = f"{word} {i}. "
+        figure.figcaption.insert(0, label)
+    return labels
+
+
+def link(page: BeautifulSoup, labels: dict[str, str]) -> None:
+    """Give each reference `[Figure](#name)` or `[Table](#name)` its number. BadInput where there is no such name."""
+    for tag in page.select('main a[href^="#"]'):
+        name = tag["href"][1:]
+        if name not in labels:
+            raise BadInput(f"the text refers to #{name}, which the page lacks: it has {', '.join(labels)}")
+        if tag.get_text() in ("Figure", "Table"):
+            tag.string = labels[name]
+
+
+def list_contents(page: BeautifulSoup) -> None:
+    """Fill the table of contents with the sections' headings."""
+    contents: Tag = page.select_one("nav ol")
+    for section in page.select("main h2"):
+        item, anchor = page.new_tag("li"), page.new_tag("a", href=f"#{section['id']}")
+        anchor.string = section.get_text()
+        item.append(anchor)
+        contents.append(item)
+
+
+def put_title_first(page: BeautifulSoup) -> None:
+    """Move the title and the paragraph below it before the contents, where a narrow window shows them."""
+    if page.h1:
+        header = page.new_tag("header")
+        below = page.h1.find_next_sibling()
+        page.nav.insert_before(header)
+        header.extend([page.h1.extract()] + ([below.extract()] if below is not None and below.name == "p" else []))
+
+
+def without_paths(text: str, results: Path, studies: Path) -> str:
+    """The text without this machine's folders, which a page that is mailed does not name.
+
+    Such are the folder of all results and, where a study is given by its file, that of the file.
+    """
+    names = {str(studies): "studies", os.path.expanduser("~"): "~", sys.prefix: "python"}
+    names |= {str(results): "results", str(ROOT): "."}
+    for path in sorted(names, key=len, reverse=True):
+        if len(Path(path).parts) > 1:  # a container's home may be /
+            text = re.sub(rf"{re.escape(escape(path))}(?![\w-])", names[path], text)
+    return text

@@ -1,0 +1,138 @@
+"""The report's sentences: every number in them is computed here from a study's rows."""
+
+from collections.abc import Sized
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles no claim
+
+
+def interval(low: float, high: float) -> str:
+    """Such as `1,200 to 1,350`, in whole updates; `no interval` where there is none."""
+    return "no interval" if np.isnan(low) else f"{low:,.0f} to {high:,.0f}".replace("-", "−")
+
+
+def sample_sizes(table: pd.DataFrame) -> str:
+    """Such as `n = 3`, or `n = 2 to 3` where they differ, from column n."""
+    return "n = " + " to ".join(map(str, sorted({table["n"].min(), table["n"].max()})))
+
+
+def count(things: Sized, noun: str) -> str:
+    """Such as `2 seeds`."""
+    return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def commits(metadata: list[dict[str, Any]]) -> str:
+    """The commits that the records were made from, and whether the tree had uncommitted changes."""
+    return ", ".join(
+        sorted({(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in metadata})
+    )
+
+
+def days(metadata: list[dict[str, Any]]) -> str:
+    """The first and the last day of training, as elements that no line's end divides."""
+    started = sorted(m["started"][:10] for m in metadata)
+    return " to ".join(f"<time>{day}</time>" for day in dict.fromkeys([started[0], started[-1]]))
+
+
+def heading(metadata: list[dict[str, Any]]) -> str:
+    """The report's title, and a line with the study's name, size, date and commit."""
+    first = metadata[0]
+    seeds, arms = sorted({m["seed"] for m in metadata}), {m["schedule"] for m in metadata}
+    size = " × ".join([count(arms, "arm"), count(seeds, "seed"), count(first["operations"], "operation")])
+    return (
+        "# Does changing the batch size during training make a transformer grok sooner?\n\n"
+        f"Study **{first['study']}**: {size}, {first['updates']:,} updates each. Trained {days(metadata)}, "
+        f"commit {commits(metadata)}."
+    )
+
+
+def question(reference: str) -> str:
+    """What *sooner* means in the answer, and where its numbers are."""
+    return (
+        f"An arm is *sooner* than `{reference}` if its restricted mean number of updates to 99 % validation accuracy "
+        "is smaller by more than chance: the 95 % interval of the paired difference excludes zero. "
+        "[Figure](#updates-to-99) and [Table](#differences) hold what this rests on."
+    )
+
+
+def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "baseline") -> str:
+    """What the study says about each arm against the reference arm, every number with its n and 95 % interval.
+
+    `cells` as from `statistics.summarise`, `differences` as from `statistics.paired_differences`.
+    """
+    nothing = f"There are no pairs of seeds yet in which an arm can be compared with `{reference}`."
+    lines = [verdict_counts(differences, reference) if len(differences) else nothing]
+    for operation in cells["operation"].unique():
+        arms = cells[cells["operation"] == operation].set_index("schedule")
+        against = differences[differences["operation"] == operation]
+        alone = [arm for arm in arms.index if arm not in set(against["schedule"])]
+        lines.append(f"- **`{operation}`**")
+        lines += [f"    - {state(arm, arms.loc[arm])}" for arm in alone]
+        lines += [f"    - {contrast(row, arms.loc[row['schedule']])}" for _, row in against.iterrows()]
+    fewest = cells["n"].min()
+    if fewest < FEW:
+        lines.append(f"\nWith n = {fewest} this shows that the study runs; so few seeds settle no claim.")
+    return "\n".join([lines[0], "", *lines[1:]])
+
+
+def verdict_counts(differences: pd.DataFrame, reference: str) -> str:
+    """How many of the comparisons with the reference arm came out which way."""
+    count = differences["verdict"].value_counts()
+    total = len(differences)
+    told = [f"{v} in {count[v]}" for v in ("sooner", "later") if v in count]
+    if not told:
+        outcome = f"in none of {total} comparisons can an arm be told from `{reference}`"
+    else:
+        outcome = f"of {total} comparisons with `{reference}`, an arm is {' and '.join(told)}, and one cannot tell in "
+        outcome += f"{count.get('cannot tell', 0)}"
+    return (
+        f"Updates to 99 % validation accuracy: **{outcome}** (paired by seed, {sample_sizes(differences)}, "
+        f"95 % intervals, not corrected for their number). The mean of `{reference}`, then each arm's difference:"
+    )
+
+
+def state(arm: str, cell: pd.Series) -> str:
+    """An arm's own RMST, or that no seed of it reached 99 %."""
+    seeds = f"{cell['reached']} of {cell['n']} seeds reached 99 %"
+    if cell["reached"] == 0:
+        share = f"95 % interval of the share 0 to {100 * cell['share_high']:.0f} %"
+        return f"`{arm}`: {seeds} by update {cell['horizon']:,} ({share})"
+    return f"`{arm}`: {cell['rmst']:,.0f} updates ({interval(cell['rmst_low'], cell['rmst_high'])}; {seeds})"
+
+
+def contrast(row: pd.Series, cell: pd.Series) -> str:
+    """An arm's paired difference from the reference arm, with its verdict."""
+    verdict = row["verdict"] if row["verdict"] == "cannot tell" else f"**{row['verdict']}**"
+    if row["difference"] == 0 and cell["reached"] == 0:
+        return f"`{row['schedule']}`: {verdict}; none of {cell['n']} seeds reached 99 % either"
+    number = f"{row['difference']:+,.0f} updates, {row['percent']:+.0f} %".replace("-", "−")
+    return f"`{row['schedule']}`: {verdict}; {number} ({interval(row['low'], row['high'])}; n = {row['n']})"
+
+
+def beside_reported_sentence(table: pd.DataFrame, unlike: list[str]) -> str:
+    """How often the reported means agree with this study, or why the comparison does not apply."""
+    if unlike:
+        return f"The original's numbers do not apply to this study: {'; '.join(unlike)}."
+    if table.empty:
+        return "The original reported none of this study's arms on its operations."
+    count = table["verdict"].value_counts()
+    told = ", ".join(f"{count.get(v, 0)} {words}" for v, words in VERDICTS.items())
+    return f"Of {len(table)} reported means of 3 seeds, {told} ({sample_sizes(table)} here)."
+
+
+VERDICTS = {
+    "agrees": "lie where 95 % of means of 3 further seeds of ours would",
+    "differs": "do not",
+    "cannot tell": "cannot be judged",
+}
+
+
+def rebuild(study: str) -> str:
+    """How a reader makes the numbers and this page again."""
+    return (
+        f"`make report STUDY={study}` builds this page from the records; `make all STUDY={study} RESULTS=elsewhere` "
+        "trains everything anew: on the same device and versions to the same bits, elsewhere to the same distribution."
+    )

@@ -1,0 +1,112 @@
+"""The report's small tables: settings, schedules as run, final metrics side by side, provenance."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grok_utils.analysis.crossings import by_cell, in_order
+from grok_utils.analysis.summaries import FINAL
+from grok_utils.store.records import part_of_run
+from grok_utils.studies import Study
+
+SETTINGS = {
+    "operations": "operations",
+    "updates": "updates",
+    "schedule_length": "length of the schedules, in updates",
+    "modulus": "modulus of the residues",
+    "train_fraction": "share of the pairs in training",
+    "lo": "smallest batch of the schedules",
+    "hi": "largest batch of the schedules",
+    "learning_rate": "learning rate (AdamW, 50 updates of warm-up)",
+    "rate_factor": "learning rate follows the batch size",
+    "weight_decay": "weight decay",
+    "precision": "precision",
+}
+
+
+def settings(metadata: list[dict[str, Any]]) -> pd.DataFrame:
+    """The study's settings, from its records: setting, value."""
+    first = {"rate_factor": Study.rate_factor} | metadata[0]  # a setting younger than some records
+    first["schedule_length"] = first["schedule_length"] or first["updates"]
+    rows = [("arms", ", ".join(in_order(m["schedule"] for m in metadata)))]
+    rows.append(("seeds", ", ".join(map(str, sorted({m["seed"] for m in metadata})))))
+    rows += [(words, in_words(first[name])) for name, words in SETTINGS.items()]
+    return pd.DataFrame(rows, columns=["setting", "value"])
+
+
+def in_words(value: Any) -> str:
+    """A setting's value in words."""
+    return ", ".join(value) if isinstance(value, list) else f"{value:,}" if type(value) is int else str(value)
+
+
+def schedules(frame: pd.DataFrame) -> pd.DataFrame:
+    """Each arm's batch size at a few moments, its mean and the examples seen: one row an arm."""
+    rows = []
+    for arm in in_order(frame["schedule"]):
+        logs = frame[frame["schedule"] == arm].drop_duplicates("update").sort_values("update")
+        sizes = logs["batch_size"].to_numpy()
+        at = {f"at {100 * part:.0f} %": int(sizes[round(part * len(sizes)) - 1]) for part in (0.1, 0.5)}
+        row = {"arm": arm, "first batch": int(sizes[0])} | at | {"last": int(sizes[-1])}
+        rows.append(row | {"mean batch": sizes.mean().round(1), "examples seen": int(logs["examples_seen"].iloc[-1])})
+    return pd.DataFrame(rows)
+
+
+def batch_sizes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """The batch sizes of each arm's blocks, as recorded, for `figures.schedules`."""
+    sizes = frame.drop_duplicates(["schedule", "update"]).sort_values("update").groupby("schedule")["batch_size"]
+    return {arm: sizes.get_group(arm).to_numpy() for arm in in_order(frame["schedule"])}
+
+
+def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
+    """How many of its n seeds have grokked by each fifth of the run: one row a cell of `statistics.crossings`."""
+    horizon = int(members["horizon"].max())
+    rows = []
+    for key, cell in by_cell(members):
+        updates = [horizon * i // parts for i in range(1, parts + 1)]
+        row = {"operation": key["operation"], "arm": key["schedule"], "n": len(cell)}
+        rows.append(row | {f"by {u:,}": int((cell["updates"] <= u).sum()) for u in updates})
+    return pd.DataFrame(rows)
+
+
+def final(metrics: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `statistics.final_metrics` as one row a cell: n, then mean, low and high of each metric."""
+    rows = []
+    for key, cell in by_cell(metrics):
+        row = key | {"n": int(cell["n"].min())}
+        for m in cell.to_dict("records"):
+            row |= {m["metric"]: m["mean"], f"{m['metric']}_low": m["low"], f"{m['metric']}_high": m["high"]}
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def final_headings() -> dict[str | tuple[str, str], str]:
+    """Headings of `final` for `notebook.publish_table`."""
+    headings: dict[str | tuple[str, str], str] = {"operation": "operation", "schedule": "arm", "n": "n"}
+    for metric in FINAL:
+        headings |= {
+            metric: metric.removeprefix("final_").replace("_", " "),
+            (f"{metric}_low", f"{metric}_high"): "95 % interval",
+        }
+    return headings
+
+
+def provenance(metadata: list[dict[str, Any]]) -> pd.DataFrame:
+    """Where and with what the records were made: item, value; distinct values side by side."""
+    columns = {
+        "device": [f"{m['device']}: {m['device_name']}" for m in metadata],
+        "execution": [execution(m) for m in metadata],
+        "commit": [(m["commit"] or "none") + (" with uncommitted changes" if m["dirty"] else "") for m in metadata],
+        "platform": [m["platform"] for m in metadata],
+        "training time": [f"{sum(m['seconds'] * part_of_run(m) for m in metadata) / 60:,.1f} minutes in all"],
+    }
+    for package in dict.fromkeys(p for m in metadata for p in m["versions"]):
+        columns[package] = [str(m["versions"].get(package) or "none") for m in metadata]
+    rows = [(item, ", ".join(dict.fromkeys(values))) for item, values in columns.items()]
+    return pd.DataFrame(rows, columns=["item", "value"])
+
+
+def execution(m: dict[str, Any]) -> str:
+    """How a record's numbers were computed."""
+    threads = "1 CPU thread" if m["threads"] == 1 else f"{m['threads']} CPU threads"
+    return f"{m['precision']}, {'compiled' if m['compiled'] else 'eager'}, {threads}"

@@ -1,0 +1,170 @@
+"""Executing the notebooks by papermill: a run, a report, the evidence; and stopping one without losing its work."""
+
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import nbformat
+import papermill
+import psutil
+from nbclient.exceptions import DeadKernelError
+
+from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
+from grok_utils.pipeline.locks import lent, locked
+from grok_utils.pipeline.plan import record_paths
+from grok_utils.pipeline.status import clock, progress_lines, time_left
+from grok_utils.store import files
+from grok_utils.store.files import ROOT
+from grok_utils.store.records import is_complete
+from grok_utils.studies import Run
+from grok_utils.training import load_checkpoint
+
+NOTEBOOKS = ROOT / "notebooks"
+STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
+logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to tell of a failure, `Failed` tells
+
+
+class Failed(Exception):
+    """One line that says what failed and where to look."""
+
+
+@contextlib.contextmanager
+def graceful_stop() -> Iterator[list[int]]:
+    """On SIGINT or SIGTERM interrupt the kernel, which then saves its checkpoint; end it where it takes too long.
+
+    Yields a list that holds the signal's number once one came.
+    """
+    received: list[int] = []
+    last_resort = threading.Timer(STOP_SECONDS, lambda: os.kill(os.getpid(), signal.SIGTERM))
+    last_resort.daemon = True
+
+    def stop(number: int, frame: object) -> None:
+        kernels = psutil.Process().children(recursive=True)
+        if received:
+            for kernel in kernels:
+                kernel.kill()
+            os._exit(128 + received[0])
+        received.append(number)
+        for kernel in kernels:
+            kernel.send_signal(signal.SIGINT)
+        last_resort.start()
+
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        last_resort.cancel()
+        for s, handler in before.items():
+            signal.signal(s, handler)
+
+
+def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
+    """Execute a notebook of the project to `output`, which appears only once it is whole.
+
+    While it runs, and after a failure, the copy is beside it under the name `*.part.ipynb`. Raises Failed.
+    """
+    part = output.with_suffix(".part.ipynb")
+    part.parent.mkdir(parents=True, exist_ok=True)
+    # A kernel asked politely takes seconds to go, and by then it has nothing left to save.
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS), "shutdown_kernel": "immediate"}
+    options["extra_arguments"] = [
+        "--IPKernelApp.log_level=50"
+    ]  # its warnings of TCP on this host, and of our interrupt
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, graceful_stop() as received:
+        os.environ["IPYTHONDIR"] = profile  # no start-up file of the user's runs, and the home need not be writable
+        try:
+            papermill.execute_notebook(str(NOTEBOOKS / notebook), str(part), parameters, **options)
+        except Exception as error:
+            if received:
+                raise SystemExit(128 + received[0]) from None
+            reason = from_here(one_line(why(error)), str(parameters["results"]))[:1000]
+            remember_failure(part, reason)
+            raise Failed(f"{output.stem}: {reason} (see {part})") from None
+    done = nbformat.read(part, as_version=4)
+    for name in ("input_path", "output_path"):  # where this machine keeps its files is nobody's business
+        done["metadata"]["papermill"].pop(name, None)
+    with files.written_whole(output) as temporary:
+        nbformat.write(done, temporary)
+    part.unlink()
+
+
+def why(error: Exception) -> str:
+    """What went wrong in a notebook: the error of its cell, the end of its kernel, or papermill's own error."""
+    if isinstance(error, DeadKernelError):
+        died = "the kernel died, as one does that is killed or runs out of memory"
+        return f"{died}: run it again, fewer at a time (-j) where memory is short"
+    name, text = getattr(error, "ename", type(error).__name__), getattr(error, "evalue", error)
+    if name in (BadInput.__name__, Damaged.__name__):  # which are told in full
+        return with_remedy(text)
+    if name.endswith("MemoryError"):  # Python's, NumPy's, and PyTorch's of a GPU
+        return f"{name}: {text}: take fewer seeds at once (SEEDS_PER_RUN) or fewer runs at a time (-j)"
+    return with_remedy(f"{name}: {text}")
+
+
+def remember_failure(part: Path, reason: str) -> None:
+    """Note in the notebook that a failed run left why it failed, until it is executed anew."""
+    with contextlib.suppress(OSError, ValueError):  # no notebook, or half of one: there is nothing to be noted in
+        left = nbformat.read(part, as_version=4)
+        left["metadata"]["papermill"]["failed"] = reason
+        nbformat.write(left, part)
+
+
+def from_notebooks(path: Path) -> str:
+    """`path` as a notebook sees it, relative wherever it is inside the project."""
+    path, root = path.resolve(), ROOT
+    return os.path.relpath(path, NOTEBOOKS) if path.is_relative_to(root) else str(path)
+
+
+def from_here(text: str, results: str) -> str:
+    """The text of a notebook with its path of the results as it is from the current folder."""
+    here = results if os.path.isabs(results) else os.path.relpath(NOTEBOOKS / results)
+    return re.sub(rf"(?<![\w./-]){re.escape(results)}(?![\w.-])", lambda _: here, text)
+
+
+def study_parameter(study: str) -> str:
+    """A study's name as it is; the path of a study file as a notebook sees it."""
+    return from_notebooks(Path(study)) if study.endswith((".yaml", ".yml")) else study
+
+
+def execute_run(run: Run, study: str) -> None:
+    """Make the run's missing records through run.ipynb. `study` is the name or path that the study was loaded by."""
+    start = time.monotonic()
+    with locked(run):
+        missing = tuple(seed for seed in run.seeds if not is_complete(run, seed))
+        if not missing:
+            print(f"{run.name}: found complete", flush=True)
+            return
+        if not run.checkpoint.exists():  # a block that was begun is finished as it is
+            run = replace(run, seeds=missing)
+        parameters = {"study": study_parameter(study), "schedule": run.arm.name, "seeds": list(run.seeds)}
+        parameters |= {"results": from_notebooks(run.results), "device": run.device, "threads": run.threads}
+        parameters["precision"] = run.study.precision
+        try:
+            load_checkpoint(run)
+        except Damaged as error:  # told here, where it is seen; the notebook then starts again
+            print(error, file=sys.stderr, flush=True)
+        os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
+        with progress_lines(run), lent(run):
+            execute("run.ipynb", run.folder / "runs" / f"{run.name}.ipynb", parameters)
+    for seed in missing:
+        if not is_complete(run, seed):
+            left = f"{run.name}: the notebook ended without leaving {run.record(seed)}"
+            raise Failed(f"{left}: give run.ipynb back its write_records(result), then run it again")
+    seconds = time.monotonic() - start
+    paths = record_paths(run.study, run.results)
+    found = f"{sum(path.exists() for path in paths)} of {len(paths)} records"
+    if not set(run.seeds) <= set(run.study.seeds):  # not among those that the study counts
+        found = ", ".join(str(run.record(seed)) for seed in missing)
+    elif left := time_left(run, seconds):
+        found += f", about {left} left"
+    notebook = run.folder / "runs" / f"{run.name}.ipynb"
+    print(f"{run.name}: done in {clock(seconds)} ({found}), see {notebook}", flush=True)

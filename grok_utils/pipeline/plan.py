@@ -1,0 +1,44 @@
+"""What of a study is still to be made, in which runs, and who works on what: one process on a record at a time."""
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+from grok_utils.errors import BadInput, Damaged
+from grok_utils.pipeline.parameters import check_seeds
+from grok_utils.store import checkpoints
+from grok_utils.store.records import is_complete
+from grok_utils.studies import Run, Study
+
+
+def record_paths(study: Study, results: Path) -> list[Path]:
+    """The records that make the study complete."""
+    return [Run(study, arm, (seed,), results).record(seed) for arm in study.schedules for seed in study.seeds]
+
+
+def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Run]:
+    """The runs whose records are missing, most work first; every arm's missing seeds in blocks of `seeds_per_run`.
+
+    A block that was begun stays as it is. Raises Damaged where a record is there but is not valid.
+    """
+    runs = []
+    for arm in study.schedules:
+        every = Run(study, arm, study.seeds, results)
+        missing = [seed for seed in study.seeds if not is_complete(every, seed)]
+        for run in begun_runs(every):
+            if set(run.seeds) & set(missing):
+                missing = [seed for seed in missing if seed not in run.seeds]
+                runs.append(run)
+        for i in range(0, len(missing), seeds_per_run):
+            runs.append(replace(every, seeds=tuple(missing[i : i + seeds_per_run])))
+    return sorted(runs, key=lambda run: -run.batch_sizes.sum() * len(run.seeds))
+
+
+def begun_runs(every: Run) -> Iterator[Run]:
+    """The runs of an arm that have a checkpoint; `every` is the run of all its seeds."""
+    for path in sorted((every.folder / "checkpoints").glob(f"{every.arm.name}-seed*.safetensors")):
+        with contextlib.suppress(Damaged, KeyError, TypeError, BadInput):
+            run = replace(every, seeds=check_seeds(checkpoints.read_metadata(path)["seeds"]))
+            if run.checkpoint == path and set(run.seeds) <= set(every.seeds):
+                yield run

@@ -1,0 +1,121 @@
+"""`make verify`: a study's records are whole, which code made them, and whether this tree makes one of them again."""
+
+import dataclasses
+import random
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from grok_utils.engine.trainer import ExecutionPath
+from grok_utils.errors import Damaged
+from grok_utils.pipeline.plan import record_paths
+from grok_utils.store.provenance import output_of, provenance
+from grok_utils.store.records import LOGGED, frame, read_study
+from grok_utils.studies import Run, Study
+from grok_utils.training import has_compiler, make_trainer
+
+SECONDS = 60.0  # of training a record again: a short one whole, of a longer one the beginning
+# What decides a record's numbers.
+CODE = [
+    *("tasks", "schedules", "studies", "model", "engine/stack", "engine/trainer", "engine/cuda", "engine/attention"),
+    *("training", "store/records", "pipeline/parameters"),
+]
+MEND = "check out the code that made it, or move it away and let this code make it anew"
+ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision
+
+
+def verify(study: Study, results: Path) -> Iterator[str]:
+    """Yield what is found, a line each. Raises Damaged where a record is not valid or is not made again."""
+    rows, metadata = read_study(study, results)
+    missing = len(record_paths(study, results)) - len(metadata)
+    yield f"{study.name}: {len(metadata)} records, {missing} missing; every checksum is right"
+    for commit, dirty in sorted({(m["commit"] or "", bool(m["dirty"])) for m in metadata}):
+        yield code_line(commit, dirty)
+    yield from made_again(study, results, rows, random.choice(metadata))
+    well = "the records are whole, and this tree makes one of them, chosen at random, again"
+    yield f"{study.name}: all is well: {well} (README.md, Trust, says what that means)"
+
+
+def changed_since(commit: str) -> list[str] | None:
+    """The files of CODE that differ between `commit` and the tree; None where git does not know."""
+    names = [f"grok_utils/{name}.py" for name in CODE]
+    changes = output_of("git", "diff", "--name-only", commit, "--", *names) if commit else None
+    return None if changes is None else changes.split()
+
+
+def code_line(commit: str, dirty: bool) -> str:
+    """Whether the code of records made at `commit` is the code in the tree."""
+    made = f"code: records of commit {commit[:10] or 'unknown'}"
+    changed = changed_since(commit)
+    if dirty:
+        return f"{made}, made with uncommitted changes: nobody can tell which code that was"
+    if changed is None:
+        return f"{made}: this tree has no such commit to compare with"
+    return f"{made}: " + (f"since then changed {', '.join(changed)}" if changed else "the same code is in this tree")
+
+
+def path_here(m: dict[str, Any]) -> ExecutionPath:
+    """The path that a record was made on where this machine has it, else eager on the CPU."""
+    path = ExecutionPath(**{f.name: m[f.name] for f in dataclasses.fields(ExecutionPath)})
+    if path.device == "cuda" and not torch.cuda.is_available():
+        precision = "float32" if path.precision == "tf32" else path.precision
+        return ExecutionPath("cpu", precision, compiled=False, threads=1)
+    return dataclasses.replace(path, compiled=path.compiled and has_compiler(path.device))
+
+
+def differences_of(m: dict[str, Any], path: ExecutionPath) -> list[str]:
+    """What differs between the making of a record and its making here on `path`, and may round otherwise."""
+    here = provenance(path.device) | dataclasses.asdict(path)
+    differs = [f"{k} {m[k]} there, {here[k]} here" for k in ("device_name", "compiled", "precision") if m[k] != here[k]]
+    for package in ("torch", "triton", "numpy", "cuda"):
+        there, now = m["versions"].get(package), here["versions"].get(package)
+        if there != now:
+            differs.append(f"{package} {there} there, {now} here")
+    if "seeds" not in m and m["members"] != len(m["operations"]):
+        differs.append(f"a stack of {m['members']} models there")
+    if m["dirty"] or changed_since(m["commit"] or "") != []:
+        differs.append("perhaps other code")
+    return differs
+
+
+def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any]) -> Iterator[str]:
+    """Train the record with metadata `m` again for SECONDS, and compare it with its rows among `rows`."""
+    path, seeds = path_here(m), tuple(m.get("seeds", [m["seed"]]))
+    run = Run(study, study.arm(m["schedule"]), seeds, results)
+    record, differs = run.record(m["seed"]), differences_of(m, path)
+    yield f"training {record.stem} again for up to {SECONDS:.0f} s"
+    trainer, start = make_trainer(run, path), time.monotonic()
+    while trainer.block < len(run.batch_sizes) and (trainer.block == 0 or time.monotonic() - start < SECONDS):
+        trainer.run_block()
+    again = frame(run, trainer.logged().cpu().numpy())
+    again = again[again["seed"] == m["seed"]]
+    was = rows[(rows["schedule"] == m["schedule"]) & (rows["seed"] == m["seed"])]
+    was = was[was["update"] <= again["update"].max()]
+    new, old = (f.sort_values(["operation", "update"], ignore_index=True) for f in (again, was))
+    update = new["update"]
+    yield f"again: {record.name}, updates 1 to {update.max():,} of {study.updates:,}"
+    same = new[LOGGED].eq(old[LOGGED]) | (new[LOGGED].isna() & old[LOGGED].isna())
+    if not differs:
+        yield "equal means bit for bit: same code, device, path and versions"
+        if not same.all(axis=None):
+            first = update[~same.all(axis=1)].min()
+            raise Damaged(f"{record} is not what this tree makes, from update {first:,} on: {MEND}")
+        yield "equal"
+        return
+    limit = ROUNDING[m["precision"]]
+    yield (
+        f"equal means the losses of the first log to {limit:.1%}; from there rounding grows, training is chaotic, and "
+        f"only many seeds could be compared ({'; '.join(differs)})"
+    )
+    losses = ["train_loss", "val_loss"]
+    error = (new[losses] / old[losses] - 1).abs().mask(same[losses], 0.0).fillna(float("inf"))
+    error = error.max(axis=1).groupby(update).max()
+    if error.iloc[0] >= limit:
+        raise Damaged(f"{record} is not what this tree makes, its first log differs by {error.iloc[0]:.2%}: {MEND}")
+    apart = error.index[error >= limit]
+    until = f"update {apart.min():,}" if len(apart) else "the last one compared"
+    yield f"equal: the first log to {error.iloc[0]:.1e}, and all others up to {until}"

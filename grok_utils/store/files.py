@@ -1,0 +1,34 @@
+"""Files that appear whole or not at all, and where the project is."""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import safetensors
+
+from grok_utils.errors import with_remedy
+
+ROOT = Path(__file__).resolve().parents[2]  # of the project: its notebooks, its repository
+
+
+@contextlib.contextmanager
+def written_whole(path: Path) -> Iterator[Path]:
+    """Yield the temporary name to write to: afterwards `path` is all of it, or as it was and OSError says why.
+
+    The file gets its name in one step, and only once its bytes are on disk.
+    """
+    temporary = path.with_suffix(".part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        yield temporary
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except (OSError, safetensors.SafetensorError) as error:
+        number = getattr(error, "errno", None)
+        reason = f"[Errno {number}] {os.strerror(number)}" if number else error  # without the temporary name
+        raise OSError(f"{path} cannot be written: {with_remedy(reason)}") from None
+    finally:
+        with contextlib.suppress(OSError):  # it is not there after success, nor where its folder is none
+            temporary.unlink(missing_ok=True)  # half a file would keep a full disk full

@@ -1,0 +1,188 @@
+"""The engine on a GPU. Skipped where there is none; `make test` on a GPU machine runs them."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from grok_utils.engine.stack import PLAIN, Layout, stacked_logits
+from grok_utils.engine.trainer import ExecutionPath, Trainer
+from grok_utils.errors import BadInput
+from grok_utils.model import initial_decoder, sequence
+from grok_utils.schedules import BLOCK
+from grok_utils.tasks import make_task
+
+pytestmark = [
+    pytest.mark.gpu,
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch sees none"),
+]
+SIZES = np.array([32, 45, 512, 33, 64, 300, 31, 97])
+
+
+@pytest.fixture(params=["eager", "compiled"])
+def path(request):
+    return ExecutionPath("cuda", "float32", request.param == "compiled", threads=1)
+
+
+def tasks(seeds=(0, 1), operations=("x_plus_y", "permutation")):
+    return [make_task(operation, seed) for operation in operations for seed in seeds]
+
+
+def trainer(path, members=None, sizes=SIZES):
+    from grok_utils.engine.cuda import GraphedTrainer
+
+    return GraphedTrainer(members or tasks(), sizes, 1e-3, 0.5, path)
+
+
+def trained(it, blocks=None):
+    for _ in range(blocks or len(it.batch_sizes)):
+        it.run_block()
+    return it.logged().cpu()
+
+
+def relative(a, b):
+    return (a - b).norm() / b.norm()
+
+
+@pytest.fixture
+def kernels():
+    from grok_utils.engine import attention
+
+    return attention.first_attention, attention.last_attention
+
+
+@pytest.mark.parametrize("rows", ["examples", "elements", "kernels"])
+def test_logits_and_gradients_equal_the_plain_models(rows, kernels):
+    torch.set_float32_matmul_precision("highest")
+    members = tasks()
+    decoders = [initial_decoder(t) for t in members]
+    layout = Layout(members)
+    flat = layout.pack(decoders).cuda().requires_grad_()
+    x, y, label = torch.stack([t.train[:256] for t in members]).permute(2, 0, 1).cuda()
+    logits = stacked_logits(layout.views(flat), x, y, rows != "examples", kernels if rows == "kernels" else PLAIN)
+    losses = [
+        F.cross_entropy(row[:, : t.elements], target) for row, t, target in zip(logits, members, label, strict=True)
+    ]
+    sum(losses).backward()
+    gradients = layout.views(flat.grad.cpu())
+    for i, (task, decoder) in enumerate(zip(members, decoders, strict=True)):
+        decoder.double()
+        expected = decoder(sequence(x[i].cpu(), y[i].cpu()))
+        F.cross_entropy(expected, label[i].cpu()).backward()
+        assert relative(logits[i, :, : task.elements].detach().cpu().double(), expected.detach()) < 1e-4
+        for name, p in decoder.named_parameters():
+            own, expected = gradients[name][i][: len(p)].double(), p.grad
+            # A key bias shifts all scores of a query alike: its gradient is zero, and rounding is all that is left.
+            if name.endswith("in_proj_bias"):
+                own, expected = (torch.cat([g[:128], g[256:]]) for g in (own, expected))
+            assert relative(own, expected) < 1e-4, name
+
+
+@pytest.mark.parametrize("examples", [1, 37, 600])  # 600: more than a program looks through at once
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_attention_kernels_equal_the_plain_functions_in_float64(kernels, examples, dtype):
+    generator = torch.Generator("cuda").manual_seed(examples)
+    members, n = 3, 11
+
+    def drawn(*shape):
+        return torch.randn(members, *shape, generator=generator, device="cuda").to(dtype).requires_grad_()
+
+    def results(f, inputs, indices, seeds):
+        out = f(*inputs, *indices)
+        out = (out,) if isinstance(out, torch.Tensor) else out
+        return *out, *torch.autograd.grad([(t * g).sum() for t, g in zip(out, seeds, strict=True)], inputs)
+
+    def compare(kernel, plain, inputs, indices, *shapes):
+        seeds = [drawn(*shape).detach() for shape in shapes]
+        own = results(kernel, inputs, indices, seeds)
+        doubles = [t.detach().double().requires_grad_() for t in inputs]
+        for a, b in zip(own, results(plain, doubles, indices, seeds), strict=True):
+            assert relative(a.double(), b) < (1e-6 if dtype == torch.float32 else 5e-3)
+
+    x, y = torch.randint(n, (2, members, examples), generator=generator, device="cuda")
+    rows, inputs = (2 * n + 2 * examples, 128), [drawn(2 * n + 2, 128), drawn(2 * n + 2, 384)]
+    compare(kernels[0], PLAIN[0], inputs, [x, y], rows, rows)
+    inputs = [drawn(examples, 128), drawn(2 * n + 2 * examples, 256), drawn(384)]
+    compare(kernels[1], PLAIN[1], inputs, [x], (examples, 128))
+
+
+def test_every_block_trains_at_its_own_batch_size(path):
+    """Graphs are captured at rounded-up sizes; the plain loop, uncaptured and at the exact sizes, must log the same."""
+    graphed = trained(trainer(path))
+    cpu = trained(Trainer(tasks(), SIZES, 1e-3, 0.5, ExecutionPath("cpu", "float32", False, 1)))
+    assert graphed.isfinite().all()
+    assert torch.allclose(graphed[:3, :, [0, 2]], cpu[:3, :, [0, 2]], rtol=2e-3)
+    # Accuracy over a block is a whole number of examples out of 10 · batch size.
+    hits = graphed[:, :, 1] * torch.tensor(SIZES * BLOCK)[:, None]
+    assert torch.allclose(hits, hits.round(), atol=0.02)
+
+
+def test_a_rerun_is_bit_identical(path):
+    assert torch.equal(trained(trainer(path)), trained(trainer(path)))
+
+
+def test_a_resumed_run_is_bit_identical(path):
+    whole = trained(trainer(path))
+    first = trainer(path)
+    trained(first, blocks=3)
+    state = {name: t.cpu().clone() for name, t in first.state().items()}
+    second = trainer(path)
+    second.restore(state)
+    assert torch.equal(trained(second, blocks=len(SIZES) - 3), whole)
+
+
+def test_members_do_not_depend_on_their_neighbours(path):
+    """Beside others in a stack of the same shape a member's logs are the same bits; alone, the same to rounding."""
+    stack, others = trained(trainer(path), blocks=2), trained(trainer(path, tasks(seeds=(0, 7))), blocks=2)
+    assert torch.equal(stack[:2, [0, 2]], others[:2, [0, 2]])
+    assert not torch.equal(stack[:2, [1, 3]], others[:2, [1, 3]])
+    if not path.compiled:  # compiling a stack of another size would take a minute and show nothing more
+        for i, task in enumerate(tasks()):
+            alone = trained(trainer(path, [task]), blocks=2)
+            assert torch.allclose(alone[:2, 0], stack[:2, i], rtol=1e-3, atol=1e-3)
+
+
+def test_a_diverged_member_leaves_the_others_as_they_were(path):
+    whole, poisoned = trainer(path), trainer(path)
+    with torch.no_grad():
+        poisoned.flat[1] = torch.nan
+    expected, got = trained(whole, 3), trained(poisoned, 3)
+    assert got[:3, 1, 0].isnan().all()
+    assert torch.equal(got[:, [0, 2, 3]].nan_to_num(), expected[:, [0, 2, 3]].nan_to_num())
+
+
+def test_nothing_waits_for_the_gpu_within_a_block(path):
+    it = trainer(path)
+    it.run_block()
+    torch.cuda.synchronize()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for _ in range(3):
+            it.run_block()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+def test_a_stack_that_does_not_fit_is_told_how_many_would():
+    from grok_utils.engine.cuda import graphed_trainer
+
+    torch.cuda.empty_cache()
+    filler = torch.empty(torch.cuda.mem_get_info()[0] - 3 * 2**30, dtype=torch.uint8, device="cuda")
+    path, sizes = ExecutionPath("cuda", "float32", False, threads=1), np.array([512])
+    with pytest.raises(
+        BadInput, match=r"seeds: a stack of 120 members .* about (\d+) do, so take SEEDS_PER_RUN="
+    ) as told:
+        graphed_trainer(tasks(seeds=range(60)), sizes, 1e-3, 0.5, path)
+    fit = int(re.search(r"about (\d+) do", str(told.value))[1])
+    graphed_trainer(tasks(seeds=range(fit // 2)), sizes, 1e-3, 0.5, path)  # no more than told does fit
+    del filler
+
+
+@pytest.mark.parametrize("precision", ["tf32", "bf16"])
+def test_lower_precisions_learn_the_same_at_first(precision):
+    exact = trained(trainer(ExecutionPath("cuda", "float32", False, 1)), 4)
+    lower = trained(trainer(ExecutionPath("cuda", precision, False, 1)), 4)
+    assert not torch.equal(exact[:4, :, 0], lower[:4, :, 0])
+    assert torch.allclose(exact[:4, :, 0], lower[:4, :, 0], rtol=0.05)

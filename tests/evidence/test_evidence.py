@@ -1,0 +1,400 @@
+"""The evidence: synthetic worlds whose truth is known get the verdicts they deserve; the page says what is missing."""
+
+import json
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from support.project import ROOT
+from support.synthetic import BASELINE, Crossing, dose_only, growth_helps, write_study
+
+from grok_utils.analysis.crossings import crossings
+from grok_utils.errors import Damaged
+from grok_utils.evidence import answer, claims, effects, rules, sections, tables
+from grok_utils.evidence.members import CLOCKS, STUDIES, Evidence, by_clock, incomplete, read_evidence
+from grok_utils.page.build import execute_evidence
+from grok_utils.pipeline.parameters import load_study
+from grok_utils.schedules import BLOCK
+from grok_utils.store.records import read_study
+from grok_utils.studies import Study
+
+NEEDED = ("confirm", "order-x_plus_y", "order-x_minus_y", "order-x_div_y")
+
+
+def members_of(study: Study, world: Crossing) -> pd.DataFrame:
+    """The rows of `Evidence.members` of a study on the first clock, without any record."""
+    rows = []
+    for arm in study.schedules:
+        seen = BLOCK * arm.batch_sizes(study).cumsum()
+        for operation in study.operations:
+            for seed in study.seeds:
+                update = world(study, arm, operation, seed)
+                reached = update <= study.updates
+                until = int(update) if reached else study.updates
+                row = {"study": study.name, "clock": CLOCKS[0], "schedule": arm.name, "operation": operation}
+                row |= {"seed": seed, "reached": reached, "updates": update if reached else np.nan, "restricted": until}
+                row |= {"horizon": study.updates, "mean_batch": seen[until // BLOCK - 1] / until, "diverged": False}
+                rows.append(row | {"final_accuracy": 0.999 if reached else 0.2 + 1e-4 * (seed % 7)})
+    return pd.DataFrame(rows)
+
+
+@cache
+def world(crossing: Crossing, names: Iterable[str] = NEEDED, records: int | None = None) -> Evidence:
+    """The evidence of a world in which the named studies are complete, or have `records` each."""
+    members = pd.concat([members_of(load_study(name), crossing) for name in names], ignore_index=True)
+    studies = pd.DataFrame({"study": STUDIES, "planned": [len(load_study(s).schedules) for s in STUDIES]})
+    studies["records"] = studies["planned"].where(studies["study"].isin(names), 0)
+    if records is not None:
+        studies["records"] = studies["records"].clip(upper=records)
+    return Evidence(members, studies, {}, [])
+
+
+@cache
+def decided(crossing: Crossing) -> tuple[pd.DataFrame, pd.Series]:
+    """A world's contrasts and verdicts."""
+    evidence = world(crossing)
+    rows = claims.all_contrasts(evidence.members)
+    return rows, claims.verdicts(evidence, rows)
+
+
+def small_batches_are_later(study, arm, operation, seed):
+    """The opposite of `dose_only`: an arm is as much later than 512 as it is sooner there."""
+    time = dose_only(study, arm, operation, seed)
+    return 2 * BASELINE[operation] - time if operation in BASELINE else 7000 + 10 * (seed % 5)
+
+
+# --- verdicts of worlds whose truth is known -------------------------------------------------------------------------
+
+
+def test_where_only_the_dose_counts_growth_is_not_the_reason():
+    rows, found = decided(dose_only)
+    assert found[1] == "supported" and found[3] == "contradicted"  # linear is sooner, its mean is equivalent
+    mean = rows[(rows["claim"] == 3) & (rows["reference"] == "linear-mean")].set_index("operation")["verdict"]
+    assert mean["x_div_y"] == "equivalent"
+    assert found[4] == "contradicted"  # the smaller batches of exponential make it sooner than linear
+
+
+def test_where_growth_helps_the_claim_is_supported():
+    rows, found = decided(growth_helps)
+    assert found[1] == found[3] == "supported"
+    three = rows[rows["claim"] == 3]
+    assert len(three) == 21 and three["decides"].sum() == 6 and (three["difference"] < 0).all()
+    assert three["p_holm"].max() < 0.001  # 21 × 1 / 100,001
+    assert found[4] == "supported"
+
+
+def test_where_small_batches_are_later_the_claims_are_contradicted_and_s5_groks():
+    _, found = decided(small_batches_are_later)
+    assert [found[k] for k in (1, 2, 12, 13)] == ["contradicted"] * 4
+    assert found[11] == "supported"  # exponential grows later than linear and is later
+
+
+def test_what_never_groks_is_not_told_apart_and_claims_of_it_hold():
+    rows, found = decided(dose_only)
+    s5 = rows[(rows["operation"] == "permutation") & (rows["column"] == "restricted")]
+    assert (
+        len(s5) == 3
+        and (s5["difference"] == 0).all()
+        and s5["low"].isna().all()
+        and (s5["verdict"] == "cannot tell").all()
+    )
+    assert found[2] == found[13] == "supported" and found[6] == "cannot tell"
+
+
+def test_claims_at_odds_with_themselves_need_no_data():
+    nothing = world(dose_only)._replace(studies=world(dose_only).studies.assign(records=0))
+    found = claims.verdicts(nothing, decided(dose_only)[0])
+    assert [found[k] for k in (5, 7, 8, 10)] == [
+        "wrong by its own arithmetic",
+        "wrong by its own formula",
+        "wrong by its own formula",
+        "wrong by its own arithmetic",
+    ]
+    assert (found.drop([5, 7, 8, 10]) == "not yet run").all() and len(found) == 14
+
+
+def test_a_claim_waits_for_every_record_of_its_studies():
+    evidence = world(dose_only)
+    lacking = evidence.studies.copy()
+    lacking.loc[lacking["study"] == "order-x_div_y", "records"] -= 1
+    found = claims.verdicts(evidence._replace(studies=lacking), decided(dose_only)[0])
+    assert found[3] == "not yet run" and found[1] == "supported"
+
+
+def test_by_examples_only_contrasts_of_times_have_a_verdict():
+    evidence = world(dose_only)
+    at_the_end = evidence._replace(members=evidence.members.assign(clock=CLOCKS[-1]))
+    found = claims.verdicts(at_the_end, decided(dose_only)[0], CLOCKS[-1])
+    assert {k for k in found.index if found[k]} == {1, 3, 4, 5, 9, 10, 11, 12}
+
+
+# --- rules, to the letter of the plan --------------------------------------------------------------------------------
+
+
+def test_the_families_are_those_of_the_plan():
+    size = {c.number: len(c.family) for c in claims.CLAIMS}
+    assert size == {1: 3, 2: 0, 3: 21, 4: 4, 5: 1, 6: 1, 7: 0, 8: 0, 9: 5, 10: 1, 11: 12, 12: 6, 13: 0, 14: 2}
+    studies = {load_study(c.study): c for claim in claims.CLAIMS for c in claim.family}
+    for claim in claims.CLAIMS:
+        for c in claim.family:
+            study = load_study(c.study)
+            arms = {arm.name for arm in study.schedules}
+            assert {c.arm, c.reference} <= arms and c.operation in study.operations
+    assert len(studies) == 4 and claims.grows_later() == [
+        ("linear", "logarithmic"),
+        ("exponential", "linear"),
+        ("exponential", "logarithmic"),
+    ]
+
+
+def table(*verdict_of: str, decides: list[bool] | None = None, reference: str = "linear-mean") -> pd.DataFrame:
+    rows = pd.DataFrame({"verdict": verdict_of, "reference": reference})
+    return rows.assign(decides=[True] * len(rows) if decides is None else decides)
+
+
+@pytest.mark.parametrize(
+    ("rule", "rows", "expected"),
+    [
+        (rules.by_contrasts, table("supported", "supported"), "supported"),
+        (rules.by_contrasts, table("supported", "cannot tell"), "cannot tell"),
+        (rules.by_contrasts, table("supported", "contradicted"), "contradicted"),
+        (rules.by_contrasts, table("cannot tell", "equivalent"), "contradicted"),
+        (rules.by_contrasts, table("supported", "contradicted", decides=[True, False]), "supported"),
+        (rules.by_order, table("equivalent", reference="linear-reversed"), "cannot tell"),
+        (rules.by_order, table("contradicted", reference="linear-reversed"), "contradicted"),
+        (rules.by_order, table("equivalent"), "contradicted"),
+        (rules.by_any, table("supported", "contradicted"), "supported"),
+        (rules.by_any, table("equivalent", "contradicted"), "contradicted"),
+        (rules.by_any, table("equivalent", "cannot tell"), "cannot tell"),
+        (rules.by_accuracy_and_share, table("supported", "cannot tell"), "supported"),
+        (rules.by_accuracy_and_share, table("supported", "contradicted"), "contradicted"),
+    ],
+)
+def test_rules(rule, rows, expected):
+    assert rule(rows, None) == expected
+
+
+def test_the_margin_is_a_twentieth_of_the_baselines_mean():
+    members = world(dose_only).members
+    times = members.query("study == 'confirm' and schedule == 'baseline' and operation == 'x_plus_y'")["restricted"]
+    assert rules.margins(members)["x_plus_y"] == pytest.approx(sum(times) / 30 / 20)
+    rows = decided(dose_only)[0]
+    assert rows.loc[rows["column"] == "final_accuracy", "margin"].dropna().tolist() == [0.05]  # claim 14; none in 6
+
+
+def test_adjusted_p_of_a_family_by_hand():
+    rows = decided(dose_only)[0]
+    ours = rows[rows["claim"] == 12].sort_values("p")
+    running, by_hand = 0.0, []
+    for rank, p in enumerate(ours["p"]):
+        running = max(running, min(1, (len(ours) - rank) * p))
+        by_hand.append(running)
+    assert ours["p_holm"].tolist() == pytest.approx(by_hand)
+
+
+# --- beyond the claims -----------------------------------------------------------------------------------------------
+
+
+def test_constants_added_up_predict_a_world_in_which_only_the_dose_counts():
+    dose = effects.dose_response(world(dose_only).members)
+    rows = dose[~dose["constant"] & (dose["operation"] != "permutation")]
+    assert len(rows) == 15 and (rows["rmst"] / rows["added_up"] - 1).abs().max() < 0.04
+    cyclic = rows[rows["schedule"] == "cyclic"]
+    assert (cyclic["rmst"] / cyclic["curve"] - 1).max() < -0.05  # at its mean alone, a mixture is not predicted
+    s5 = dose[dose["operation"] == "permutation"]
+    assert (s5.loc[~s5["constant"], "added_up"] == 7500).all()
+
+
+def test_dose_is_the_mean_batch_up_to_the_crossing():
+    dose = effects.dose_response(world(dose_only).members).set_index(["operation", "schedule"])
+    assert dose.loc[("x_plus_y", "constant-96"), "dose"] == 96
+    study = load_study("confirm")
+    sizes = study.arm("linear").batch_sizes(study)
+    times = world(dose_only).members.query("study == 'confirm' and schedule == 'linear' and operation == 'x_plus_y'")
+    by_hand = np.mean([sizes[: t // 10].mean() for t in times["restricted"]])
+    assert dose.loc[("x_plus_y", "linear"), "dose"] == pytest.approx(by_hand)
+    assert dose.loc[("permutation", "linear"), "dose"] == pytest.approx(sizes.mean())
+
+
+def test_interactions_pair_studies_by_seed():
+    names = ("confirm", "rate-one", "rate-sqrt-batch", "rate-mirror", "decay-one", "precision-tf32")
+    members = world(dose_only, names).members
+    ours = effects.interactions(members)
+    assert ours.groupby("study").size().to_dict() == {
+        "rate-one": 6,
+        "rate-sqrt-batch": 3,
+        "rate-mirror": 3,
+        "decay-one": 6,
+    }
+    assert (ours["n"] == 10).all()
+    by = ours.set_index(["study", "operation", "arm"])["difference"]
+    assert (
+        by["rate-sqrt-batch", "x_div_y", "linear"]
+        == by["rate-one", "x_div_y", "linear"]
+        == -by["rate-mirror", "x_div_y", "baseline"]
+    )
+    same = effects.precision(members)
+    assert len(same) == 6 and (same["difference"] == 0).all() and (same["n"] == 30).all()
+    assert same["equivalent"].isna().all()  # no spread, no interval
+
+
+# --- words and tables ------------------------------------------------------------------------------------------------
+
+
+def test_the_answer_says_what_the_world_is():
+    for crossing, start in ((dose_only, "**No: growing"), (growth_helps, "**Yes: growing")):
+        rows, found = decided(crossing)
+        text = answer.answer(rows, found, effects.dose_response(world(crossing).members))
+        assert text.startswith(start) and "n = 120 seeds" in text and "claims" in text
+    assert "against its reverse, sooner on `x_plus_y`, `x_minus_y` and `x_div_y`" in text
+
+
+def test_the_verdict_table_sets_ours_beside_the_reported():
+    rows, found = decided(dose_only)
+    clocks = pd.DataFrame({"claim": found.index, **{clock: found.to_numpy() for clock in CLOCKS}})
+    clocks.loc[clocks["claim"] == 1, "95 %"] = "cannot tell"
+    ours = tables.verdict_table(world(dose_only), rows, clocks).set_index("claim")
+    assert ours.loc[1, "reported"] == "−983, −37 %\n−1,597, −36 %\n−963, −22 %"
+    assert ours.loc[1, "ours"].count("\n") == 2 and ours.loc[1, "n"] == "30" and ours.loc[3, "n"] == "120"
+    assert ours.loc[1, "p"] == "\n".join(["< 0.001"] * 3) and ours.loc[2, "p"] == "–"
+    assert ours.loc[14, "p"] == "–\n1.00" and ours.loc[14, "ours"].count("\n") == 1
+    assert ours.loc[2, "ours"] == "0 of 30 seeds reach 99 % (0 to 12 %)"
+    assert ours.loc[3, "reported"] == ours.loc[12, "reported"] == "not tested"
+    assert ours.loc[6, "reported"] == "0.416 against 0.166"
+    assert ours.loc[14, "reported"] == "–\n0.009 against 0.009"  # each beside our estimate of the same
+    partly = tables.verdict_table(world(dose_only), rows.assign(n=rows["n"].where(rows.index > 0, 0)), clocks)
+    assert partly.set_index("claim").loc[1, "reported"].startswith("x_plus_y: −983, −37 %\n")
+    assert ours.loc[8, "ours"].startswith("logarithmic is above linear and exponential in 749 of 749")
+    assert ours.loc[1, "other_clocks"] == "cannot tell (95 %)" and ours.loc[2, "other_clocks"] == "–"
+
+
+def test_missing_studies_are_named():
+    evidence = world(dose_only, records=5)
+    text = answer.missing(evidence.studies)
+    assert "**No records yet** of `rate-half`" in text and "`confirm` (5 of 13 records)" in text
+    assert len(incomplete(evidence.studies, ("confirm",))) == 1
+    assert answer.missing(evidence.studies.assign(records=evidence.studies["planned"])) == ""
+
+
+@pytest.mark.parametrize(
+    ("p", "words"), [(0.0004, "p < 0.001"), (0.0312, "p = 0.031"), (0.5, "p = 0.50"), (np.nan, "no p")]
+)
+def test_p_in_words(p, words):
+    assert answer.p_value(p) == words
+
+
+# --- records and the page --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory) -> Path:
+    """Records of two seeds of `confirm`, `order-x_plus_y` and `horizon`, and the page built on them."""
+    results = tmp_path_factory.mktemp("results")
+    for name in ("confirm", "order-x_plus_y", "horizon"):
+        study = load_study(name)
+        write_study(results, Study(**{**vars(study), "seeds": study.seeds[:2]}), dose_only)
+    execute_evidence(results)
+    return results
+
+
+def test_reading_reduces_a_study_to_its_members(results):
+    evidence = read_evidence(results)
+    found = evidence.studies.set_index("study")["records"]
+    assert (found["confirm"], found["order-x_plus_y"], found["horizon"], found["rate-one"]) == (26, 16, 10, 0)
+    ours = evidence.members.query("study == 'confirm' and clock == '99 %'").set_index(["schedule", "operation", "seed"])
+    frame, _ = read_study(load_study("confirm"), results)
+    oracle = crossings(frame).set_index(["schedule", "operation", "seed"])["restricted"]
+    assert len(ours) == 104 and (ours["restricted"] == oracle.reindex(ours.index)).all()
+    study = load_study("confirm")
+    for arm in study.schedules:
+        assert ours.loc[(arm.name, "x_plus_y", 100), "restricted"] == dose_only(study, arm, "x_plus_y", 100)
+    assert evidence.short["confirm"] == ["constant-32", "constant-64", "constant-96", "constant-128", "constant-144"]
+    assert set(by_clock(frame)[0]["clock"]) == set(CLOCKS)
+
+
+def test_the_page_says_what_is_missing_and_decides_nothing_yet(results):
+    page = BeautifulSoup((results / "evidence/report.html").read_text(encoding="utf-8"), "html.parser")
+    text = page.get_text().replace("\u00a0", " ")
+    assert (
+        "No records yet of order-x_minus_y, order-x_div_y, rate-half" in text and "confirm (26 of 390 records)" in text
+    )
+    table = pd.read_csv(results / "evidence/tables/verdicts.csv").set_index("claim")["verdict"]
+    assert table[[1, 2, 3, 14]].tolist() == ["not yet run"] * 4 and table[7] == "wrong by its own formula"
+    assert page.select_one("main h2").get_text() == "The answer" and len(page.select("figure.picture")) >= 4
+    for tag in page.select("main a[href^='#']"):
+        assert page.find(id=tag["href"][1:]) is not None
+
+
+def test_the_page_answers_each_thing_that_reviewers_asked():
+    cells = json.loads((ROOT / "notebooks/evidence.ipynb").read_text(encoding="utf-8"))["cells"]
+    asked = next("".join(c["source"]) for c in cells if "## What reviewers asked" in "".join(c["source"]))
+    for topic in (
+        "statistical",
+        "baselines",
+        "learning rate",
+        "why these schedules",
+        "theoretical",
+        "related",
+        "cost",
+        "limitations",
+    ):
+        assert topic in asked
+
+
+def test_sections_without_data_say_so():
+    empty = pd.DataFrame(columns=["study", "n", "reached", "crossed", "constant", "claim", "low", "curve", "precision"])
+    assert "no records yet" in sections.precision_section(empty)
+    assert "no records yet" in sections.horizon_section(empty)
+    assert "has records yet" in sections.interaction_section(empty)
+
+
+def test_the_time_of_an_update_is_the_line_through_the_timed_arms(tmp_path):
+    paper, bench = load_study("paper"), tmp_path / "cuda-paper.csv"
+    rows = [
+        {
+            "precision": p,
+            "arm": a.name,
+            "members": 12,
+            "train_s": k * 12 * 7500 * (2e-5 + 3e-8 * a.batch_sizes(paper).mean()),
+        }
+        for p, k in (("float32", 1), ("tf32", 0.5))
+        for a in paper.schedules
+    ]
+    pd.DataFrame([*rows, rows[0] | {"arm": "all side by side", "train_s": 1.0}]).to_csv(bench, index=False)
+    assert effects.time_of_an_update(bench) == pytest.approx((2e-5, 3e-8))
+    assert effects.time_of_an_update(tmp_path / "none.csv") is None
+
+
+def test_records_of_an_unclean_tree_are_counted_and_told():
+    assert answer.uncommitted([{"dirty": False}, {"dirty": None}]) == ""
+    assert answer.uncommitted([{"dirty": True}, {"dirty": False}]).startswith("1 of 2 records say")
+
+
+def test_a_world_of_dose_alone_has_orders_as_the_constants_add_up():
+    rows, _ = decided(dose_only)
+    dose = effects.dose_response(world(dose_only).members)
+    table = effects.order_added_up(rows, dose)
+    assert set(table["operation"]) == {"x_plus_y", "x_minus_y", "x_div_y"} and len(table) == 21
+    # By hand: the update at which Σ 10 / T(B) reaches 1, T interpolated between the constants against log B.
+    row = table.query("operation == 'x_div_y' and reference == 'linear-reversed'").iloc[0]
+    study, curve = load_study("order-x_div_y"), effects.constant_curve(dose, "x_div_y")
+    reached = {}
+    for arm in ("linear", "linear-reversed"):
+        way = 0.0
+        for block, size in enumerate(study.arm(arm).batch_sizes(study), start=1):
+            way += 10 / np.interp(np.log(size), *curve)
+            if way >= 1 - 1e-9:
+                reached[arm] = 10 * block
+                break
+    assert row["predicted"] == reached["linear"] - reached["linear-reversed"]
+    assert "of 15 contrasts" in sections.order_beyond_dose(table)
+    assert sections.order_beyond_dose(table.head(0)) == ""
+
+
+def test_without_records_of_confirm_nothing_is_judged(tmp_path):
+    with pytest.raises(Damaged, match="holds no record of confirm, by which the others are judged"):
+        read_evidence(tmp_path)

@@ -1,0 +1,114 @@
+"""The committed results: their records are whole, and their tables are what the records give."""
+
+import re
+import shutil
+
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from bs4 import BeautifulSoup
+from support.project import ROOT
+
+from grok_utils.page import tables
+from grok_utils.page.build import execute_evidence, execute_report
+from grok_utils.pipeline.parameters import load_study, make_study
+from grok_utils.store.records import read_like, read_study
+from grok_utils.studies import Run
+
+COMMITTED = sorted(p.parent for p in ROOT.glob("results/*/records") if p.parent.name != "quick")
+REPORTED = [folder for folder in COMMITTED if (folder / "tables").exists()]
+
+
+def words_of(page):
+    """A page without its numbers, whose last digits another machine may round otherwise."""
+    text = page.read_text(encoding="utf-8").replace('"../results"', '"results"')
+    return re.sub(r"[-−\d.]+", "#", text).split("\n")
+
+
+@pytest.mark.parametrize("folder", REPORTED, ids=lambda p: p.name)
+def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
+    study = load_study(folder.name)
+    shutil.copytree(folder / "records", tmp_path / folder.name / "records")
+    execute_report(study, tmp_path)
+    made = {p.name: p for p in (tmp_path / folder.name / "tables").glob("*.csv")}
+    assert sorted(made) == sorted(p.name for p in (folder / "tables").glob("*.csv"))
+    for name, path in made.items():
+        pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(folder / "tables" / name), rtol=1e-6)
+    figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
+    assert figures == sorted(p.name for p in (tmp_path / folder.name / "figures").glob("*.svg"))
+    assert words_of(tmp_path / folder.name / "report.html") == words_of(folder / "report.html")
+
+
+@pytest.mark.parametrize("name", ["paper", "evidence"])
+def test_a_page_begins_with_its_title_its_days_and_its_commit(name):
+    page = BeautifulSoup((ROOT / "results" / name / "report.html").read_text(encoding="utf-8"), "html.parser")
+    title, said = page.select("body > header > *")
+    assert title.name == "h1" and title.get_text().startswith("Does ") and page.title.string
+    day = r"\d{4}-\d\d-\d\d"
+    assert re.search(rf"[Tt]rained {day}( to {day})?, commit [0-9a-f]{{10}}\b", said.get_text())
+
+
+@pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
+def test_the_study_is_complete_and_made_from_a_commit(folder):
+    study = load_study(folder.name)
+    frame, metadata = read_study(study, folder.parent)
+    expected = {(arm.name, seed) for arm in study.schedules for seed in study.seeds}
+    assert {(m["schedule"], m["seed"]) for m in metadata} == expected
+    assert all(m["commit"] and m["dirty"] is not None for m in metadata)
+    told = tables.provenance(metadata).set_index("item")["value"]["commit"]  # what the page repeats
+    assert ("with uncommitted changes" in told) == any(m["dirty"] for m in metadata)
+    for arm in study.schedules:
+        rows = frame[(frame.schedule == arm.name) & (frame.seed == study.seeds[0])]
+        sizes = rows[rows.operation == study.operations[0]].sort_values("update").batch_size
+        assert np.array_equal(sizes, arm.batch_sizes(study))
+
+
+def test_explore_ipynb_as_it_stands_has_committed_records_to_compare_with():
+    cells = nbformat.read(ROOT / "notebooks" / "explore.ipynb", as_version=4).cells
+    names = {}
+    exec(next(cell.source for cell in cells if "parameters" in cell.metadata.get("tags", [])), names)
+    exec(
+        next(cell.source for cell in cells if "setting = " in cell.source).split("arms = ")[0].split("\n\n")[-1], names
+    )
+    study = make_study("explore", {"schedules": ["baseline"], "seeds": [names["seed"]], **names["setting"]})
+    rows = read_like(ROOT / "notebooks" / names["committed"], Run(study, study.arm("baseline"), study.seeds))
+    small = load_study("small")
+    assert set(rows.schedule) == {arm.name for arm in small.schedules}
+    assert names["seed"] in set(rows.seed) == set(small.seeds)
+
+
+@pytest.mark.parametrize("folder", list(ROOT.glob("results/evidence")), ids=lambda p: p.name)
+def test_the_evidence_is_what_the_records_give(folder, tmp_path):
+    for part in [*COMMITTED, ROOT / "results" / "bench"]:
+        (tmp_path / part.name).symlink_to(part)
+    execute_evidence(tmp_path)
+    made = {p.name: p for p in (tmp_path / "evidence" / "tables").glob("*.csv")}
+    assert len(made) > 9 and sorted(made) == sorted(p.name for p in (folder / "tables").glob("*.csv"))
+    for name, path in made.items():
+        pd.testing.assert_frame_equal(pd.read_csv(path), pd.read_csv(folder / "tables" / name), rtol=1e-6)
+    figures = sorted(p.name for p in (folder / "figures").glob("*.svg"))
+    assert figures == sorted(p.name for p in (tmp_path / "evidence" / "figures").glob("*.svg"))
+    assert words_of(tmp_path / "evidence" / "report.html") == words_of(folder / "report.html")
+
+
+BEST = {
+    "dose-response-table": ("rmst", "RMST"),
+    "stability-table": ("share_below", "share of later logs below"),
+    "cost": ("updates", "updates"),
+    "differences": ("difference", "difference, updates"),
+    "by-examples": ("difference", "difference, examples"),
+}
+
+
+@pytest.mark.parametrize("table", BEST)
+def test_the_best_cell_of_each_operation_is_bold_on_the_committed_page(table):
+    column, heading = BEST[table]
+    folder = ROOT / "results" / "evidence"
+    frame = pd.read_csv(folder / "tables" / f"{table}.csv")
+    best = frame[frame[column] == frame.groupby("operation")[column].transform("min")]
+    page = BeautifulSoup((folder / "report.html").read_text(encoding="utf-8"), "html.parser")
+    at = [cell.get_text() for cell in page.select(f"#{table} thead th")].index(heading)
+    cells = [row.find_all("td") for row in page.select(f"#{table} tbody tr")]
+    heavy = {(row[0].get_text(), row[1].get_text()) for row in cells if row[at].b}
+    assert heavy == set(zip(best["operation"], best["schedule"], strict=True))

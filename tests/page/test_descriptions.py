@@ -1,0 +1,85 @@
+"""Alternative texts: what they say is what the figures show, on data whose extremes are known."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grok_utils.analysis.crossings import crossings
+from grok_utils.analysis.summaries import summarise
+from grok_utils.page import descriptions
+
+
+@pytest.fixture
+def frame():
+    """Two arms on two operations, three seeds: `linear` crosses at 20, `baseline` at 30; on permutation only linear."""
+    rows = []
+    for operation, arm, seed in [
+        (o, a, s) for o in ("x_plus_y", "permutation") for a in ("baseline", "linear") for s in range(3)
+    ]:
+        crossing = {"linear": 20, "baseline": 30 if operation == "x_plus_y" else 99}[arm]
+        for update in (10, 20, 30, 40):
+            row = {"schedule": arm, "operation": operation, "seed": seed, "update": update, "diverged": False}
+            row |= {"examples_seen": update * (4 if arm == "linear" else 16)}
+            row |= {"val_accuracy": np.float32(0.999 if update >= crossing else 0.1)}
+            rows.append(row | {"val_loss": 100.0 / update if arm == "linear" else 200.0 / update})
+    return pd.DataFrame(rows)
+
+
+def test_schedules_are_told_by_how_they_go():
+    sizes = {"baseline": [8, 8, 8], "linear": [2, 5, 8], "mine": [8, 8, 2], "cyclic": [8, 2, 5]}
+    text = descriptions.schedules({arm: np.array(size) for arm, size in sizes.items()})
+    assert text.endswith(
+        "baseline stays at 8, linear grows from 2 to 8, mine shrinks from 8 to 2, cyclic varies between 2 and 8."
+    )
+
+
+def test_learning_curves_name_first_and_last_and_who_never_gets_there(frame):
+    text = descriptions.learning_curves(frame)
+    assert "validation accuracy against update, a panel" in text
+    assert text.endswith("on x_plus_y from 20 (linear) to 30 (baseline); on permutation 20 (linear), never (baseline).")
+    text = descriptions.learning_curves(frame, "examples_seen")
+    assert "validation accuracy against examples seen, a panel" in text
+    assert text.endswith(
+        "on x_plus_y from 80 (linear) to 480 (baseline); on permutation 80 (linear), never (baseline)."
+    )
+
+
+def test_losses_times_and_shares(frame):
+    cells = summarise(crossings(frame))
+    assert "on x_plus_y up to 20, at the end from 2.5 (linear) to 5 (baseline);" in descriptions.loss_curves(frame)
+    assert descriptions.updates_to_99(cells).endswith(
+        "on x_plus_y from 20 (linear) to 30 (baseline); on permutation from 20 (linear) to 40 (baseline)."
+    )
+    assert descriptions.share_grokked(cells).endswith(
+        "on x_plus_y 100 % (all); on permutation from 0 % (baseline) to 100 % (linear)."
+    )
+
+
+def test_what_is_not_finite_is_left_out(frame):
+    nothing = frame.assign(val_accuracy=np.nan, val_loss=np.nan)
+    assert "on x_plus_y never (baseline, linear)" in descriptions.learning_curves(nothing)
+    assert "on x_plus_y at the end without a finite value" in descriptions.loss_curves(nothing)
+    overflown = frame.assign(val_loss=frame["val_loss"].where(frame["update"] < 40, np.inf))
+    assert "on x_plus_y up to 20, at the end without a finite value" in descriptions.loss_curves(overflown)
+
+
+def test_the_evidences_figures():
+    dose = pd.DataFrame(
+        {
+            "operation": "x_plus_y",
+            "schedule": ["baseline", "constant-32", "linear"],
+            "constant": [True, True, False],
+            "rmst": [2500, 3800.4, 2100],
+        }
+    )
+    assert descriptions.dose_response(dose).endswith(
+        "on x_plus_y constants from 2,500 (baseline) to 3,800 (constant-32), others 2,100 (linear)."
+    )
+    rows = pd.DataFrame({"operation": "x_plus_y", "label": ["a", "b"], "arm": "linear", "difference": [-300.2, 12]})
+    assert descriptions.forest(rows, "it").endswith("it, on the horizontal axis: on x_plus_y from −300 (a) to +12 (b).")
+    both = descriptions.forest(rows.assign(label="a", arm=["linear", "cyclic"]), "it")
+    assert both.endswith("on x_plus_y from −300 (a linear) to +12 (a cyclic).")
+    band = pd.DataFrame({"schedule": ["linear", "linear"], "update": [750, 3000], "reached": [1, 9], "n": 10})
+    assert descriptions.share_with_band(band).endswith("by update 750 linear 1 of 10; by update 3,000 linear 9 of 10.")
+    table = pd.DataFrame({"operation": "x_plus_y", "schedule": ["a", "b"], "crossed": [2, 0], "share_below": [0.05, 0]})
+    assert descriptions.stability(table).endswith("The mean: on x_plus_y 5.0 % (a).")

@@ -1,0 +1,342 @@
+"""Figures and tables as a reader meets them: what is drawn, the same bytes for the same data, small, legible, named."""
+
+import itertools
+import re
+import xml.etree.ElementTree as ET
+
+import matplotlib
+import numpy as np
+import pandas as pd
+import pytest
+
+from grok_utils.analysis.crossings import crossings
+from grok_utils.page import figures, notebook, style
+from grok_utils.pipeline import status
+from grok_utils.pipeline.parameters import STUDIES, load_study
+
+ARMS = ["baseline", "linear", "exponential", "logarithmic", "cyclic"]
+
+
+def study(arms=ARMS, operations=("x_plus_y", "permutation"), seeds=3, logs=60) -> pd.DataFrame:
+    """A synthetic study: accuracy rises at an update that depends on the member, and never does on `permutation`."""
+    rng = np.random.default_rng(0)
+    updates = 10 * np.arange(1, logs + 1)
+    rows = []
+    for arm, operation, seed in itertools.product(arms, operations, range(seeds)):
+        at = 99 * logs if operation == "permutation" else 10 * logs * rng.uniform(0.2, 0.8)
+        accuracy = 1 / (1 + np.exp(np.clip((at - updates) / logs, -30, 30)))
+        row = {"schedule": arm, "operation": operation, "seed": seed, "update": updates, "batch_size": 32}
+        row |= {
+            "examples_seen": 32 * updates,
+            "train_loss": 0.01,
+            "train_accuracy": 1.0,
+            "val_loss": 3 - 2.9 * accuracy,
+        }
+        rows.append(pd.DataFrame(row | {"val_accuracy": accuracy + rng.normal(0, 1e-3, logs), "diverged": False}))
+    return pd.concat(rows, ignore_index=True).astype({"val_accuracy": np.float32, "val_loss": np.float32})
+
+
+DRAWINGS = {
+    "schedules": lambda frame: figures.schedules({a: np.arange(1, 61) for a in frame["schedule"].unique()}),
+    "curves": figures.learning_curves,
+    "examples": lambda frame: figures.learning_curves(frame, against="examples_seen"),
+    "losses": figures.loss_curves,
+    "share": lambda frame: figures.share_grokked(crossings(frame)),
+    "times": lambda frame: figures.updates_to_99(crossings(frame)),
+}
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+def test_same_data_same_svg_whatever_was_drawn_before(draw):
+    frame = study()
+    first = style.svg(draw(frame), "one")
+    with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path"}):
+        figure = draw(frame)
+        assert style.svg(figure, "one") == first
+    assert style.svg(figure, "one") == first  # saving a figure twice does not move it
+
+
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+def test_svg_stands_alone_is_small_and_legible(draw):
+    text = style.svg(draw(study(logs=750, seeds=5)), "one")
+    root = ET.fromstring(text)  # well formed
+    assert len(text) < 150_000
+    assert float(root.get("width").removesuffix("pt")) <= 7 * 72
+    sizes = [float(size) for size in re.findall(r"font(?:-size)?: (?:\w+ )*([\d.]+)px", text)]
+    assert sizes and min(sizes) >= 6  # exponents; words have 9 points
+    assert not re.search(r"<script|<image|http(?!://www\.w3\.org/)|\d{4}-\d\d-\d\dT", text)
+
+
+def test_figures_on_one_page_share_no_identifier():
+    frame = study()
+    ids = [set(re.findall(r'id="([^"]+)"', style.svg(draw(frame), name))) for name, draw in DRAWINGS.items()]
+    assert all(not a & b for a, b in itertools.combinations(ids, 2)) and any(ids)
+    text = style.svg(figures.learning_curves(frame), "curves")
+    used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
+    assert used and used <= set(re.findall(r'id="([^"]+)"', text))
+
+
+def test_schedules_are_drawn_as_given():
+    sizes = {"linear": np.arange(32, 62), "cyclic": np.arange(61, 31, -1)}
+    (ax,) = figures.schedules(sizes).axes
+    lines = {line.get_color(): line for line in ax.lines}
+    for arm, batch in sizes.items():
+        x, y = lines[style.look(arm).colour].get_data()
+        assert x.tolist() == list(range(10, 310, 10)) and y.tolist() == batch.tolist()
+
+
+def test_learning_curves_are_medians_in_a_band_over_all_seeds():
+    frame = study(arms=["baseline"], operations=["x_plus_y"])
+    (ax,) = figures.learning_curves(frame).axes
+    seeds = np.stack([rows["val_accuracy"] for _, rows in frame.groupby("seed")])
+    assert any(np.allclose(line.get_ydata(), np.median(seeds, axis=0)) for line in ax.lines)
+    band = ax.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((seeds.min(), seeds.max()))
+
+
+def test_many_arms_are_drawn_without_bands_and_the_caption_says_so():
+    few, many = study(arms=ARMS), study(arms=[*ARMS, "constant-32", "constant-64"])
+    assert "band" in figures.curves_show(few) and "band" not in figures.curves_show(many)
+    for frame, bands, lines in ((few, 5, 10), (many, 0, 7)):
+        for ax in figures.learning_curves(frame).axes:
+            assert len(ax.collections) == bands and len([x for x in ax.lines if len(x.get_xdata())]) == lines
+
+
+def test_thinning_keeps_the_last_log_and_every_member():
+    frame = study(logs=751)
+    kept = figures.thin(frame)
+    assert kept["update"].max() == 7510 and kept["update"].nunique() <= figures.POINTS
+    assert (kept.groupby(["schedule", "operation", "seed"]).size() == kept["update"].nunique()).all()
+    assert len(figures.thin(frame[frame["update"] <= 30])) == 3 * 30
+
+
+def test_censored_seeds_are_drawn_open_and_at_the_horizon():
+    members = crossings(study(arms=["baseline", "linear"]))
+    reached, never = figures.updates_to_99(members).axes
+    assert [c.get_offsets()[:, 0].tolist() for c in never.collections if len(c.get_offsets())] == [[600] * 6]
+    drawn = np.concatenate([c.get_offsets()[:, 0] for c in reached.collections])
+    assert sorted(drawn) == sorted(members.loc[members["operation"] == "x_plus_y", "restricted"])
+
+
+@pytest.mark.parametrize("operations", [["x_plus_y"], ["x_plus_y", "x_minus_y", "x_div_y"]])
+@pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
+def test_one_or_three_operations_one_seed_one_arm(draw, operations):
+    frame = study(arms=["constant-128"], operations=operations, seeds=1, logs=4)
+    frame.loc[frame["update"] > 20, ["val_loss", "train_loss", "val_accuracy"]] = np.nan
+    assert "<svg" in style.svg(draw(frame), "one")
+
+
+def contrast(a: str, b: str) -> float:
+    """WCAG 2 contrast of two colours."""
+    linear = [np.array(matplotlib.colors.to_rgb(c)) for c in (a, b)]
+    linear = [np.where(c <= 0.04045, c / 12.92, ((c + 0.055) / 1.055) ** 2.4) for c in linear]
+    low, high = sorted(float(c @ [0.2126, 0.7152, 0.0722]) for c in linear)
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("arm", [*style.LOOKS, "mine", "another"])
+def test_arms_stand_out_from_light_and_dark_ground(arm):
+    assert contrast(style.look(arm).colour, "#ffffff") >= 3 and contrast(style.look(arm).colour, "#0f1318") >= 3
+
+
+def test_words_meet_wcag_aa_on_light_and_dark_ground():
+    assert contrast(style.INK, "#ffffff") >= 4.5 and contrast(style.INK_ON_DARK, "#0f1318") >= 4.5
+
+
+# What linear RGB becomes for readers without one kind of cone: Machado et al. 2009 (10.1109/TVCG.2009.113), severity 1.
+SEEN_BY = {
+    "anyone": np.eye(3),
+    "protanopes": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopes": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopes": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+def oklab(colours, seen) -> np.ndarray:
+    """Colours in OKLab (Ottosson 2020), where a distance of 0.02 is just noticeable, as `seen` with this matrix."""
+    rgb = np.array([matplotlib.colors.to_rgb(c) for c in colours])
+    linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4) @ np.transpose(seen)
+    cones = [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
+    lab = [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
+    return np.cbrt(linear.clip(0, 1) @ np.transpose(cones)) @ np.transpose(lab)
+
+
+LEAST = {"anyone": 0.07, "protanopes": 0.07, "deuteranopes": 0.07, "tritanopes": 0.05}
+
+
+@pytest.mark.parametrize("study", [*sorted(p.stem for p in STUDIES.glob("*.yaml")), "explore"])
+def test_arms_of_a_study_differ_in_colour_for_colour_blind_readers_too(study):
+    arms = ["mine", *ARMS] if study == "explore" else [arm.name for arm in load_study(study).schedules]
+    for seen, matrix in SEEN_BY.items():
+        places = oklab([style.look(arm).colour for arm in arms], matrix)
+        for (a, at_a), (b, at_b) in itertools.combinations(zip(arms, places, strict=True), 2):
+            assert np.linalg.norm(at_a - at_b) >= LEAST[seen], (a, b, seen)
+
+
+def test_each_arm_has_a_look_of_its_own():
+    assert len(set(style.LOOKS.values())) == len(style.LOOKS)
+    for part in zip(*(style.look(arm) for arm in [*ARMS, "stepwise"]), strict=True):
+        assert len(set(part)) == 6  # told by colour, by marker, or by dashes alone
+    assert style.look("mine") == style.look("mine") != style.look("another")
+
+
+# --- what notebooks show -------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What was displayed: (data, metadata) each."""
+    outputs = []
+    monkeypatch.setattr(notebook.InteractiveShell, "initialized", lambda: True)
+    monkeypatch.setattr(notebook, "display", lambda data, metadata, raw: outputs.append((data, metadata)))
+    return outputs
+
+
+def test_publish_keeps_the_picture_and_shows_it_with_its_words(tmp_path, shown):
+    figure = figures.schedules({"linear": np.arange(9)})
+    notebook.publish(figure, "one", "A rising line.", "Sizes.", tmp_path / "new")
+    ((data, metadata),) = shown
+    assert style.CSS in data["image/svg+xml"]
+    assert metadata["image/svg+xml"] == {"name": "one", "alt": "A rising line.", "caption": "Sizes."}
+    light, dark = ((tmp_path / "new" / name).read_text() for name in ("one.svg", "one-dark.svg"))
+    assert light == data["image/svg+xml"].replace(style.CSS, style.LINES) and "@media" not in light
+    assert style.INK in light and style.INK not in dark and dark.count(style.INK_ON_DARK) == light.count(style.INK)
+    assert len(list((tmp_path / "new").iterdir())) == 2
+
+
+TABLE = pd.DataFrame(
+    {
+        "operation": ["x_plus_y", "x_plus_y", "x<y", "x<y"],
+        "n": [3, 3, 12000, 3],
+        "rmst": [2973.33, 2116.7, 7500.0, 7500.0],
+        "low": [856.1, np.nan, 1.0, -20.4],
+        "high": [5090.6, np.nan, 2.0, 30.6],
+        "reached": [True, False, True, True],
+    }
+)
+
+
+def rows_of(html: str) -> list[list[str]]:
+    return [re.findall(r"<t[dh][^>]*>(.*?)</t[dh]>", row) for row in re.findall(r"<tr>(.*?)</tr>", html)]
+
+
+def test_publish_table_formats_and_marks_the_best(tmp_path, shown):
+    headings = {"operation": "operation", "n": "n", "rmst": "RMST", ("low", "high"): "interval", "reached": "reached"}
+    words = {"low": "none"}
+    notebook.publish_table(TABLE, "times", "Times.", tmp_path, headings, {"rmst": "min"}, "operation", words)
+    assert rows_of(shown[0][0]["text/html"]) == [
+        ["operation", "n", "RMST", "interval", "reached"],
+        ["x_plus_y", "3", "2,973", "856.1 to 5,090.6", "yes"],
+        ["x_plus_y", "3", "<b>2,117</b>", "none", "no"],
+        ["x&lt;y", "12,000", "7,500", "1.0 to 2.0", "yes"],  # equals have no best
+        ["x&lt;y", "3", "7,500", "−20.4 to 30.6", "yes"],
+    ]
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "times.csv"), TABLE)
+
+
+@pytest.mark.parametrize(
+    ("values", "shown"),
+    [
+        ([127.88, 216.9, None], ["128", "217", "–"]),  # such as margins, of which some claims have none
+        ([0.0312, 0.00002, 1.0], ["0.0312", "&lt; 0.0001", "1.0000"]),  # a p is never 0
+        ([0.9987, 0.41, 0.0], ["0.999", "0.410", "0.000"]),
+        ([-0.3, 250.8, 1000.4], ["0", "251", "1,000"]),
+        ([12.34, -1.0, 40.0], ["12.3", "−1.0", "40.0"]),
+        ([1.234, 2.0, np.nan], ["1.23", "2.00", "–"]),
+    ],
+)
+def test_numbers_have_the_digits_that_their_column_calls_for(values, shown):
+    frame = pd.DataFrame({"value": pd.Series(values, dtype=object if None in values else float)})
+    html = notebook.table_html(frame, {"value": "value"}, frame.isna() & False, {})
+    assert re.findall(r'<td class="number">(.*?)</td>', html) == shown
+
+
+def test_best_of_a_whole_column():
+    bold = notebook.bold_cells(TABLE, {"rmst": "max", "n": "min"}, None)
+    assert bold["rmst"].tolist() == [False, False, True, True] and bold["n"].tolist() == [True, True, False, True]
+
+
+def test_cells_of_several_lines_keep_them_and_long_texts_wrap(shown):
+    notebook.publish_table(
+        pd.DataFrame({"claim": ["short", "one line\nand another", "long " * 20]}), "claims", "Claims."
+    )
+    assert re.findall(r"<td( class=\"\w+\")?>", shown[0][0]["text/html"]) == [
+        ' class="text"',
+        ' class="lines"',
+        ' class="text"',
+    ]
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(notebook.time, "monotonic", lambda: self.now)
+
+
+def test_progress_is_one_display_that_is_replaced(monkeypatch):
+    clock, shown = Clock(monkeypatch), []
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    progress = notebook.Progress(1000, "linear-seed0", figure=True)
+    logs = np.zeros((100, 2, 4))
+    for block in range(1, 101):
+        clock.now += 0.1
+        progress(10 * block, logs[:block])
+    bars = [data["text/plain"] for data in shown if "image/svg+xml" not in data]
+    assert 18 <= len(bars) <= 22  # ten seconds, twice a second
+    assert 4 <= len(shown) - len(bars) <= 7
+    assert style.look("linear").colour in shown[-1]["image/svg+xml"]  # the arm's, as in every other figure
+    assert "100%" in bars[-1] and "1,000 of 1,000 updates" in bars[-1] and "left" not in bars[-1]
+
+
+def test_time_left_counts_from_where_a_resumed_run_went_on(monkeypatch):
+    clock, shown = Clock(monkeypatch), []
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    progress = notebook.Progress(1000, "linear-seed0")
+    progress(510)
+    clock.now += 10
+    progress(520)
+    assert shown[-1]["text/plain"].endswith("52%  520 of 1,000 updates  0:00:10, 0:08:00 left")
+
+
+def test_time_left_is_reckoned_in_work(monkeypatch):
+    clock, shown = Clock(monkeypatch), []
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    progress = notebook.Progress(40, "linear-seed0", work=np.array([1, 1, 2, 6]))
+    progress(10)
+    clock.now += 10
+    progress(20)
+    assert shown[-1]["text/plain"].endswith(" 50%  20 of 40 updates  0:00:10, 0:01:20 left")
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(59.6, "0:01:00"), (3599, "0:59:59"), (36000, "10:00:00")])
+def test_clock(seconds, text):
+    assert status.clock(seconds) == text
+
+
+def test_the_live_figure_says_what_it_has_reached(monkeypatch):
+    said = []
+    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: said.append(about) or "handle")
+    for accuracy in (0.5, np.nan):
+        notebook.Progress(1000, "linear-seed0", figure=True)(1000, np.full((100, 2, 4), accuracy))
+    alts = [about["image/svg+xml"]["alt"] for about in said if about]
+    told = "Line chart of validation accuracy of linear-seed0 up to update 1,000"
+    assert alts == [f"{told}: 50.0%.", f"{told}."]
+
+
+def test_progress_outside_ipython_shows_nothing_and_works(monkeypatch, capsys):
+    monkeypatch.setattr(notebook.InteractiveShell, "initialized", lambda: False)
+    progress = notebook.Progress(20, "linear-seed0", figure=True)
+    progress(10, np.zeros((1, 2, 4)))
+    progress(20, np.full((2, 2, 4), np.nan))
+    notebook.publish_table(TABLE, "times", "Times.")
+    assert capsys.readouterr().out == ""

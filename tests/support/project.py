@@ -1,0 +1,50 @@
+"""A copy of the project as a clone would be, for tests that carry out what the README and the Makefile say."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import yaml
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def tracked() -> list[Path]:
+    """The files of the repository: tracked, or new and not ignored; all files where there is no git."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True
+    )
+    if listed.returncode == 0:
+        paths = [ROOT / name for name in listed.stdout.decode().split("\0") if name]
+    else:
+        paths = [p for p in ROOT.rglob("*") if not {".venv", ".cache", "results"} & set(p.relative_to(ROOT).parts)]
+    return [p for p in paths if p.is_file()]
+
+
+def copy_project(folder: Path) -> Path:
+    """`folder` with a copy of the repository's files."""
+    for path in tracked():
+        copy = folder / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(path, copy)
+    return folder
+
+
+def shrink(study: Path) -> None:
+    """Make the study file tiny: of a list two arms, one operation on 11 residues, a seed, 60 updates, small batches."""
+    values = yaml.safe_load(study.read_text(encoding="utf-8"))
+    values |= {"operations": ["x_plus_y"], "seeds": [0], "modulus": 11, "updates": 60, "lo": 4, "hi": 16}
+    if isinstance(values["schedules"], list):
+        values["schedules"] = values["schedules"][:2]
+    else:
+        for arm in filter(None, values["schedules"].values()):
+            arm.update({name: small for name, small in {"batch_size": 8, "window": 40}.items() if name in arm})
+    study.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def environment() -> dict[str, str]:
+    """What makes `make` use this very Python; without what a surrounding make has set."""
+    left_out = ("MAKEFLAGS", "MFLAGS", "MAKELEVEL", "PYTHONPATH")
+    return {k: v for k, v in os.environ.items() if k not in left_out} | {"VENV": "", "PYTHON": sys.executable}
