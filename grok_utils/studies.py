@@ -80,6 +80,22 @@ class Study:
 
 
 @dataclass(frozen=True)
+class Courses:
+    """What the members of a stack train with, block by block: an array [blocks, M] for each hyper-parameter.
+
+    Batch sizes are int64, the others float64; rates are before the warm-up. Members that are `drawn` have one batch
+    size; the others train on all their training pairs at once, so that their sizes differ with their operations.
+    """
+
+    batch_size: np.ndarray
+    learning_rate: np.ndarray
+    weight_decay: np.ndarray
+    beta1: np.ndarray
+    beta2: np.ndarray
+    drawn: bool = True
+
+
+@dataclass(frozen=True)
 class Run:
     """One execution of run.ipynb: one arm and a block of seeds of a study, on every operation."""
 
