@@ -12,7 +12,8 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
 
 from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
 from grok_utils.page.pdf import NoPrint
-from grok_utils.pipeline.parameters import check_seeds, load_study, make_run, on_this_machine
+from grok_utils.pipeline.parameters import make_run, on_this_machine
+from grok_utils.pipeline.study_files import check_seeds, load_study
 
 
 class Parser(argparse.ArgumentParser):
@@ -86,11 +87,11 @@ def main(arguments: list[str] | None = None) -> int:
             make_page = partial(build.execute_evidence, a.results)
             print(f"the evidence: read {build.print_report(a.results / 'evidence', make_page)}")
             return 0
-        study = load_study(a.study, precision=a.precision)
+        study = load_study(a.study, a.precision)
         if a.command == "plan":
             if a.seeds_per_run < 1:
                 raise BadInput(f"seeds-per-run: {a.seeds_per_run} is not a whole number from 1 on")
-            for arm in study.schedules:
+            for arm in study.arms:
                 seeds = list(study.seeds[: a.seeds_per_run])
                 run = make_run(a.study, arm.name, seeds, a.results, a.device, a.threads, a.precision)
                 if not a.elsewhere:

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
 
 import numpy as np
@@ -16,11 +16,11 @@ import torch
 from torch import Tensor
 
 from grok_utils.engine.cuda import graphed_trainer
-from grok_utils.engine.trainer import ExecutionPath, Trainer
+from grok_utils.engine.trainer import Trainer
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.schedules import BLOCK
 from grok_utils.store import checkpoints
-from grok_utils.studies import Run
+from grok_utils.studies import ExecutionPath, Result, Run
 from grok_utils.tasks import count_pairs, count_train
 
 CHECKPOINT_SECONDS = 20.0  # between two checkpoints, or less: see `until_the_next_checkpoint`
@@ -34,7 +34,7 @@ def choose_path(run: Run) -> ExecutionPath:
     """The path by fixed rules: CUDA where `auto` finds it; compiled where a compiler exists and the work repays it."""
     device = "cuda" if run.on_cuda else "cpu"
     compiled = has_compiler(device) and forward_passes(run) >= COMPILE_FROM
-    return ExecutionPath(device, run.study.precision, compiled, run.threads)
+    return ExecutionPath(device, run.arm.settings.precision, compiled, run.threads)
 
 
 def has_compiler(device: str) -> bool:
@@ -48,25 +48,14 @@ def has_compiler(device: str) -> bool:
 
 def forward_passes(run: Run) -> int:
     """The run's work in examples' forward passes; an update counts three for each of its examples."""
-    return len(run.seeds) * int(work_by_block(run).sum())
+    return int(work_by_block(run).sum())
 
 
 def work_by_block(run: Run) -> np.ndarray:
-    """The forward passes of each block of 10 updates with its validation, of one seed on all operations: [blocks]."""
-    s = run.study
-    validation = [count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations]
-    return 3 * BLOCK * len(s.operations) * run.batch_sizes + sum(validation)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a completed run leaves: `logs` float32 [logs, M, 4], loss and accuracy in training, then in validation."""
-
-    run: Run
-    path: ExecutionPath
-    logs: np.ndarray
-    started: str  # UTC, ISO 8601
-    seconds: float  # of training, over all sessions of an interrupted run
+    """The forward passes of each block of 10 updates with its validation: [blocks]."""
+    s = run.arm.settings
+    validation = {o: count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations}
+    return 3 * BLOCK * run.courses.batch_size.sum(axis=1) + sum(validation[m.operation] for m in run.members)
 
 
 @contextlib.contextmanager
@@ -94,7 +83,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
     """The run's trainer at its start. Raises BadInput where it does not fit on the GPU."""
     kind = graphed_trainer if path.device == "cuda" else Trainer
-    return kind(run.tasks(), run.batch_sizes, run.rates, run.study.weight_decay, path)
+    return kind(run.tasks(), run.courses, path)
 
 
 def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, object]]:
@@ -102,8 +91,8 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, objec
 
     Raises Damaged where the checkpoint is damaged or another run's.
     """
-    identity = {"checkpoint_version": 1, "study": run.study.name, "settings": run.study.settings(run.arm)}
-    identity |= {"seeds": list(run.seeds)}
+    identity = {"checkpoint_version": 2, "study": run.study.name, "schedule": run.arm.name}
+    identity |= {"identity": run.identity, "seeds": list(run.seeds)}
     if not run.checkpoint.exists():
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return None, identity | {"path": asdict(choose_path(run)), "started": started, "seconds": 0.0}

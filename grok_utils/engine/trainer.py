@@ -6,7 +6,6 @@ same seed means the same start, split and stream of examples under every arm and
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -17,22 +16,13 @@ from torch.nn.utils.rnn import pad_sequence
 from grok_utils.engine.stack import PLAIN, Attention, Layout, stacked_logits
 from grok_utils.model import initial_decoder
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import ExecutionPath
 from grok_utils.tasks import Task, stream
 
 WARM_UP = 50  # updates
 BETAS, EPS = (0.9, 0.98), 1e-8
 # Pairs validated at once on a CPU: larger chunks spill the cache (medians within 10 % from 600 to 2,400).
 CPU_CHUNK = 1176
-
-
-@dataclass(frozen=True)
-class ExecutionPath:
-    """How the numbers are computed. Another path gives the same numbers to rounding, so a resumed run keeps its own."""
-
-    device: str  # cpu or cuda
-    precision: str
-    compiled: bool
-    threads: int
 
 
 def learning_rate(update: int, full: float) -> float:

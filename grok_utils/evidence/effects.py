@@ -14,7 +14,7 @@ from grok_utils.analysis.inference import equivalent, holm, paired_contrast
 from grok_utils.analysis.intervals import mean_interval
 from grok_utils.evidence.members import CELLS, PRECISION
 from grok_utils.evidence.rules import margins
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
 
 

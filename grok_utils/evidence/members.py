@@ -8,7 +8,7 @@ import pandas as pd
 from grok_utils.analysis.crossings import MEMBER, crossings
 from grok_utils.analysis.inference import crossings_by_examples, instability, sustained_crossings
 from grok_utils.errors import Damaged
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_study
 from grok_utils.studies import Run
 

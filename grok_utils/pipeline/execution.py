@@ -147,7 +147,7 @@ def execute_run(run: Run, study: str) -> None:
             run = replace(run, seeds=missing)
         parameters = {"study": study_parameter(study), "schedule": run.arm.name, "seeds": list(run.seeds)}
         parameters |= {"results": from_notebooks(run.results), "device": run.device, "threads": run.threads}
-        parameters["precision"] = run.study.precision
+        parameters["precision"] = run.arm.settings.precision
         try:
             load_checkpoint(run)
         except Damaged as error:  # told here, where it is seen; the notebook then starts again

@@ -6,15 +6,15 @@ from dataclasses import replace
 from pathlib import Path
 
 from grok_utils.errors import BadInput, Damaged
-from grok_utils.pipeline.parameters import check_seeds
+from grok_utils.pipeline.study_files import check_seeds
 from grok_utils.store import checkpoints
 from grok_utils.store.records import is_complete
-from grok_utils.studies import Run, Study
+from grok_utils.studies import Run, Study, runs_of
 
 
 def record_paths(study: Study, results: Path) -> list[Path]:
     """The records that make the study complete."""
-    return [Run(study, arm, (seed,), results).record(seed) for arm in study.schedules for seed in study.seeds]
+    return [run.record(seed) for run in runs_of(study, results) for seed in study.seeds]
 
 
 def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Run]:
@@ -23,8 +23,7 @@ def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Ru
     A block that was begun stays as it is. Raises Damaged where a record is there but is not valid.
     """
     runs = []
-    for arm in study.schedules:
-        every = Run(study, arm, study.seeds, results)
+    for every in runs_of(study, results):
         missing = [seed for seed in study.seeds if not is_complete(every, seed)]
         for run in begun_runs(every):
             if set(run.seeds) & set(missing):
@@ -32,7 +31,7 @@ def planned_runs(study: Study, results: Path, seeds_per_run: int = 1) -> list[Ru
                 runs.append(run)
         for i in range(0, len(missing), seeds_per_run):
             runs.append(replace(every, seeds=tuple(missing[i : i + seeds_per_run])))
-    return sorted(runs, key=lambda run: -run.batch_sizes.sum() * len(run.seeds))
+    return sorted(runs, key=lambda run: -run.courses.batch_size.sum())
 
 
 def begun_runs(every: Run) -> Iterator[Run]:

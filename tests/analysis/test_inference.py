@@ -13,7 +13,7 @@ from support.synthetic import crossing, member
 
 from grok_utils.analysis import crossings, inference, intervals, summaries
 from grok_utils.analysis.inference import Contrast
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_study
 
 

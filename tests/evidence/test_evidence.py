@@ -17,7 +17,7 @@ from grok_utils.errors import Damaged
 from grok_utils.evidence import answer, claims, effects, rules, sections, tables
 from grok_utils.evidence.members import CLOCKS, STUDIES, Evidence, by_clock, incomplete, read_evidence
 from grok_utils.page.build import execute_evidence
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
 from grok_utils.store.records import read_study
 from grok_utils.studies import Study

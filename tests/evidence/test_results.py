@@ -12,7 +12,7 @@ from support.project import ROOT
 
 from grok_utils.page import tables
 from grok_utils.page.build import execute_evidence, execute_report
-from grok_utils.pipeline.parameters import load_study, make_study
+from grok_utils.pipeline.study_files import load_study, make_study
 from grok_utils.store.records import read_like, read_study
 from grok_utils.studies import Run
 

@@ -12,7 +12,7 @@ import torch
 from support.studies import interrupted, mutate, outcome, run_of, write_study
 
 from grok_utils.errors import BadInput, Damaged
-from grok_utils.pipeline.parameters import load_study, make_run
+from grok_utils.pipeline.study_files import load_study, make_run
 from grok_utils.store import checkpoints
 from grok_utils.store.records import is_complete, read_record
 

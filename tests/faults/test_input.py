@@ -13,7 +13,7 @@ from support.studies import TINY, write_study
 
 from grok_utils.__main__ import main
 from grok_utils.errors import BadInput
-from grok_utils.pipeline.parameters import load_study, run_from_parameters
+from grok_utils.pipeline.study_files import load_study, run_from_parameters
 from grok_utils.studies import Study
 
 EXAMPLES = settings(max_examples=600, deadline=None)

@@ -12,7 +12,7 @@ import pytest
 from grok_utils.analysis.crossings import crossings
 from grok_utils.page import figures, notebook, style
 from grok_utils.pipeline import status
-from grok_utils.pipeline.parameters import STUDIES, load_study
+from grok_utils.pipeline.study_files import STUDIES, load_study
 
 ARMS = ["baseline", "linear", "exponential", "logarithmic", "cyclic"]
 

@@ -20,7 +20,7 @@ from support.synthetic import write_study
 from grok_utils.analysis import crossings, summaries
 from grok_utils.errors import BadInput
 from grok_utils.page import build, export, prose
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.studies import Arm, Study
 
 STUDIES = {

@@ -25,9 +25,9 @@ from grok_utils.page.export import export_html
 from grok_utils.pipeline import execution, status
 from grok_utils.pipeline.execution import NOTEBOOKS, Failed, execute, execute_run
 from grok_utils.pipeline.locks import at_work, locked
-from grok_utils.pipeline.parameters import load_study, make_run
 from grok_utils.pipeline.plan import planned_runs
 from grok_utils.pipeline.status import share_done, status_lines, time_left
+from grok_utils.pipeline.study_files import load_study, make_run
 from grok_utils.store import checkpoints, files
 from grok_utils.store.records import read_record
 

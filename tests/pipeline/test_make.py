@@ -13,8 +13,8 @@ from support.commands import LONG, command, environment, make, processes, starte
 from support.project import ROOT
 from support.studies import write_study
 
-from grok_utils.pipeline.parameters import load_study, make_run
 from grok_utils.pipeline.status import status_lines
+from grok_utils.pipeline.study_files import load_study, make_run
 from grok_utils.store.records import read_record, write_records
 from grok_utils.training import train
 

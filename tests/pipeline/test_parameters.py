@@ -13,7 +13,7 @@ from support.inputs import HUGE, PARAMETERS, arm_settings, names, values
 from support.studies import TINY, write_study
 
 from grok_utils.errors import BadInput
-from grok_utils.pipeline.parameters import load_study, make_run, on_this_machine, run_from_parameters
+from grok_utils.pipeline.study_files import load_study, make_run, on_this_machine, run_from_parameters
 from grok_utils.studies import Study
 
 

@@ -12,7 +12,7 @@ from support.studies import write_study
 from grok_utils.__main__ import main
 from grok_utils.errors import Damaged
 from grok_utils.pipeline import verify
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_record, write_record
 
 

@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from benchmarks.cpu import Examples, UsualLoop, forward_flops
 from grok_utils.engine.stack import Layout, stacked_logits
 from grok_utils.model import initial_decoder
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.tasks import make_task
 
 
