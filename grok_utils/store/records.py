@@ -72,16 +72,18 @@ def write_records(result: Result) -> pd.DataFrame:
     return rows
 
 
-def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, Any]]) -> None:
-    """Write `rows` (the columns above) of one seed of a run atomically, with their provenance: how each part was made.
+def kept(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` as a record keeps them: the columns in `every_tenth` at every tenth log and at the last, else null."""
+    thin = (rows["update"] % (10 * BLOCK) != 0) & (rows["update"] != study.updates)
+    return rows.assign(**{name: rows[name].mask(thin) for name in study.every_tenth})
 
-    Of the columns in the study's `every_tenth`, logs but every tenth and the last are left out.
-    """
+
+def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, Any]]) -> None:
+    """Write `rows` (the columns above) of one seed of a run atomically, with their provenance: how each part was made."""
     study = run.study
     metadata = {"schema_version": SCHEMA_VERSION, "study": study.name, "schedule": run.arm.name, "seed": seed}
     metadata |= {"identity": run.identity, "made": made}
-    thin = (rows["update"] % (10 * BLOCK) != 0) & (rows["update"] != study.updates)
-    rows = rows.assign(**{name: rows[name].mask(thin) for name in study.every_tenth})
+    rows = kept(study, rows)
     table = pa.Table.from_pandas(rows, pa.schema([(c, (COLUMNS | VARIED)[c]) for c in rows]), preserve_index=False)
     text = json.dumps(metadata, sort_keys=True)
     path = run.record(seed)
