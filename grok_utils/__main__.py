@@ -25,7 +25,7 @@ def parser() -> Parser:
     top = Parser(prog="python -m grok_utils", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     about = {
-        "plan": "check the study, print how many runs go side by side here, as make's -j, and the missing ones: run/ARM/SEEDS",
+        "plan": "check the study; print how many runs go side by side here, as -j, and what is missing: run/ARM/SEEDS",
         "run": "make the records of one arm and its seeds by executing run.ipynb",
         "report": "build report.html from the study's records",
         "pdf": "print report.html, built where it is absent, as report.pdf (study `evidence`: the page of the claims)",
@@ -77,7 +77,6 @@ def main(arguments: list[str] | None = None) -> int:
     a = parser().parse_args(arguments)
     # After --help: they load torch and papermill, which takes seconds.
     from grok_utils.page import build
-    from grok_utils.page.pdf import NoPrint
     from grok_utils.pipeline import execution, plan, status
     from grok_utils.pipeline.parameters import make_run, on_this_machine
     from grok_utils.pipeline.study_files import check_seeds, load_study
@@ -121,7 +120,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except (Damaged, execution.Failed, NoPrint, OSError) as error:
+    except (Damaged, execution.Failed, OSError) as error:
         print(with_remedy(error), file=sys.stderr)
         return 1
     return 0

@@ -25,7 +25,10 @@ def make_run(
     threads: int = 1,
     precision: str | None = None,
 ) -> Run:
-    """A checked run of a study, or of the one of a name or path, whose precision `precision` replaces. Raises BadInput."""
+    """A checked run of a study, or of the one of a name or path, with `precision` in place of its own.
+
+    Raises BadInput with one line for whatever is not allowed.
+    """
     loaded = study if isinstance(study, Study) else load_study(study, precision)
     arm = loaded.arm(schedule)
     _check_device(device)

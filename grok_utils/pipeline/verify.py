@@ -28,7 +28,7 @@ ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the fir
 
 
 def verify(study: Study, results: Path, name: str | None = None) -> Iterator[str]:
-    """Yield what is found, a line each; the record called `name` is made again, such as linear-seed0 (default: any one).
+    """Yield what is found, a line each; the record `name`, such as linear-seed0 (default: any), is made again.
 
     Raises Damaged where a record is not valid or is not made again, BadInput where there is no record of that name.
     """
@@ -39,9 +39,7 @@ def verify(study: Study, results: Path, name: str | None = None) -> Iterator[str
         yield code_line(commit, dirty)
     records = {f"{m['schedule']}-seed{m['seed']}": m for m in metadata}
     chosen = name or random.choice(list(records))
-    require(
-        chosen in records, "record", chosen, f"a record of {study.name} that is there, such as {next(iter(records))}"
-    )
+    require(chosen in records, "record", chosen, f"a record that is there, such as {next(iter(records))}")
     yield from made_again(study, results, rows, records[chosen])
     how = "" if name else ", chosen at random,"
     well = f"the records are whole, and this tree makes one of them{how} again"

@@ -79,7 +79,7 @@ def kept(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, Any]]) -> None:
-    """Write `rows` (the columns above) of one seed of a run atomically, with their provenance: how each part was made."""
+    """Write `rows` (the columns above) of one seed of a run atomically, and how each part of them was `made`."""
     study = run.study
     metadata = {"schema_version": SCHEMA_VERSION, "study": study.name, "schedule": run.arm.name, "seed": seed}
     metadata |= {"identity": run.identity, "made": made}
