@@ -205,6 +205,11 @@ def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[di
     return pd.concat(frames, ignore_index=True), metadata
 
 
+def makings(metadata: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How each part of each record was made: versions, device, commit, time."""
+    return [made for m in metadata for made in m["made"]]
+
+
 def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
     """The rows of the records in `folder`/records that differ from `run`'s in hyper-parameters alone, or in nothing.
 
