@@ -7,10 +7,9 @@ import re
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
 import yaml
 
+from grok_utils.engine.machine import on_cuda, require_fit
 from grok_utils.errors import BadInput, one_line, require, with_remedy
 from grok_utils.schedules import BLOCK, CONTROLS, RATE_FACTORS, SCHEDULES
 from grok_utils.store.files import ROOT
@@ -190,28 +189,10 @@ def on_this_machine(run: Run) -> Run:
     """The run itself, once this machine is known to have the device, precision and memory; else raises BadInput."""
     _check_device(run.device)
     available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
-    require(run.device != "cuda" or run.on_cuda, "device", run.device, available)
-    require(run.study.precision != "tf32" or run.on_cuda, "precision", "tf32", CPU_PRECISIONS)
-    # Compiled on a GPU an example takes a part of what it does here, and there the trainer tells how many models fit.
-    memory = 4 * torch.cuda.mem_get_info()[1] if run.on_cuda else psutil.virtual_memory().total
-    size, needed = int(run.batch_sizes.max()), memory_needed(run)
-    models = f"small enough for {len(run.seeds) * len(run.study.operations)} models at once"
-    enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, more than the {memory / 2**30:,.0f} here"
-    less = "smaller batches, fewer operations or fewer SEEDS_PER_RUN take less"
-    require(needed <= memory, "hi", size, f"{enough}; {less}")
+    require(run.device != "cuda" or on_cuda(run.device), "device", run.device, available)
+    require(run.study.precision != "tf32" or on_cuda(run.device), "precision", "tf32", CPU_PRECISIONS)
+    require_fit(run)
     return run
-
-
-def memory_needed(run: Run) -> int:
-    """Bytes that training the run takes, roughly: what an update keeps of each example, parameters and pairs.
-
-    46 kB an example were measured on a CPU with 97 classes, 192 kB with 1,999; parameters and AdamW's state take 7 MB.
-    """
-    s, largest = run.study, int(run.batch_sizes.max())
-    pairs = [count_pairs(operation, s.modulus) for operation in s.operations]
-    classes = max(OPERATIONS[operation].elements or s.modulus for operation in s.operations)
-    example = (40_000 + 70 * classes) // (2 if s.precision == "bf16" else 1)
-    return len(run.seeds) * sum(largest * example + 7_000_000 + 60 * n for n in pairs)
 
 
 def run_from_parameters(namespace: dict[str, Any]) -> Run:
