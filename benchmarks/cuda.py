@@ -15,12 +15,12 @@ from grok_utils.bench import UsualLoop, block_flops, seconds
 from torch.profiler import ProfilerActivity, profile
 
 from grok_utils.engine.cuda import GraphedTrainer
-from grok_utils.engine.trainer import ExecutionPath
 from grok_utils.page.figures import scaling
 from grok_utils.page.notebook import save
 from grok_utils.page.style import svg
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import ExecutionPath
 
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
 STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the gradient is written and read

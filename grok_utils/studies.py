@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from grok_utils import schedules
 from grok_utils.errors import BadInput, one_line, require
@@ -253,11 +252,6 @@ class Run:
         if len(seeds) > 60:  # too long for a file's name
             seeds = f"{first}-{last}-{key(*self.seeds):016x}"
         return f"{self.arm.name}-seeds{seeds}"
-
-    @property
-    def on_cuda(self) -> bool:
-        """Whether it trains on a GPU: `auto` takes one where PyTorch sees one."""
-        return self.device != "cpu" and torch.cuda.is_available()
 
     @property
     def folder(self) -> Path:

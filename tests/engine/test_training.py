@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.models import sequence
 from support.studies import interrupted, mutate, run_of, write_study
 
 from grok_utils import training
-from grok_utils.engine.trainer import ExecutionPath, Trainer, draw_batches, learning_rate
+from grok_utils.engine.trainer import Trainer, draw_batches, learning_rate
 from grok_utils.errors import BadInput, Damaged
-from grok_utils.model import initial_decoder, sequence
+from grok_utils.model import initial_decoder
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints, files
 from grok_utils.store.records import frame, read_record, write_records
+from grok_utils.studies import ExecutionPath
 from grok_utils.tasks import make_task
 from grok_utils.training import choose_path, train, work_by_block
 

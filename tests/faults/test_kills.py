@@ -14,10 +14,11 @@ import torch
 from support.studies import write_study
 
 from grok_utils import training
-from grok_utils.engine.trainer import ExecutionPath, Trainer
+from grok_utils.engine.trainer import Trainer
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints
 from grok_utils.store.records import read_record, write_records
+from grok_utils.studies import ExecutionPath
 from grok_utils.training import train
 
 STUDY = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 400, "lo": 4, "hi": 8}
