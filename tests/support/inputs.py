@@ -51,5 +51,6 @@ mappings = st.dictionaries(
 )
 grids = mappings | st.lists(mappings, max_size=3) | scalars
 arm_settings = st.dictionaries(st.sampled_from([*HYPER]), courses, max_size=3) | st.fixed_dictionaries(
-    {}, optional={"batch_size": courses, "grid": grids, "operations": st.just(["x_plus_y"]) | values, "modulus": scalars}
+    {},
+    optional={"batch_size": courses, "grid": grids, "operations": st.just(["x_plus_y"]) | values, "modulus": scalars},
 )

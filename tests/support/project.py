@@ -48,9 +48,7 @@ def shrunk(name: str, settings: dict[str, Any]) -> dict[str, Any]:
     small = {"batch_size": own | {"lo": 4, "hi": 16} if isinstance(own, dict) else 8}
     kept = {k: v for k, v in settings.items() if k != "operations"} | small
     within = {"window": 40, "length": 60}
-    return {
-        k: v | {n: u for n, u in within.items() if n in v} if isinstance(v, dict) else v for k, v in kept.items()
-    }
+    return {k: v | {n: u for n, u in within.items() if n in v} if isinstance(v, dict) else v for k, v in kept.items()}
 
 
 def environment() -> dict[str, str]:
