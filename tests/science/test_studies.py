@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.studies import TINY, run_of, small, write_study
 
-from grok_utils import schedules, tasks
+from grok_utils import schedules
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.study_files import load_study, make_study
 from grok_utils.studies import DEFAULTS, HYPER, Cell, Scheduled, unlike
@@ -269,8 +269,10 @@ def test_editing_an_operation_s_function_is_another_identity(monkeypatch):
     assert apart(plain, identity()) == []
 
 
-@pytest.mark.parametrize("name", HYPER)
-@pytest.mark.parametrize("kind", ["schedule", "per operation", "follows"])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("batch_size", "schedule"), *product(HYPER[1:], ["schedule", "per operation", "follows"])],
+)
 def test_editing_a_schedule_of_any_hyper_parameter_is_another_identity(monkeypatch, name, kind):
     ends = {"lo": 4, "hi": 16} if name == "batch_size" else {"lo": 0.1, "hi": 0.9}
     value = {"schedule": "linear"} | ends
@@ -278,8 +280,6 @@ def test_editing_a_schedule_of_any_hyper_parameter_is_another_identity(monkeypat
         value = {"x_plus_y": 0.25, "x_minus_y": value}
     if kind == "follows":
         value = {"follows": {"schedule": "linear", "lo": 4, "hi": 16}, "value": 0.1, "at": 4, "power": 0.5}
-    if name == "batch_size" and kind != "schedule":
-        pytest.skip("a batch size is one for all operations, and what others follow")
     plain = identity({name: value})
     edited = lambda s, T, lo, hi: lo + (hi - lo) * (s / T if s < 60 else 0.9)  # noqa: E731
     monkeypatch.setitem(schedules.SCHEDULES, "linear", edited)
@@ -347,4 +347,3 @@ def test_a_cell_s_name_tells_its_values():
     )
     assert Cell((), ("x_plus_y",)).name == ""
     assert Scheduled("linear", 1, 2).values(40, True).tolist() == [1, 1, 1, 2]
-    assert tasks.count_train("x_plus_y", 11, 0.5) == 60
