@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from support.files import mount, read_only
-from support.studies import outcome, write_study
+from support.studies import outcome, small, write_study
 
 from grok_utils import training
 from grok_utils.page.export import export_html
@@ -85,7 +85,7 @@ def test_a_full_disk_at_a_record(disk, trained):
 def reported(tmp_path_factory, trained):
     """A complete study with its report; its file and its results."""
     folder = tmp_path_factory.mktemp("reported")
-    path, results = write_study(folder, schedules=["linear"]), folder / "results"
+    path, results = write_study(folder, arms=small("linear")), folder / "results"
     shutil.copytree(trained[0].folder / "records", results / "tiny" / "records")
     from grok_utils.__main__ import main
 

@@ -11,7 +11,7 @@ import pytest
 from support.commands import command, environment
 from support.files import read_only
 from support.project import ROOT
-from support.studies import write_study
+from support.studies import small, write_study
 
 from grok_utils.store.records import read_record
 
@@ -47,7 +47,7 @@ def made(cwd, results, study, path=os.environ["PATH"], targets=ONE, **variables)
 def at_home(tmp_path_factory):
     """The study file, the rows of a record made in the project's own folder, and the report's figures and tables."""
     folder = tmp_path_factory.mktemp("home")
-    study = write_study(folder, schedules=["linear"], seeds=[0])
+    study = write_study(folder, arms=small("linear"), seeds=[0])
     rows = made(ROOT, folder / "results", study)
     return study, rows, kept_files(folder / "results" / "tiny")
 
