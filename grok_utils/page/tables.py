@@ -34,7 +34,7 @@ def settings(study: Study) -> pd.DataFrame:
         rows.append(
             (words, "; ".join(f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()))
         )
-    cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.values)
+    cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.name)
     rows += [("cells of the grid", ", ".join(cells))] if cells else []
     return pd.DataFrame(rows, columns=["setting", "value"])
 
