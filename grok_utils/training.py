@@ -59,6 +59,7 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, objec
     """
     identity = {"checkpoint_version": 2, "study": run.study.name, "schedule": run.arm.name}
     identity |= {"identity": run.identity, "seeds": list(run.seeds)}
+    identity["members"] = [[m.operation, m.cell.name, m.seed] for m in run.members]  # the state is in their order
     if not run.checkpoint.exists():
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return None, identity | {"path": asdict(choose_path(run)), "started": started, "seconds": 0.0}
