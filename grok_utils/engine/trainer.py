@@ -91,7 +91,7 @@ class Trainer:
         self._validate(self.flat)
 
     def step_by_rule(self, parameters: Tensor, gradient: Tensor, state: State, hyper: Tensor) -> None:
-        """The optimizer's rule in place, with `hyper` [K, M, 1] of an update, which a graph of it reads at each replay."""
+        """The optimizer's rule in place, with `hyper` [K, M, 1] of an update, which its graph reads at each replay."""
         rows = Hyper(*hyper.to(parameters.dtype).unbind())
         moved, new = self.rule(parameters, gradient, state, rows, self.layout)
         parameters.copy_(moved)
