@@ -10,15 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn
 import torch
+from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cpu import UsualLoop, at_sizes, block_flops, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
-from grok_utils.page.figures import scaling
 from grok_utils.page.notebook import save
-from grok_utils.page.style import svg
+from grok_utils.page.style import look, panels, svg
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import ExecutionPath
@@ -152,6 +153,21 @@ def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
     calls = {e.key: e.count for e in profiled.key_averages()}
     waits = sum(n for name, n in calls.items() if name in ("cudaStreamSynchronize", "cudaEventSynchronize"))
     return {"waits": waits, "graph_launches": calls.get("cudaGraphLaunch", 0)}
+
+
+def scaling(table: pd.DataFrame) -> Figure:
+    """Seconds of training a member against the members in a stack, from the rows of `time_members`."""
+    with panels([""], None, height=2.2) as (figure, axes):
+        ax = axes[""]
+        seaborn.lineplot(
+            table, x="members", y="s_a_member", marker="o", markersize=6, color=look("linear").colour, ax=ax
+        )
+        ax.set(xscale="log", ylim=(0, None))
+        ax.set_xticks(table["members"], [str(n) for n in table["members"]])
+        ax.minorticks_off()
+        figure.supxlabel("members in a stack", fontsize=9)
+        figure.supylabel("seconds of training a member", fontsize=9)
+    return figure
 
 
 def main() -> None:

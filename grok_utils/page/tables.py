@@ -73,7 +73,7 @@ def batch_sizes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
-    """How many of its n seeds have grokked by each fifth of the run: one row a cell of `statistics.crossings`."""
+    """How many of its n seeds have grokked by each fifth of the run: one row a cell of `crossings.crossings`."""
     horizon = int(members["horizon"].max())
     rows = []
     for key, cell in by_cell(members):
@@ -84,7 +84,7 @@ def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
 
 
 def final(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `statistics.final_metrics` as one row a cell: n, then mean, low and high of each metric."""
+    """The rows of `summaries.final_metrics` as one row a cell: n, then mean, low and high of each metric."""
     rows = []
     for key, cell in by_cell(metrics):
         row = key | {"n": int(cell["n"].min())}
