@@ -4,6 +4,7 @@ import dataclasses
 import math
 import os
 import re
+from collections.abc import Iterable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -37,6 +38,10 @@ RETIRED = {
     "lo": "write batch_size: {schedule: linear, lo: 32, hi: 512} at each arm",
     "hi": "write batch_size: {schedule: linear, lo: 32, hi: 512} at each arm",
 }
+RETIRED |= dict.fromkeys(
+    ("schedule", "control", "window", "order"),
+    "write batch_size: {schedule: linear, control: reverse, window: 2000}",
+)
 OF_STUDY = ("title", "seeds", "updates", "every_tenth")
 
 
@@ -84,7 +89,7 @@ def make_study(name: str, values: dict[str, Any]) -> Study:
     title, tenth = values.get("title", ""), values.get("every_tenth", [])
     require(isinstance(title, str) and title.isprintable(), "title", title, "one line of text")
     require(
-        isinstance(tenth, list) and set(tenth) <= set(MEASURED),
+        isinstance(tenth, list) and all(name in MEASURED for name in tenth),
         "every_tenth",
         tenth,
         f"a list of {', '.join(MEASURED)}",
@@ -92,9 +97,7 @@ def make_study(name: str, values: dict[str, Any]) -> Study:
     top = {k: v for k, v in values.items() if k in DEFAULTS}
     arms = tuple(make_arm(n, spec, top, values.get("grid"), updates) for n, spec in arms_given(values).items())
     used = {o for arm in arms for o in arm.settings.operations}
-    for mapping in grid_of("grid", values.get("grid")):
-        strange = [o for o in mapping.get("operations", []) if o not in used]
-        require(not strange, "grid.operations", strange, f"operations of the study ({', '.join(sorted(used))})")
+    check_grid_operations("grid", grid_of("grid", values.get("grid")), used)
     return Study(name, arms, title, check_seeds(values.get("seeds", list(Study.seeds))), updates, tuple(tenth))
 
 
@@ -148,15 +151,25 @@ def make_arm(name: str, spec: dict[str, Any], top: dict[str, Any], grid: Any, up
     if "grid" in own:
         for k in set(own) & {k for mapping in mappings for k in mapping}:
             require(k == "operations", field, k, "for a grid: the arm gives it itself")
+        check_grid_operations(field, mappings, settings.operations)
     arm = Arm(name, settings, cells_of(field, mappings, set(own), settings.operations, updates))
-    low = {k: ALLOWED[k][0] for k in HYPER}
-    for k in HYPER:  # a schedule may leave what is allowed
-        for (_, _), course in arm.courses(k, updates).items():
-            bad = ~((low[k] <= course) & (course <= ALLOWED[k][1]))
-            if bad.any():
-                at, value = BLOCK * (int(bad.argmax()) + 1), course[bad.argmax()]
-                require(False, where[k], value.item(), f"allowed, at update {at:,} of its course: {ALLOWED[k][2]}")
+    for k in HYPER:
+        check_courses(where[k], arm, k, updates)
     return arm
+
+
+def check_courses(field: str, arm: Arm, name: str, updates: int) -> None:
+    """Raise BadInput where a hyper-parameter's schedule has no value at an update, or leaves what is allowed."""
+    low, high, words = ALLOWED[name]
+    try:
+        courses = arm.courses(name, updates)
+    except ValueError as error:
+        raise BadInput(one_line(f"{field}: {error}")) from None
+    for course in courses.values():
+        bad = ~((low <= course) & (course <= high))
+        at = int(bad.argmax())
+        allowed = f"allowed, at update {BLOCK * (at + 1):,} of its course: {words}"
+        require(not bad.any(), field, course[at].item(), allowed)
 
 
 def grid_of(field: str, grid: Any) -> list[dict[str, Any]]:
@@ -170,10 +183,18 @@ def grid_of(field: str, grid: Any) -> list[dict[str, Any]]:
             crossed = f"a setting that can vary within a stack ({', '.join(CROSSED)}); what else varies is an arm"
             require(k in (*CROSSED, "operations"), field, k, crossed)
             require(isinstance(values, list) and len(values) > 0, f"{field}.{k}", values, "a non-empty list")
+            for o in values if k == "operations" else []:
+                require(isinstance(o, str) and o in OPERATIONS, f"{field}.{k}", o, f"one of {', '.join(OPERATIONS)}")
             for value in values if k in CROSSED else []:
                 low, high, words = ALLOWED[k]
                 require(is_number(value, low, high), f"{field}.{k}", value, words.split(",")[0])
     return mappings
+
+
+def check_grid_operations(field: str, mappings: list[dict[str, Any]], used: Iterable[str]) -> None:
+    """Raise BadInput where a mapping names an operation that no arm it is for has."""
+    for o in (o for mapping in mappings for o in mapping.get("operations", ())):
+        require(o in used, f"{field}.operations", o, f"an operation that it is for ({', '.join(sorted(used))})")
 
 
 def cells_of(
@@ -188,14 +209,14 @@ def cells_of(
             found.setdefault(cell, set()).update(set(mapping.get("operations", operations)) & set(operations))
     cells = [Cell(values, tuple(o for o in operations if o in of)) for values, of in found.items() if of]
     for o in operations:
-        require(any(o in c.operations for c in cells), field, o, "an operation that the grid leaves without a cell")
+        require(any(o in c.operations for c in cells), field, o, "an operation that any mapping of it has cells for")
     return tuple(cells)
 
 
 def hyper(field: str, name: str, value: Any, operations: tuple[str, ...], updates: int) -> Any:
     """A hyper-parameter as `Settings` has it: a number, a course, or a course for each operation."""
     per_operation = isinstance(value, dict) and value and set(value) <= set(OPERATIONS)
-    if per_operation and name != "batch_size":
+    if per_operation and operations and name != "batch_size":
         missing = [o for o in operations if o not in value]
         require(not missing, field, value, f"given for {', '.join(missing)}")
         return tuple((o, hyper(f"{field}.{o}", name, value[o], (), updates)) for o in operations)
@@ -289,7 +310,7 @@ def check_updates(field: str, updates: Any) -> None:
 def check_seeds(seeds: Any) -> tuple[int, ...]:
     """`seeds`, a list or such as 300..302, sorted; BadInput unless they are distinct whole numbers from 0 on."""
     shown = seeds
-    if isinstance(seeds, str) and (found := re.fullmatch(r"(\d{1,10})\.\.(\d{1,10})", seeds)):
+    if isinstance(seeds, str) and (found := re.fullmatch(r"([0-9]{1,10})\.\.([0-9]{1,10})", seeds)):
         first, last = map(int, found.groups())
         seeds = list(range(first, last + 1)) if last - first < 10**6 else []
     good = isinstance(seeds, list | tuple) and len(seeds) > 0 and all(is_whole(s, 0, 2**31 - 1) for s in seeds)
