@@ -49,8 +49,10 @@ def on_this_machine(run: Run) -> Run:
     memory = 4 * torch.cuda.mem_get_info()[1] if run.on_cuda else psutil.virtual_memory().total
     size, needed = int(run.batch_sizes.max()), memory_needed(run)
     models = f"small enough for {len(run.members)} models at once"
-    enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, more than the {memory / 2**30:,.0f} here"
-    less = "smaller batches, fewer operations or fewer SEEDS_PER_RUN take less"
+    fit = int(memory * len(run.members) // needed)
+    here = f"and in the {memory / 2**30:,.0f} here fit {fit:,}"
+    enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, {here}"
+    less = "smaller batches, fewer cells, operations or SEEDS_PER_RUN take less"
     require(needed <= memory, "batch_size", size, f"{enough}; {less}")
     return run
 

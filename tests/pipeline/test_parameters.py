@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
@@ -10,7 +11,7 @@ from support.inputs import PARAMETERS, values
 from support.studies import small, write_study
 
 from grok_utils.errors import BadInput
-from grok_utils.pipeline.parameters import make_run, on_this_machine, run_from_parameters
+from grok_utils.pipeline.parameters import make_run, memory_needed, on_this_machine, run_from_parameters
 
 
 def message(call, *arguments, **named):
@@ -82,9 +83,8 @@ def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
 
     text = message(on_this_machine, asked("baseline", [0], 10**9))
     start = "batch_size: 1000000000 is not small enough for 2 models at once: they need some 75,9"
-    assert re.fullmatch(
-        start + r"\d\d GiB of memory, more than the \d+ here; smaller batches, fewer .* take less", text
-    )
+    end = r"\d\d GiB of memory, and in the \d+ here fit 0; smaller batches, fewer .* take less"
+    assert re.fullmatch(start + end, text)
     text = message(on_this_machine, asked("baseline", list(range(1000)), 10**6))
     assert text.startswith("batch_size: 1000000 is not small enough for 2000 models at once: they need some ")
     text = message(
@@ -92,6 +92,19 @@ def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
     )
     assert text.startswith("batch_size: 1000000 is not small enough for 1998 models at once: they need some ")
     assert on_this_machine(asked("baseline", [0], 4096))
+
+
+def test_as_many_models_fit_as_are_said_to(tmp_path, monkeypatch):
+    def asked(seeds):
+        return make_run(
+            write_study(tmp_path, arms=small("baseline", hi=4096)), "baseline", list(range(seeds)), device="cpu"
+        )
+
+    memory = memory_needed(asked(3)) + 1  # of six models
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=memory))
+    assert "for 8 models at once" in message(on_this_machine, asked(4))
+    assert " here fit 6; " in message(on_this_machine, asked(4))
+    assert on_this_machine(asked(3))
 
 
 def test_the_parameters_cell_can_be_run_again_in_a_notebook_that_has_gone_on(tmp_path):
