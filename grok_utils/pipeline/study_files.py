@@ -95,6 +95,9 @@ def make_study(name: str, values: dict[str, Any]) -> Study:
         f"a list of {', '.join(MEASURED)}",
     )
     top = {k: v for k, v in values.items() if k in DEFAULTS}
+    for k in HYPER:  # also where every arm has its own
+        if k in top:
+            hyper(k, k, top[k], tuple(top[k]) if isinstance(top[k], dict) else (), updates)
     arms = tuple(make_arm(n, spec, top, values.get("grid"), updates) for n, spec in arms_given(values).items())
     used = {o for arm in arms for o in arm.settings.operations}
     check_grid_operations("grid", grid_of("grid", values.get("grid")), used)
