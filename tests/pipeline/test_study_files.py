@@ -400,6 +400,12 @@ def test_what_is_not_allowed_is_named_with_its_field_its_value_and_what_is(tmp_p
     assert text.startswith(said), text
 
 
+@pytest.mark.parametrize(("name", "bad"), [("batch_size", -1), ("modulus", 4), ("precision", "f"), ("beta1", LINEAR)])
+def test_a_bad_value_at_the_top_is_told_also_where_every_arm_has_its_own(name, bad):
+    own = {"batch_size": 8, "modulus": 11, "precision": "bf16", "beta1": 0.5}
+    assert message(make_study, "tiny", TINY | {name: bad, "arms": {"mine": own}}).startswith((f"{name}: ", f"{name}."))
+
+
 def test_what_was_said_before_is_told_in_what_to_write_instead():
     """Each retired key's line is itself a study file's, but for where it stands."""
     for key in RETIRED:
