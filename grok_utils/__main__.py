@@ -13,7 +13,8 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
 from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
 from grok_utils.page.pdf import NoPrint
 from grok_utils.pipeline.parameters import make_run, on_this_machine
-from grok_utils.pipeline.study_files import check_seeds, load_study
+from grok_utils.pipeline.settings import check_seeds
+from grok_utils.pipeline.study_files import load_study
 
 
 class Parser(argparse.ArgumentParser):

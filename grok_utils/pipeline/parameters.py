@@ -7,7 +7,8 @@ import psutil
 import torch
 
 from grok_utils.errors import require
-from grok_utils.pipeline.study_files import check_seeds, is_whole, load_study
+from grok_utils.pipeline.settings import check_seeds, is_whole
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.studies import Run
 from grok_utils.tasks import OPERATIONS, count_pairs
 

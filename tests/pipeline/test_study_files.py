@@ -14,7 +14,8 @@ from support.studies import TINY, write_study
 
 from grok_utils import schedules
 from grok_utils.errors import BadInput
-from grok_utils.pipeline.study_files import RETIRED, STUDIES, load_study, make_study
+from grok_utils.pipeline.settings import RETIRED
+from grok_utils.pipeline.study_files import STUDIES, load_study, make_study
 from grok_utils.schedules import SCHEDULES
 from grok_utils.studies import Arm, Cell, Follows, Scheduled, Settings, Study
 
