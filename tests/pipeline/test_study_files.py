@@ -1,5 +1,6 @@
 """Study files: what is allowed loads, anything else is told in one line that names field, value and what is allowed."""
 
+import json
 import math
 import pathlib
 from dataclasses import fields
@@ -533,6 +534,10 @@ def loads_or_says_why(path):
     else:
         assert isinstance(study, Study)
         assert all(getattr(arm.settings, f.name) is not None for arm in study.arms for f in fields(Settings))
+        if study.updates < 1000:  # what is loaded has its courses, and an identity that a record can hold
+            for arm in study.arms:
+                identity = arm.identity(study.updates)
+                assert json.loads(json.dumps(identity, allow_nan=False)) == identity
 
 
 @settings(max_examples=150, deadline=None)
@@ -547,7 +552,7 @@ def test_any_mapping_loads_or_is_refused_in_one_line(tmp_path_factory, changes):
     loads_or_says_why(str(path))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=150, deadline=None)
 @given(st.binary(max_size=60) | st.text(alphabet="schedules: [linear]{}&*!|-<>\n\t'\"%@", max_size=60).map(str.encode))
 def test_any_bytes_load_or_are_refused_in_one_line(tmp_path_factory, content):
     path = tmp_path_factory.getbasetemp() / "any.yaml"
