@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from grok_utils import schedules
 from grok_utils.errors import require
@@ -251,11 +250,6 @@ class Run:
         return f"{self.arm.name}-seeds{seeds}"
 
     @property
-    def on_cuda(self) -> bool:
-        """Whether it trains on a GPU: `auto` takes one where PyTorch sees one."""
-        return self.device != "cpu" and torch.cuda.is_available()
-
-    @property
     def folder(self) -> Path:
         """Where the study's results are."""
         return self.results / self.study.name
@@ -311,7 +305,7 @@ class Result:
     seconds: float  # of training, over all sessions of an interrupted run
 
 
-def runs_of(study: Study, results: Path) -> Iterator[Run]:
+def runs_of(study: Study, results: Path, device: str = "auto") -> Iterator[Run]:
     """The run of each arm with all the study's seeds."""
     for arm in study.arms:
-        yield Run(study, arm, study.seeds, results)
+        yield Run(study, arm, study.seeds, results, device)

@@ -54,7 +54,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_last_one_and_the_run_goes_on_from
     tmp_path, disk, trained, monkeypatch
 ):
     run = dataclasses.replace(trained[0], results=disk("30m"))  # a checkpoint of four models takes 20 MB
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "until_the_next_checkpoint", lambda cost, whole: 0.0)
     with pytest.raises(OSError, match=rf"^{run.checkpoint} cannot be written: .*No space left on device") as caught:
         train(run)
     assert len(str(caught.value).splitlines()) == 1
@@ -167,7 +167,7 @@ def test_results_that_nobody_can_write_to(reported, capsys, what):
 
 def test_a_checkpoints_folder_that_nobody_can_write_to_keeps_the_last_one(tmp_path, trained, monkeypatch):
     run = dataclasses.replace(trained[0], results=tmp_path / "results")
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "until_the_next_checkpoint", lambda cost, whole: 0.0)
     save = checkpoints.save
 
     def stop_after_one(*arguments):

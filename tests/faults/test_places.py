@@ -103,7 +103,7 @@ def test_without_a_compiler_a_large_run_is_eager_and_a_small_one_the_same(tmp_pa
             if program.name not in COMPILERS and not (programs / program.name).is_symlink():
                 (programs / program.name).symlink_to(program)
     assert made(ROOT, tmp_path / "results", study, path=str(programs)).equals(rows)
-    code = "from grok_utils.training import *; from grok_utils.parameters import make_run; import sys\n"
+    code = "from grok_utils.training import *; from grok_utils.pipeline.parameters import make_run; import sys\n"
     code += "print(choose_path(make_run('paper', 'baseline', [0], device='cpu')))"
     said = {}
     for path in (str(programs), os.environ["PATH"]):

@@ -9,9 +9,9 @@ import pytest
 from support.commands import LONG, processes, started, stopped_in_training, wait_until
 from support.studies import small, write_study
 
+from grok_utils.engine.machine import choose_path, has_compiler
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints
-from grok_utils.training import choose_path, has_compiler
 
 ENDLESS = LONG | {"updates": 100_000}
 LINEAR = ENDLESS | {"arms": small("linear", hi=8)}

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from support.inputs import PARAMETERS, values
 from support.studies import small, write_study
 
+from grok_utils.engine.machine import stack_size
 from grok_utils.errors import BadInput
-from grok_utils.pipeline.parameters import make_run, memory_needed, on_this_machine, run_from_parameters
+from grok_utils.pipeline.parameters import make_run, on_this_machine, run_from_parameters
 
 
 def message(call, *arguments, **named):
@@ -77,34 +78,30 @@ def test_tf32_without_a_gpu_is_told(tmp_path, monkeypatch):
     assert message(make_run, write_study(tmp_path), "linear", [0], device="cpu", precision="tf32") == expected
 
 
-def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
-    def asked(arm, seeds, size, **changes):
-        return make_run(write_study(tmp_path, arms=small("baseline", hi=size), **changes), arm, seeds, device="cpu")
+def of_size(folder, size, seeds=1, **changes):
+    """A run of `seeds` seeds of two operations on a constant batch size."""
+    study = write_study(folder, arms=small("baseline", hi=size), **changes)
+    return make_run(study, "baseline", list(range(seeds)), device="cpu")
 
-    text = message(on_this_machine, asked("baseline", [0], 10**9))
-    start = "batch_size: 1000000000 is not small enough for 2 models at once: they need some 75,9"
-    end = r"\d\d GiB of memory, and in the \d+ here fit 0; smaller batches, fewer .* take less"
+
+def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs_and_how_many_fit(tmp_path):
+    text = message(on_this_machine, of_size(tmp_path, 10**9))
+    start = r"seeds: a stack of 2 members needs some 75,9\d\d\.\d GiB of memory, more than the [\d,.]+ here, "
+    end = r"which hold about 0: take smaller batches, fewer cells or operations, or fewer runs at a time \(-j\)"
     assert re.fullmatch(start + end, text)
-    text = message(on_this_machine, asked("baseline", list(range(1000)), 10**6))
-    assert text.startswith("batch_size: 1000000 is not small enough for 2000 models at once: they need some ")
-    text = message(
-        on_this_machine, asked("baseline", [0], 10**6, grid={"learning_rate": [i / 1000 for i in range(999)]})
-    )
-    assert text.startswith("batch_size: 1000000 is not small enough for 1998 models at once: they need some ")
-    assert on_this_machine(asked("baseline", [0], 4096))
+    grid = {"learning_rate": [i / 1000 for i in range(1000)]}
+    for run in (of_size(tmp_path, 10**6, 1000), of_size(tmp_path, 10**6, grid=grid)):
+        assert message(on_this_machine, run).startswith("seeds: a stack of 2000 members needs some ")
+    assert on_this_machine(of_size(tmp_path, 4096))
 
 
-def test_as_many_models_fit_as_are_said_to(tmp_path, monkeypatch):
-    def asked(seeds):
-        return make_run(
-            write_study(tmp_path, arms=small("baseline", hi=4096)), "baseline", list(range(seeds)), device="cpu"
-        )
-
-    memory = memory_needed(asked(3)) + 1  # of six models
-    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=memory))
-    assert "for 8 models at once" in message(on_this_machine, asked(4))
-    assert " here fit 6; " in message(on_this_machine, asked(4))
-    assert on_this_machine(asked(3))
+def test_as_many_members_fit_as_are_said_to(tmp_path, monkeypatch):
+    members, each = stack_size(of_size(tmp_path, 4096, 3))
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(total=members * each + 1))
+    assert members == 6 and on_this_machine(of_size(tmp_path, 4096, 3))
+    text = message(on_this_machine, of_size(tmp_path, 4096, 4))
+    assert text.startswith("seeds: a stack of 8 members needs some ")
+    assert ", which hold about 6: take SEEDS_PER_RUN=3, fewer cells or operations" in text
 
 
 def test_the_parameters_cell_can_be_run_again_in_a_notebook_that_has_gone_on(tmp_path):
