@@ -129,7 +129,7 @@ def test_what_is_renamed_or_of_another_study_or_schema_is_named(tmp_path, traine
     def said(file, path=path):
         answers = [outcome(capsys, c, path, "--results", results) for c in ("plan", "status", "report", "verify")]
         assert {(code, len(err)) for code, _, err in answers} == {(1, 1)}, answers
-        assert all(err[0].startswith(str(file)) for _, _, err in answers)
+        assert all(str(file) in err[0] for _, _, err in answers)
         return answers[0][2][0]
 
     records.joinpath("linear-seed0.parquet").rename(records / "baseline-seed0.parquet")
