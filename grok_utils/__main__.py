@@ -79,7 +79,8 @@ def main(arguments: list[str] | None = None) -> int:
     from grok_utils.page import build
     from grok_utils.pipeline import execution, plan, status
     from grok_utils.pipeline.parameters import make_run, on_this_machine
-    from grok_utils.pipeline.study_files import check_seeds, load_study
+    from grok_utils.pipeline.settings import check_seeds
+    from grok_utils.pipeline.study_files import load_study
 
     try:
         if a.command == "evidence":

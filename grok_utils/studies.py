@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from grok_utils import schedules
-from grok_utils.errors import BadInput, one_line, require
+from grok_utils.errors import require
 from grok_utils.tasks import OPERATIONS, Operation, Task, all_pairs, count_train, key, make_task
 
 HYPER = ("batch_size", "learning_rate", "weight_decay", "beta1", "beta2")
@@ -108,23 +108,18 @@ class Arm:
     def course(self, name: str, updates: int, operation: str, cell: Cell) -> np.ndarray:
         """A hyper-parameter's value in each block: [updates / 10], int64 of a batch size, else float64.
 
-        Raises BadInput where a schedule gives no finite value.
+        Raises ValueError where a schedule gives no finite value.
         """
         value = dict(cell.values).get(name, getattr(self.settings, name))
         if isinstance(value, tuple):
             value = dict(value)[operation]
         blocks, whole = updates // schedules.BLOCK, name == "batch_size"
-        try:
-            if isinstance(value, Scheduled):
-                return value.values(updates, whole)
-            if isinstance(value, Follows):
-                own = value.follows is None
-                sizes = (
-                    self.course("batch_size", updates, operation, cell) if own else value.follows.values(updates, True)
-                )
-                return value.value * (sizes / value.at) ** value.power
-        except (ValueError, ArithmeticError) as error:
-            raise BadInput(one_line(f"arms.{self.name}.{name}: {error}")) from None
+        if isinstance(value, Scheduled):
+            return value.values(updates, whole)
+        if isinstance(value, Follows):
+            own = value.follows is None
+            sizes = self.course("batch_size", updates, operation, cell) if own else value.follows.values(updates, True)
+            return value.value * (sizes / value.at) ** value.power
         if value == "all":
             value = count_train(operation, self.settings.modulus, self.settings.train_fraction)
         return np.full(blocks, value, np.int64 if whole else np.float64)

@@ -6,7 +6,8 @@ from typing import Any
 
 from grok_utils.engine.machine import on_cuda, require_fit
 from grok_utils.errors import require
-from grok_utils.pipeline.study_files import check_seeds, is_whole, load_study
+from grok_utils.pipeline.settings import check_seeds, is_whole
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.studies import Run, Study
 
 DEVICES = ("auto", "cpu", "cuda")

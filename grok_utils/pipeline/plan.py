@@ -8,7 +8,7 @@ from pathlib import Path
 
 from grok_utils.engine.machine import on_cuda, runs_that_fit
 from grok_utils.errors import BadInput, Damaged
-from grok_utils.pipeline.study_files import check_seeds
+from grok_utils.pipeline.settings import check_seeds
 from grok_utils.store import checkpoints
 from grok_utils.store.records import is_complete
 from grok_utils.studies import Run, Study, runs_of

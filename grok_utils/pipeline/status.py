@@ -13,7 +13,7 @@ from grok_utils.engine.machine import forward_passes, work_by_block
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.pipeline.locks import at_work, is_at_work
 from grok_utils.pipeline.plan import begun_runs, record_paths
-from grok_utils.pipeline.study_files import check_seeds
+from grok_utils.pipeline.settings import check_seeds
 from grok_utils.schedules import BLOCK
 from grok_utils.store import checkpoints
 from grok_utils.store.records import is_complete, read_record

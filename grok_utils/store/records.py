@@ -148,42 +148,48 @@ def is_complete(run: Run, seed: int) -> bool:
     return True
 
 
-WORDS = dict(zip(HYPER, ("batch sizes", "learning rates", "weight decays", "beta1", "beta2"), strict=True))
+WORDS = {"batch_size": "batch sizes", "learning_rate": "learning rates", "weight_decay": "weight decays"}
+WORDS |= {
+    "beta1": "values of beta1",
+    "beta2": "values of beta2",
+    "operations": "operations",
+    "cells": "cells of the grid",
+}
 
 
 def check(run: Run, path: Path, rows: pd.DataFrame, metadata: dict[str, Any]) -> None:
     """Raise Damaged unless the record at `path` was made with the run's settings, saying in words what differs."""
     expected, recorded = run.identity, metadata["identity"]
-    differ = unlike(recorded, expected)
+    causes = {"operations": 1, "cells": 2} | dict.fromkeys(HYPER, 3)  # those that entail others come first
+    differ = sorted(unlike(recorded, expected), key=lambda name: causes.get(name, 0))
     if metadata["study"] != run.study.name:
         raise Damaged(f"{path} is of study {metadata['study']}, not of {run.study.name}: move it away")
     if not differ:
         return
     name, arm = differ[0], run.arm.name
     out = f"give what was changed a name of its own, or choose another folder (RESULTS=elsewhere), or move {path} away"
-    if name in HYPER:
-        changed = f"{arm}'s {WORDS[name]} differ from those its records were made with"
-        raise Damaged(f"{changed}{first_difference(run, rows, name)}: {out}")
     there, here = (of.get(name, DEFAULTS.get(name)) for of in (recorded, expected))
-    if name == "operations":
-        changed = ", ".join(o for o in {**there, **here} if there.get(o) != here.get(o))
-        raise Damaged(f"{arm}'s operations differ from those its records were made with, in {changed}: {out}")
-    raise Damaged(f"{path} was made with {name} = {there!r}, the study says {here!r}: {out}")
+    if name not in causes:
+        raise Damaged(f"{path} was made with {name} = {there!r}, the study says {here!r}: {out}")
+    if name in HYPER:
+        apart = first_difference(run, rows, name)
+    else:
+        there, here = there or {}, here or {}  # without a grid there are no cells
+        apart = f", in {', '.join(o for o in there | here if there.get(o) != here.get(o))}"
+    raise Damaged(f"{arm}'s {WORDS[name]} differ from those its records were made with{apart}: {out}")
 
 
 def first_difference(run: Run, rows: pd.DataFrame, name: str) -> str:
     """From which update on a hyper-parameter of a record's `rows` is another than the run's, in words."""
-    if name not in rows:
-        return ""
-    for (operation, cell), course in run.arm.courses(name, run.study.updates).items():
+    found = []
+    for (operation, cell), course in run.arm.courses(name, run.study.updates).items() if name in rows else ():
         of = rows[(rows["operation"] == operation) & (rows["cell"] == cell.name)].sort_values("update")
         there = of[name].to_numpy()
-        n = min(len(there), len(course))
-        apart = ~np.isclose(there[:n], course[:n], rtol=1e-11, atol=0)
+        apart = ~np.isclose(there, course, rtol=1e-11, atol=0)
         if apart.any():
             i = int(apart.argmax())
-            return f", from update {BLOCK * (i + 1) - BLOCK + 1:,} on ({there[i]:g} there, {course[i]:g} in the study)"
-    return ""
+            found.append((i, f", from update {BLOCK * i + 1:,} on ({there[i]:g} there, {course[i]:g} in the study)"))
+    return min(found, default=(0, ""))[1]
 
 
 def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:

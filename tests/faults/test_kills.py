@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.studies import write_study
+from support.studies import small, write_study
 
 from grok_utils import training
 from grok_utils.engine import machine
@@ -22,7 +22,7 @@ from grok_utils.store.records import read_record, write_records
 from grok_utils.studies import ExecutionPath
 from grok_utils.training import train
 
-STUDY = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 400, "lo": 4, "hi": 8}
+STUDY = {"arms": small("linear", hi=8), "operations": ["x_plus_y"], "updates": 400}
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def test_killed_at_every_tenth_a_run_on_a_slow_machine_recomputes_at_most_a_tent
 
 # --- compiled ------------------------------------------------------------------------------------------------------
 
-COMPILED = {"updates": 100, "hi": 16}  # with arm linear, batch sizes 5 to 16
+COMPILED = {"arms": small("linear"), "updates": 100}  # with arm linear, batch sizes 5 to 16
 
 
 def train_compiled(folder, results, kill_after=None):
@@ -198,7 +198,7 @@ def test_a_compiled_run_killed_and_resumed_is_bit_identical_and_agrees_with_eage
     whole = dataclasses.replace(run, results=tmp_path / "whole")
     for seed in run.seeds:
         rows, metadata = read_record(run.record(seed))
-        assert metadata["compiled"]
+        assert [made["compiled"] for made in metadata["made"]] == [True]
         assert rows.equals(read_record(whole.record(seed))[0])
         eager = undisturbed(run, tmp_path)
         eager = eager[eager["seed"] == seed].reset_index(drop=True)

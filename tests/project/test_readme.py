@@ -14,7 +14,8 @@ from support.studies import write_study
 
 from grok_utils import schedules, tasks
 from grok_utils.page import style
-from grok_utils.pipeline.study_files import load_study, make_run
+from grok_utils.pipeline.parameters import make_run
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_record, write_records
 from grok_utils.training import train
 

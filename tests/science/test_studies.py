@@ -292,7 +292,7 @@ def test_renaming_a_schedule_s_function_disowns_nothing(monkeypatch, name):
     plain = identity({name: {"schedule": "exponential"} | ends})
     renamed = {"grows": schedules.SCHEDULES["exponential"]}
     monkeypatch.setattr(schedules, "SCHEDULES", renamed)
-    monkeypatch.setattr("grok_utils.pipeline.study_files.SCHEDULES", renamed)
+    monkeypatch.setattr("grok_utils.pipeline.settings.SCHEDULES", renamed)
     assert identity({name: {"schedule": "grows"} | ends}) == plain
 
 

@@ -2,7 +2,8 @@
 
 from hypothesis import strategies as st
 
-from grok_utils.pipeline.study_files import OF_STUDY, RETIRED
+from grok_utils.pipeline.settings import RETIRED
+from grok_utils.pipeline.study_files import OF_STUDY
 from grok_utils.schedules import CONTROLS, SCHEDULES
 from grok_utils.studies import DEFAULTS, HYPER
 from support.studies import TINY
