@@ -286,10 +286,7 @@ def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
     huge = {"hi": 10**9, "updates": 10**6, "schedule_length": 1000}
     text = message(on_this_machine, make_run(write_study(tmp_path, **huge), "baseline", [0], device="cpu"))
     start = r"seeds: a stack of 2 members needs some 75,9\d\d\.\d GiB of memory, more than the [\d,.]+ here, "
-    assert re.fullmatch(
-        start + r"which hold about 0: take smaller batches, fewer cells or operations, or fewer runs at a time \(-j\)",
-        text,
-    )
+    assert re.fullmatch(start + "which hold about 0: take smaller batches, fewer cells or operations, or .*", text)
     run = make_run(write_study(tmp_path, hi=10**5), "baseline", list(range(10**5)), device="cpu")
     text = message(on_this_machine, run)
     assert re.search(r"^seeds: a stack of 200000 members needs .* about \d+: take (SEEDS_PER_RUN=\d+|smaller)", text)
