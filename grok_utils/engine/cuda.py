@@ -119,5 +119,7 @@ def graphed_trainer(tasks: list[Task], courses: Courses, path: ExecutionPath) ->
         pass  # within this clause the error still holds the memory that it could not complete
     gc.collect()
     torch.cuda.empty_cache()
-    each = member_bytes(int(courses.batch_size.max()), max(t.elements for t in tasks), path.precision, cuda=True)
-    raise does_not_fit(len(tasks), len({t.seed for t in tasks}), each, torch.cuda.mem_get_info()[0])
+    free, elements = torch.cuda.mem_get_info()[0], max(t.elements for t in tasks)
+    each = member_bytes(int(courses.batch_size.max()), elements, path.precision, cuda=True)
+    each = max(each, free // len(tasks) + 1)  # which they did take
+    raise does_not_fit(len(tasks), len({t.seed for t in tasks}), each, free)

@@ -85,11 +85,6 @@ def member_bytes(batch_size: int, elements: int, precision: str, cuda: bool) -> 
     return activations + 60 * elements**2 + 6 * 4 * (400_000 + 260 * elements)
 
 
-def memory_here(cuda: bool) -> int:
-    """Bytes of the GPU's memory that a process finds free for a stack on an empty card, or of the machine's."""
-    return torch.cuda.mem_get_info()[1] - PROCESS_BYTES if cuda else psutil.virtual_memory().total
-
-
 def stack_size(run: Run) -> tuple[int, int]:
     """The number of members of the run's stack and the bytes that one takes."""
     s = run.arm.settings
@@ -99,19 +94,20 @@ def stack_size(run: Run) -> tuple[int, int]:
 
 
 def require_fit(run: Run) -> None:
-    """Raise BadInput unless the run's stack fits into this machine's memory."""
-    (members, each), memory = stack_size(run), memory_here(on_cuda(run.device))
+    """Raise BadInput unless the run's stack fits into this machine's memory, or into the GPU's were it free."""
+    (members, each), cuda = stack_size(run), on_cuda(run.device)
+    memory = torch.cuda.mem_get_info()[1] - PROCESS_BYTES if cuda else psutil.virtual_memory().total
     if members * each > memory:
         raise does_not_fit(members, len(run.seeds), each, memory)
 
 
 def does_not_fit(members: int, seeds: int, each: int, memory: int) -> BadInput:
     """The error of a stack of too many `members`, of `seeds` seeds, that take `each` bytes of `memory`."""
-    fit = max(memory, 0) // each
+    fit = memory // each
     advice = f"take SEEDS_PER_RUN={fit * seeds // members}" if fit * seeds >= members else "take smaller batches"
     return BadInput(
         f"seeds: a stack of {members} members needs some {members * each / 2**30:,.1f} GiB of memory, more than the "
-        f"{max(memory, 0) / 2**30:,.1f} here, which hold about {fit}: {advice}, fewer cells or operations, or fewer "
+        f"{memory / 2**30:,.1f} here, which hold about {fit}: {advice}, fewer cells or operations, or fewer "
         "runs at a time (-j)"
     )
 

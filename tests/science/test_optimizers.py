@@ -3,45 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from support.courses import courses_of, varied
+from support.courses import courses_of
+from support.oracle import trajectories
 
 from grok_utils.engine.trainer import fused_adamw
 from grok_utils.optimizers import OPTIMIZERS, Hyper, hyper_table
-from grok_utils.schedules import BLOCK
-
-MEMBERS, BLOCKS, SIZE = 3, 5, 137
 
 
 def by_rule(parameters, gradient, state, hyper):
     moved, new = OPTIMIZERS["adamw"].rule(parameters, gradient, state, Hyper(*hyper.to(parameters.dtype)), None)
     parameters.copy_(moved)
     state.update(new)
-
-
-def trajectories(step, dtype):
-    """Parameters [50, M, P] after each update by `step`, and those of one torch.optim.AdamW a member in float64."""
-    generator = torch.Generator().manual_seed(0)
-    courses = varied([1] * BLOCKS, MEMBERS)
-    start = torch.randn(MEMBERS, SIZE, generator=generator, dtype=torch.float64)
-    gradients = torch.randn(BLOCKS * BLOCK, MEMBERS, SIZE, generator=generator, dtype=torch.float64)
-    parameters = start.to(dtype)
-    state = {name: torch.zeros_like(parameters) for name in OPTIMIZERS["adamw"].state}
-    leaves = [row.clone().requires_grad_() for row in start]
-    adams = [torch.optim.AdamW([leaf], eps=1e-8) for leaf in leaves]
-    own, expected = [], []
-    for k, gradient in enumerate(gradients):
-        block = k // BLOCK
-        hyper = torch.from_numpy(hyper_table(courses, block)[k % BLOCK])
-        step(parameters, gradient.to(dtype), state, hyper)
-        own.append(parameters.double().clone())
-        for i, (leaf, adam) in enumerate(zip(leaves, adams, strict=True)):
-            betas = courses.beta1[block, i], courses.beta2[block, i]
-            rate, decay = courses.learning_rate[block, i] * min(k / 50, 1), courses.weight_decay[block, i]
-            adam.param_groups[0].update(lr=rate, weight_decay=decay, betas=betas)
-            leaf.grad = gradient[i].clone()
-            adam.step()
-        expected.append(torch.stack([leaf.detach().clone() for leaf in leaves]))
-    return torch.stack(own), torch.stack(expected)
 
 
 def test_the_rule_is_torch_adamw_to_a_billionth_in_float64():
@@ -52,7 +24,7 @@ def test_the_rule_is_torch_adamw_to_a_billionth_in_float64():
 @pytest.mark.parametrize("step", [by_rule, fused_adamw])
 def test_in_float32_the_rule_and_the_fused_kernel_are_torch_adamw_to_rounding(step):
     own, expected = trajectories(step, torch.float32)
-    assert (own - expected).abs().max() < 2e-6  # of numbers about 1, an ulp an update at most
+    assert (own - expected).abs().max() < 5e-6  # of numbers up to 4: an ulp, 2e-7 to 5e-7, in a few updates
 
 
 def test_the_rate_warms_up_over_fifty_updates():
