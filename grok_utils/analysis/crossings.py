@@ -16,11 +16,11 @@ from grok_utils.tasks import OPERATIONS
 
 THRESHOLD = 0.99
 MEMBER = ["schedule", "cell", "operation", "seed"]
-PROTOCOL = ("baseline", *SCHEDULES)  # arms in the order in which they are told
+ARMS = ("baseline", *SCHEDULES)  # arms in the order in which they are told
 GROUP = ["operation", "schedule", "cell"]  # whose members differ in their seeds alone
 
 
-def in_order(names: Iterable[str], known: Iterable[str] = PROTOCOL) -> list[str]:
+def in_order(names: Iterable[str], known: Iterable[str] = ARMS) -> list[str]:
     """Distinct names of arms (or of operations): first the `known` ones in their order, then others by name.
 
     A number within a name counts as a number: constant-64 comes before constant-128.

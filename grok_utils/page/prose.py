@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis.summaries import cell_settings
+from grok_utils.model import BLOCKS, HEADS, WIDTH
+from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.store.records import makings
 from grok_utils.studies import Study
 
@@ -74,6 +77,49 @@ def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
     )
 
 
+def model() -> str:
+    """What is trained, and how."""
+    return (
+        f"Every model is a decoder transformer of {BLOCKS} blocks, width {WIDTH} and {HEADS} heads, that reads "
+        "`x ∘ y =` and names the result. A fixed share of all pairs is for training, the rest for validation. AdamW "
+        f"minimises cross-entropy on batches drawn with replacement; a log is kept every {BLOCK} updates. The same "
+        "seed means the same split and the same initial weights in every arm."
+    )
+
+
+def schedule_formulas(names: Iterable[str]) -> str:
+    """A list of schedules with their formulas, the first lines of their functions' docstrings."""
+    formulas = {name: (SCHEDULES[name].__doc__ or "a function of its own").strip().splitlines()[0] for name in names}
+    return "\n".join(f"- `{name}`: {formula}" for name, formula in formulas.items())
+
+
+def grid(cells: pd.DataFrame) -> str:
+    """The section on a study's grid but for its figure and tables; `cells` as from `summaries.summarise`."""
+    settings = listed(name.replace("_", " ") for name in cell_settings(cells))
+    tried = cells.groupby(["operation", "schedule"]).size()
+    return (
+        f"## The grid\n\nEach arm was trained in {' to '.join(map(str, sorted({tried.min(), tried.max()})))} cells, "
+        f"combinations of {settings}. [Figure](#grid) shows the restricted mean number of updates to 99 % (RMST, "
+        "[explained below](#section-updates-to-99)) in each, [Table](#best-cells) the best cell of each arm on each "
+        "operation: that of the smallest RMST. The answer and all that follows show each arm at its best cell; "
+        "[Table](#cells) has all cells. The seeds that chose a cell are those shown in it, so its RMST errs on the "
+        "small side, the more the more cells were tried."
+    )
+
+
+def grid_caption(cells: pd.DataFrame) -> str:
+    """What the heat map shows, of more than two settings too."""
+    shown, others = (list(cell_settings(cells))[part] for part in (slice(2), slice(2, None)))
+    text = f"RMST by {listed(shown)}, a row for each arm. ×: no seed reached 99 %; blank: no such cell."
+    text += f" Of {listed(others)} the best." if others else ""
+    return text.replace("_", " ")
+
+
+def at_best_cells(best: pd.DataFrame) -> str:
+    """What captions add where a study has a grid; `best` as from `summaries.best_cells`."""
+    return " Each arm at its best cell of the grid." if (best["tried"] > 1).any() else ""
+
+
 def question(reference: str) -> str:
     """What *sooner* means in the answer, and where its numbers are."""
     return (
@@ -133,7 +179,7 @@ def contrast(row: pd.Series, cell: pd.Series) -> str:
     verdict = row["verdict"] if row["verdict"] == "cannot tell" else f"**{row['verdict']}**"
     if row["difference"] == 0 and cell["reached"] == 0:
         return f"`{row['schedule']}`: {verdict}; none of {cell['n']} seeds reached 99 % either"
-    number = f"{row['difference']:+,.0f} updates, {row['percent']:+.0f} %".replace("-", "−")
+    number = f"{signed(row['difference'])} updates, {signed(row['percent'])} %"
     return f"`{row['schedule']}`: {verdict}; {number} ({interval(row['low'], row['high'])}; n = {row['n']})"
 
 

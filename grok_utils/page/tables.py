@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis import summaries
 from grok_utils.analysis.crossings import by_cell, in_order
 from grok_utils.analysis.summaries import FINAL
 from grok_utils.optimizers import WARM_UP
@@ -103,6 +104,13 @@ def final_headings() -> dict[str | tuple[str, str], str]:
             (f"{metric}_low", f"{metric}_high"): "95 % interval",
         }
     return headings
+
+
+def best_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """`summaries.best_cells` of the rows of `summaries.summarise`, each setting as text, in all of its digits."""
+    best = summaries.best_cells(cells)
+    settings = list(summaries.cell_settings(cells))
+    return best.assign(**best[settings].map("{:g}".format, na_action="ignore"))
 
 
 def provenance(made: list[dict[str, Any]]) -> pd.DataFrame:

@@ -55,6 +55,16 @@ def test_losses_times_and_shares(frame):
     )
 
 
+def test_heat_maps_name_the_best_and_the_worst_cell(frame):
+    cells = summarise(crossings(frame))
+    slow = cells.assign(rmst=cells["rmst"] + 5)
+    table = pd.concat([cells.assign(cell="learning_rate=0.002"), slow.assign(cell="learning_rate=0.004")])
+    text = descriptions.rmst_by_cell(table.reset_index(drop=True))
+    assert "a row for each arm, over learning rate. No seed reached 99 % in 2 of 8 cells." in text
+    both = "linear from 20 (learning_rate=0.002) to 25 (learning_rate=0.004)"
+    assert f"on x_plus_y baseline from 30 (learning_rate=0.002) to 35 (learning_rate=0.004), {both}; on perm" in text
+
+
 def test_what_is_not_finite_is_left_out(frame):
     nothing = frame.assign(val_accuracy=np.nan, val_loss=np.nan)
     assert "on x_plus_y never (baseline, linear)" in descriptions.learning_curves(nothing)
