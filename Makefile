@@ -123,7 +123,7 @@ INSTALL = { test "$$(id -u)" = 0 && echo "Installing $(1)" && apt-get -qq update
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(2) >/dev/null; }
 
 chromium: $(STAMP)
-	@"$(PY)" -c 'from grok_utils.page.pdf import find_chromium; find_chromium()' 2>/dev/null || $(call INSTALL,Chromium,chromium) || \
+	@"$(PY)" -c 'from grok_utils.page.export import find_chromium; find_chromium()' 2>/dev/null || $(call INSTALL,Chromium,chromium) || \
 		{ echo "Chromium was not found, and only root can apt-get it: install it, or give CHROMIUM=/path/to/it" >&2; exit 2; }
 
 # -x: each test goes on from what the one before it left.

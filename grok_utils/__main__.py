@@ -11,7 +11,6 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
 from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
-from grok_utils.page.pdf import NoPrint
 from grok_utils.pipeline.parameters import make_run, on_this_machine
 from grok_utils.pipeline.study_files import check_seeds, load_study
 
@@ -117,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except (Damaged, execution.Failed, NoPrint, OSError) as error:
+    except (Damaged, execution.Failed, OSError) as error:
         print(with_remedy(error), file=sys.stderr)
         return 1
     return 0

@@ -1,6 +1,6 @@
 """What the evidence allows to be said: sign-flip tests, Holm, equivalence, verdicts, other clocks, and robustness.
 
-Everything stands on `statistics.crossings`, a row a member. No member is left out: one that diverges counts as the
+Everything stands on `crossings.crossings`, a row a member. No member is left out: one that diverges counts as the
 horizon, also when it diverges after crossing. A pair is a seed that two arms share: the same split, the same start.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.analysis.crossings import MEMBER, THRESHOLD, by_cell, crossings, in_order, pairs
+from grok_utils.analysis.crossings import MEMBER, THRESHOLD, by_cell, crossings, in_order, measured, pairs
 from grok_utils.analysis.intervals import CONFIDENCE, SEED, mean_interval, share_interval
 
 ALPHA = 0.05
@@ -69,14 +69,20 @@ def mcnemar_p(differences: Any) -> float:
 
 
 def paired_contrast(
-    members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "restricted"
+    members: pd.DataFrame,
+    arm: str,
+    reference: str,
+    operation: str,
+    column: str = "restricted",
+    cell: str | None = None,
 ) -> Contrast:
     """`arm` less `reference` on one operation, over their common seeds; `members` is a row a member, as `crossings`.
 
-    `column` may be any other of its columns; with `reached`, p is McNemar's exact test. Intervals are NaN as in
-    `mean_interval`; without pairs all is. They and p are not corrected for the number of contrasts (see `holm`).
+    `column` may be any other of its columns; with `reached`, p is McNemar's exact test. `cell` is as in `pairs`.
+    Intervals are NaN as in `mean_interval`; without pairs all is. They and p are not corrected for the number of
+    contrasts (see `holm`).
     """
-    both = pairs(members, arm, reference, operation, column)
+    both = pairs(members, arm, reference, operation, column, cell)
     if both.empty:
         return Contrast(0, *[np.nan] * 7)
     d = complete(both["arm"] - both["reference"])
@@ -114,7 +120,7 @@ def verdict(difference: float, adjusted_p: float, same: bool | None, claimed: in
 
 
 def share_band(members: pd.DataFrame, updates: Sequence[int], level: float = CONFIDENCE) -> pd.DataFrame:
-    """Share grokked by each of `updates`: operation, schedule, n, update, reached, share, low, high.
+    """Share grokked by each of `updates`: operation, schedule, cell, n, update, reached, share, low, high.
 
     The band is pointwise: at each update alone the exact (Clopper–Pearson) interval holds the true share with at least
     `level` probability; that it holds the whole curve is less probable. ValueError for an update past the horizon.
@@ -149,17 +155,18 @@ def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) 
 
 def sustained_crossings(frame: pd.DataFrame, threshold: float = THRESHOLD, logs: int = 10) -> pd.DataFrame:
     """`crossings` at the first of the first `logs` logs in a row above `threshold`; a run may end before they do."""
-    backwards = frame.sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
+    backwards = measured(frame, "val_accuracy").sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
     least = backwards.groupby(MEMBER)["val_accuracy"].rolling(logs).min().droplevel(MEMBER)  # of this log and the next
     return crossings(backwards.assign(val_accuracy=least), threshold)
 
 
 def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """What each member does after its first crossing: schedule, operation, seed, diverged, updates (of the crossing),
+    """What each member does after its first crossing: the columns of MEMBER, diverged, updates (of the crossing),
     logs_after, share_below (of those logs, not above the threshold; NaN where there are none), final_accuracy.
 
     Unlike in `crossings`, a member that diverges after its crossing has crossed: it is the least stable of all.
     """
+    frame = measured(frame, "val_accuracy")
     first = crossings(frame.assign(diverged=False), threshold).set_index(MEMBER)["updates"]
     later = frame.join(first.rename("first"), on=MEMBER).query("update > first")
     below = (~(later["val_accuracy"] > np.float32(threshold))).groupby([later[name] for name in MEMBER])

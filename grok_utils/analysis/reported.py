@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.analysis.crossings import CELL
 from grok_utils.analysis.intervals import CONFIDENCE
 from grok_utils.analysis.summaries import final_metrics
 
@@ -33,7 +32,7 @@ def reported_results() -> pd.DataFrame:
     """The original's means over 3 seeds: schedule, operation, metric, reported."""
     arms = json.loads(Path(__file__).with_name("reported_results.json").read_text())["arms"]
     rows = [(o, a, m, v) for a, of in arms.items() for o, metrics in of.items() for m, v in metrics.items()]
-    return pd.DataFrame(rows, columns=[*CELL, "metric", "reported"])
+    return pd.DataFrame(rows, columns=["operation", "schedule", "metric", "reported"])
 
 
 REPORTED_ARMS = tuple(reported_results()["schedule"].unique())
@@ -41,7 +40,7 @@ REPORTED_ARMS = tuple(reported_results()["schedule"].unique())
 
 def reported_mean(arm: str, operation: str, metric: str) -> float:
     """The original's mean over 3 seeds; NaN of what it did not report."""
-    table = reported_results().set_index([*CELL, "metric"])["reported"]
+    table = reported_results().set_index(["operation", "schedule", "metric"])["reported"]
     return float(table.get((operation, arm, metric), np.nan))
 
 

@@ -1,7 +1,6 @@
 """The evidence in words: the answer, and what is missing. Every number in a sentence is computed here."""
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,30 +9,8 @@ import pandas as pd
 from grok_utils.analysis.crossings import in_order
 from grok_utils.evidence.claims import NOT_RUN
 from grok_utils.evidence.members import STUDIES, Evidence, incomplete
-from grok_utils.page.prose import commits, days, sample_sizes
+from grok_utils.page.prose import commits, days, listed, named, sample_sizes, signed
 from grok_utils.tasks import OPERATIONS
-
-
-def signed(value: float, digits: int = 0) -> str:
-    """Such as `−1,067` or `+0.25`, and `0` for what rounds to it; `none` where there is no number."""
-    text = f"{value:+z,.{digits}f}"
-    return "none" if np.isnan(value) else text.replace("-", "−") if text.strip("+0.,") else text[1:]
-
-
-def listed(things: Iterable[str], last: str = "and") -> str:
-    """Such as `a, b and c`."""
-    *front, end = list(things)
-    return f"{', '.join(front)} {last} {end}" if front else end
-
-
-def named(names: Iterable[str]) -> str:
-    """Such as `a` and `b`, in code marks."""
-    return listed(f"`{name}`" for name in names)
-
-
-def p_value(p: float) -> str:
-    """Such as `p = 0.03`, with `< 0.001` for what is smaller."""
-    return "no p" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def estimate(row: pd.Series, digits: int = 0) -> str:

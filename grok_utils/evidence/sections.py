@@ -3,9 +3,9 @@
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.evidence.answer import estimate, listed, named, order_of_sizes, p_value, signed
+from grok_utils.evidence.answer import estimate, order_of_sizes
 from grok_utils.evidence.members import CELLS, CLOCKS, RATES
-from grok_utils.page.prose import sample_sizes
+from grok_utils.page.prose import listed, named, p_value, sample_sizes, signed
 from grok_utils.tasks import OPERATIONS
 
 

@@ -6,11 +6,12 @@ import pandas as pd
 from grok_utils.analysis.intervals import share_interval
 from grok_utils.analysis.reported import REPORTED_SEEDS, reported_mean
 from grok_utils.analysis.summaries import RMST
-from grok_utils.evidence.answer import estimate, p_value, signed
+from grok_utils.evidence.answer import estimate
 from grok_utils.evidence.claims import CLAIMS, all_contrasts, growth, logarithmic_is_above, verdicts
 from grok_utils.evidence.members import CLOCKS, Evidence
 from grok_utils.evidence.rules import Claim, cell
 from grok_utils.evidence.sections import changed_by_clocks
+from grok_utils.page.prose import p_value, signed
 
 FEW = 6  # contrasts that are told one by one; of more, how many came out which way
 METRIC = {"restricted": RMST, "final_accuracy": "final_val_acc"}

@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from grok_utils.page.pdf import find_chromium, print_pdf
 from grok_utils.pipeline.execution import execute, from_notebooks, study_parameter
 from grok_utils.pipeline.locks import alone
 from grok_utils.pipeline.plan import planned_runs
@@ -44,6 +43,8 @@ def print_report(folder: Path, build: Callable[[], Path]) -> Path:
 
     Raises BadInput without Chromium.
     """
+    from grok_utils.page.export import find_chromium, print_pdf
+
     find_chromium()  # told before any work
     html = folder / "report.html"
     if not html.exists():

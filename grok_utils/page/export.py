@@ -1,8 +1,11 @@
-"""Export of an executed notebook to one HTML page that needs no address and no script; mathematics is MathML."""
+"""Export of an executed notebook to one HTML page without address or script, mathematics as MathML; and its print."""
 
 import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -16,24 +19,35 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from grok_utils.errors import BadInput, one_line
+from grok_utils.pipeline.execution import Failed
 from grok_utils.store.files import ROOT, written_whole
 
 TEMPLATES = ROOT / "notebooks"
 MATHEMATICS = LatexToMathML()
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+# No first-run page, and no address asked on the browser's own account.
+FLAGS = (
+    "--disable-gpu",
+    "--disable-quic",
+    "--disable-sync",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--no-first-run",
+)
+SECONDS = 120  # until a print that hangs is ended
+OTHERWISE = "try another one by CHROMIUM=/path/to/it, or open the page in any browser and print it there"
 
 
 class Renderer(IPythonRenderer):
     """Markdown to HTML with TeX as MathML; raises BadInput on TeX that math_core does not know."""
 
-    def inline_math(self, body: str, displaystyle: bool = False) -> str:
+    def inline_math(self, body: str) -> str:
         try:
-            return MATHEMATICS.convert_with_local_state(body, displaystyle=displaystyle)
+            return MATHEMATICS.convert_with_local_state(body, displaystyle=False)
         except LatexError:  # whose words are a drawing in colours
             said = f"formula: {one_line(body)} is not TeX that math_core knows"
             raise BadInput(f"{said}: correct it in the notebook") from None
-
-    def block_math(self, body: str) -> str:
-        return self.inline_math(body, displaystyle=True)
 
 
 class Exporter(HTMLExporter):
@@ -152,3 +166,40 @@ def without_paths(text: str, results: Path, studies: Path) -> str:
         if len(Path(path).parts) > 1:  # a container's home may be /
             text = re.sub(rf"{re.escape(escape(path))}(?![\w-])", names[path], text)
     return text
+
+
+# --- printing --------------------------------------------------------------------------------------------------------
+
+
+class NoPrint(Failed):
+    """One line that says why there is no PDF."""
+
+
+def find_chromium() -> str:
+    """The path of Chromium or a relative of it: CHROMIUM of the environment, or the first found. Raises BadInput."""
+    asked = os.environ.get("CHROMIUM")
+    for name in [asked] if asked else [*NAMES, ON_MACOS]:
+        if found := shutil.which(name):
+            return found
+    what = f"CHROMIUM: {asked!r} is no program" if asked else "Chromium was not found"
+    raise BadInput(f"{what}: install it (Debian: apt-get install chromium) or give CHROMIUM=/path/to/chrome")
+
+
+def print_pdf(html: Path, pdf: Path) -> None:
+    """Print the page `html` to `pdf`, whole or not at all. Raises BadInput without Chromium, NoPrint if it fails."""
+    chromium = find_chromium()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, written_whole(pdf) as temporary:
+        command = [chromium, "--headless", *FLAGS, f"--user-data-dir={profile}", "--no-pdf-header-footer"]
+        command.append("--generate-pdf-document-outline")  # the contents are not printed; a viewer lists the headings
+        if hasattr(os, "geteuid") and os.geteuid() == 0:  # Chromium's sandbox refuses root
+            command.append("--no-sandbox")
+        command += [f"--print-to-pdf={temporary.resolve()}", html.resolve().as_uri()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise NoPrint(f"{chromium} did not print {html} within {SECONDS} seconds: {OTHERWISE}") from None
+        except OSError as error:  # a program of another machine, say
+            raise NoPrint(f"{chromium} cannot be started ({error.strerror}): {OTHERWISE}") from None
+        if done.returncode or not temporary.is_file():
+            said = done.stderr.strip().splitlines() or ["no reason given"]
+            raise NoPrint(f"{chromium} did not print {html} ({said[-1][:300]}): {OTHERWISE}")

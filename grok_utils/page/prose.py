@@ -1,6 +1,6 @@
 """The report's sentences: every number in them is computed here from a study's rows."""
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import numpy as np
@@ -12,6 +12,28 @@ FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles 
 def interval(low: float, high: float) -> str:
     """Such as `1,200 to 1,350`, in whole updates; `no interval` where there is none."""
     return "no interval" if np.isnan(low) else f"{low:,.0f} to {high:,.0f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """Such as `−1,067` or `+0.25`, and `0` for what rounds to it; `none` where there is no number."""
+    text = f"{value:+z,.{digits}f}"
+    return "none" if np.isnan(value) else text.replace("-", "−") if text.strip("+0.,") else text[1:]
+
+
+def listed(things: Iterable[str], last: str = "and") -> str:
+    """Such as `a, b and c`."""
+    *front, end = list(things)
+    return f"{', '.join(front)} {last} {end}" if front else end
+
+
+def named(names: Iterable[str]) -> str:
+    """Such as `a` and `b`, in code marks."""
+    return listed(f"`{name}`" for name in names)
+
+
+def p_value(p: float) -> str:
+    """Such as `p = 0.03`, with `< 0.001` for what is smaller."""
+    return "no p" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def sample_sizes(table: pd.DataFrame) -> str:

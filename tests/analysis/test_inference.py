@@ -26,7 +26,7 @@ def table(times: dict[str, list[int]], logs: int = 100) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def paper() -> pd.DataFrame:
-    return read_study(load_study("paper"), ROOT / "results")[0]
+    return read_study(load_study("paper"), ROOT / "results")[0].assign(cell="")
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ import pytest
 from support.project import ROOT, copy_project, environment, shrink
 
 from grok_utils.errors import BadInput
-from grok_utils.page.pdf import find_chromium
+from grok_utils.page.export import find_chromium
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = ("make", "pip", "export", "conda", "sbatch")

@@ -31,7 +31,8 @@ def rows(run: Run, operation: str, seed: int, crossing: float, final: float = 0.
     """A member that climbs to `final` at update `crossing` and stays; one that never does ends at a low accuracy."""
     update = BLOCK * np.arange(1, len(run.batch_sizes) + 1)
     above = update >= crossing
-    row = {"schedule": run.arm.name, "operation": operation, "seed": seed, "update": update}
+    row = {"schedule": run.arm.name, "operation": operation, "seed": seed, "cell": "", "update": update}
+    row |= {"learning_rate": 1e-3, "weight_decay": 0.5}
     row |= {"batch_size": run.batch_sizes, "examples_seen": BLOCK * run.batch_sizes.cumsum()}
     row |= {"train_loss": 1 / update, "train_accuracy": 1.0, "val_loss": np.where(above, 0.01, 2)}
     climb = 0.2 + 0.6 * np.minimum(update / crossing, 1)
@@ -85,7 +86,7 @@ def member(arm: str, seed: int, accuracy: list[float], operation: str = "x_plus_
     """Rows of one member with the given validation accuracies, one a log; diverged from log number `diverged` on."""
     n = len(accuracy)
     frame = pd.DataFrame({"schedule": arm, "operation": operation, "seed": seed, "update": 10 * np.arange(1, n + 1)})
-    frame["batch_size"], frame["examples_seen"] = 32, 320 * np.arange(1, n + 1)
+    frame["cell"], frame["batch_size"], frame["examples_seen"] = "", 32, 320 * np.arange(1, n + 1)
     for column, values in {"train_loss": 0.5, "train_accuracy": 1.0, "val_loss": 1.0 + seed}.items():
         frame[column] = np.full(n, values, np.float32)
     frame["val_accuracy"] = np.array(accuracy, np.float32)
