@@ -315,7 +315,7 @@ class Result:
     seconds: float  # of training, over all sessions of an interrupted run
 
 
-def runs_of(study: Study, results: Path) -> Iterator[Run]:
+def runs_of(study: Study, results: Path, device: str = "auto") -> Iterator[Run]:
     """The run of each arm with all the study's seeds."""
     for arm in study.arms:
-        yield Run(study, arm, study.seeds, results)
+        yield Run(study, arm, study.seeds, results, device)

@@ -6,6 +6,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.store.records import makings
+from grok_utils.studies import Study
+
 FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles no claim
 
 
@@ -46,28 +49,28 @@ def count(things: Sized, noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
-def commits(metadata: list[dict[str, Any]]) -> str:
-    """The commits that the records were made from, and whether the tree had uncommitted changes."""
-    return ", ".join(
-        sorted({(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in metadata})
-    )
+def commits(made: list[dict[str, Any]]) -> str:
+    """The commits that records were `made` from, and whether the tree had uncommitted changes."""
+    found = {(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in made}
+    return ", ".join(sorted(found))
 
 
-def days(metadata: list[dict[str, Any]]) -> str:
+def days(made: list[dict[str, Any]]) -> str:
     """The first and the last day of training, as elements that no line's end divides."""
-    started = sorted(m["started"][:10] for m in metadata)
+    started = sorted(m["started"][:10] for m in made)
     return " to ".join(f"<time>{day}</time>" for day in dict.fromkeys([started[0], started[-1]]))
 
 
-def heading(metadata: list[dict[str, Any]]) -> str:
+def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
     """The report's title, and a line with the study's name, size, date and commit."""
-    first = metadata[0]
-    seeds, arms = sorted({m["seed"] for m in metadata}), {m["schedule"] for m in metadata}
-    size = " × ".join([count(arms, "arm"), count(seeds, "seed"), count(first["operations"], "operation")])
+    seeds, arms = {m["seed"] for m in metadata}, {m["schedule"] for m in metadata}
+    cells = {cell.name for arm in study.arms for cell in arm.cells}
+    sizes = [count(arms, "arm"), count(seeds, "seed"), count(study.operations, "operation")]
+    size = " × ".join(sizes[:1] + ([f"up to {count(cells, 'cell')}"] if len(cells) > 1 else []) + sizes[1:])
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
-        f"Study **{first['study']}**: {size}, {first['updates']:,} updates each. Trained {days(metadata)}, "
-        f"commit {commits(metadata)}."
+        f"Study **{study.name}**: {size}, {study.updates:,} updates each. Trained {days(makings(metadata))}, "
+        f"commit {commits(makings(metadata))}."
     )
 
 

@@ -1,5 +1,6 @@
 """The parameters of a run, checked before any work is done."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import torch
 
 from grok_utils.errors import require
 from grok_utils.pipeline.study_files import check_seeds, is_whole, load_study
-from grok_utils.studies import Run
+from grok_utils.studies import Run, Study
 from grok_utils.tasks import OPERATIONS, count_pairs
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -16,16 +17,19 @@ CPU_PRECISIONS = "available on a CPU (allowed: float32, bf16)"
 
 
 def make_run(
-    study: str,
+    study: str | Study,
     schedule: str,
-    seeds: list[int],
-    results: str = "results",
+    seeds: Sequence[int],
+    results: str | Path = "results",
     device: str = "auto",
     threads: int = 1,
     precision: str | None = None,
 ) -> Run:
-    """A checked run; `precision` replaces the study's. Raises BadInput with one line for whatever is not allowed."""
-    loaded = load_study(study, precision)
+    """A checked run of a study, or of the one of a name or path, with `precision` in place of its own.
+
+    Raises BadInput with one line for whatever is not allowed.
+    """
+    loaded = study if isinstance(study, Study) else load_study(study, precision)
     arm = loaded.arm(schedule)
     _check_device(device)
     require(arm.settings.precision != "tf32" or device != "cpu", "precision", "tf32", CPU_PRECISIONS)

@@ -72,16 +72,18 @@ def write_records(result: Result) -> pd.DataFrame:
     return rows
 
 
-def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, Any]]) -> None:
-    """Write `rows` (the columns above) of one seed of a run atomically, with their provenance: how each part was made.
+def kept(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` as a record keeps them: the columns in `every_tenth` at every tenth log and at the last, else null."""
+    thin = (rows["update"] % (10 * BLOCK) != 0) & (rows["update"] != study.updates)
+    return rows.assign(**{name: rows[name].mask(thin) for name in study.every_tenth})
 
-    Of the columns in the study's `every_tenth`, logs but every tenth and the last are left out.
-    """
+
+def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, Any]]) -> None:
+    """Write `rows` (the columns above) of one seed of a run atomically, and how each part of them was `made`."""
     study = run.study
     metadata = {"schema_version": SCHEMA_VERSION, "study": study.name, "schedule": run.arm.name, "seed": seed}
     metadata |= {"identity": run.identity, "made": made}
-    thin = (rows["update"] % (10 * BLOCK) != 0) & (rows["update"] != study.updates)
-    rows = rows.assign(**{name: rows[name].mask(thin) for name in study.every_tenth})
+    rows = kept(study, rows)
     table = pa.Table.from_pandas(rows, pa.schema([(c, (COLUMNS | VARIED)[c]) for c in rows]), preserve_index=False)
     text = json.dumps(metadata, sort_keys=True)
     path = run.record(seed)
@@ -201,6 +203,11 @@ def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[di
         first = f"make the runs first, by make all STUDY={study.name}"
         raise Damaged(f"{Path(results, study.name)} holds no records yet: {first}")
     return pd.concat(frames, ignore_index=True), metadata
+
+
+def makings(metadata: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How each part of each record was made: versions, device, commit, time."""
+    return [made for m in metadata for made in m["made"]]
 
 
 def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
