@@ -5,9 +5,9 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.reported import PROTOCOL, REPORTED_ARMS, reported_mean
+from grok_utils.analysis.reported import REPORTED_ARMS, protocol, reported_mean
 from grok_utils.analysis.summaries import RMST
-from grok_utils.evidence.members import CLOCKS, ORDER, Evidence, incomplete
+from grok_utils.evidence.members import CLOCKS, MODULAR, ORDER, Evidence, incomplete
 from grok_utils.evidence.rules import (
     Claim,
     Comparison,
@@ -19,9 +19,9 @@ from grok_utils.evidence.rules import (
     never_groks,
     not_every_seed_groks,
 )
-from grok_utils.schedules import BLOCK, SCHEDULES
+from grok_utils.schedules import SCHEDULES
+from grok_utils.studies import Study
 
-MODULAR = ("x_plus_y", "x_minus_y", "x_div_y")
 ACCURACY_MARGIN = 0.05  # claim 14
 LATER_BELOW = 128  # an arm grows later than another if more of its updates have batches below this
 NOT_RUN = "not yet run"
@@ -41,36 +41,33 @@ def compare(
 def order_family() -> tuple[Comparison, ...]:
     """Linear less each of its controls on each operation; the shuffles are in the family, and decide nothing."""
     found: tuple[Comparison, ...] = ()
-    for study in ORDER:
-        operations = (study.removeprefix("order-"),)
-        for control in ("mean", "reversed"):
-            found += compare("linear", f"linear-{control}", operations, -1, study=study)
-        for i in range(1, 6):
-            found += compare("linear", f"linear-shuffled-{i}", operations, -1, study=study, decides=False)
+    for operation, study in ORDER.items():
+        for control in ("mean", "reversed", *(f"shuffled-{i}" for i in range(1, 6))):
+            decides = not control.startswith("shuffled")
+            found += compare("linear", f"linear-{control}", (operation,), -1, study=study, decides=decides)
     return found
 
 
-def schedule_sizes(arm: str) -> np.ndarray:
-    """The formula's batch size of each block under the original's settings, before it is truncated: [750]."""
-    T, lo, hi = PROTOCOL["updates"], PROTOCOL["lo"], PROTOCOL["hi"]
-    return np.array([SCHEDULES[arm](s, T, lo, hi) for s in range(BLOCK, T + 1, BLOCK)], dtype=np.float64)
+def by_formula(arm: str) -> np.ndarray:
+    """The batch size of each block by the original's formula and settings, before it is truncated: [750]."""
+    return protocol(arm).settings.batch_size.values(Study.updates, whole=False)
 
 
 def grows_later() -> list[tuple[str, str]]:
     """Pairs of the reported arms that grow: the one with more updates below a batch of 128 first."""
-    growing = [arm for arm in REPORTED_ARMS if np.ptp(schedule_sizes(arm)) > 0]
-    share = {arm: (schedule_sizes(arm) < LATER_BELOW).mean() for arm in growing}
+    growing = [arm for arm in REPORTED_ARMS if arm in SCHEDULES]
+    share = {arm: (by_formula(arm) < LATER_BELOW).mean() for arm in growing}
     return [(a, b) for a in growing for b in growing if share[a] > share[b]]
 
 
 def growth(arm: str) -> np.ndarray:
     """By how much the arm's batch grows from each block to the next, by its formula: [749]."""
-    return np.diff(schedule_sizes(arm))
+    return np.diff(by_formula(arm))
 
 
 def logarithmic_is_above() -> np.ndarray:
     """Whether logarithmic is above linear and exponential, in each block inside (0, T): bool [749]."""
-    inside = {arm: schedule_sizes(arm)[:-1] for arm in ("linear", "exponential", "logarithmic")}
+    inside = {arm: by_formula(arm)[:-1] for arm in ("linear", "exponential", "logarithmic")}
     return inside["logarithmic"] > np.maximum(inside["linear"], inside["exponential"])
 
 

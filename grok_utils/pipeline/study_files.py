@@ -14,7 +14,7 @@ from grok_utils.errors import BadInput, one_line, require, with_remedy
 from grok_utils.schedules import BLOCK, CONTROLS, SCHEDULES
 from grok_utils.store.files import ROOT
 from grok_utils.store.records import MEASURED
-from grok_utils.studies import DEFAULTS, HYPER, Arm, Cell, Follows, Scheduled, Settings, Study
+from grok_utils.studies import BATCH_RANGE, DEFAULTS, HYPER, Arm, Cell, Follows, Scheduled, Settings, Study
 from grok_utils.tasks import OPERATIONS, count_pairs, count_train
 
 STUDIES = ROOT / "notebooks" / "studies"
@@ -217,7 +217,7 @@ def scheduled(field: str, name: str, spec: dict[str, Any], updates: int) -> Sche
     for k in spec:
         require(k in allowed, field, k, f"a key of a schedule (allowed: {', '.join(allowed)})")
     low, high, words = ALLOWED[name]
-    spec = ({"lo": 32, "hi": 512} if name == "batch_size" else {}) | spec
+    spec = (BATCH_RANGE if name == "batch_size" else {}) | spec
     require(
         isinstance(spec.get("schedule"), str) and spec["schedule"] in SCHEDULES,
         f"{field}.schedule",
