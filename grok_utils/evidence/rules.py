@@ -27,16 +27,59 @@ class Comparison:
     decides: bool = True  # or is in the family without deciding the claim
 
 
+# --- rules ---------------------------------------------------------------------------------------------------------
+
+
+def by_contrasts(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Supported if every deciding contrast is; contradicted if one is, or is equivalent where they should differ."""
+    found = rows.loc[rows["decides"], "verdict"]
+    if found.isin(["contradicted", "equivalent"]).any():
+        return "contradicted"
+    return "supported" if (found == "supported").all() else "cannot tell"
+
+
+def by_order(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Claim 3: as `by_contrasts`, but equivalence with the reverse contradicts nothing: with the mean alone."""
+    reversed_too = (rows["reference"] == "linear-reversed") & (rows["verdict"] == "equivalent")
+    return by_contrasts(rows.assign(verdict=rows["verdict"].mask(reversed_too, "cannot tell")), members)
+
+
+def by_any(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Of a claim that there is a case: supported by one, contradicted if every contrast is against it or equivalent."""
+    if (rows["verdict"] == "supported").any():
+        return "supported"
+    return "contradicted" if rows["verdict"].isin(["contradicted", "equivalent"]).all() else "cannot tell"
+
+
+def by_accuracy_and_share(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Claim 14: that of final accuracy, unless the shares differ."""
+    return "contradicted" if (rows["verdict"] == "contradicted").any() else rows["verdict"].iloc[0]
+
+
+def never_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Claim 2: contradicted by a single seed."""
+    return "contradicted" if of_arm(members, "linear", "permutation")["reached"].any() else "supported"
+
+
+def not_every_seed_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Claim 13: supported below 100 %."""
+    return "contradicted" if of_arm(members, "exponential", "permutation")["reached"].all() else "supported"
+
+
+# --- claims, and what their comparisons give --------------------------------------------------------------------------
+
+
 @dataclass(frozen=True)
 class Claim:
     """A claim, its family of comparisons, and how their rows (see `contrasts`) and a row a member decide it."""
 
     number: int
     text: str
-    family: tuple[Comparison, ...]
-    decide: Callable[[pd.DataFrame, pd.DataFrame], str]
+    family: tuple[Comparison, ...] = ()
+    decide: Callable[[pd.DataFrame, pd.DataFrame], str] = by_contrasts
     share_of: str | None = None  # the arm whose share of seeds that grok permutation it speaks of
     settled: str | None = None  # its verdict where the original's own formula or numbers give it
+    formula: str | None = None  # what that formula gives, in words, where it speaks of that
 
     @property
     def studies(self) -> tuple[str, ...]:
@@ -47,9 +90,6 @@ class Claim:
     def timed(self) -> bool:
         """Whether contrasts of times decide it."""
         return any(c.decides and c.column == "restricted" for c in self.family)
-
-
-# --- what its comparisons give --------------------------------------------------------------------------------------
 
 
 def margins(members: pd.DataFrame) -> dict[str, float]:
@@ -89,42 +129,3 @@ def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:
         verdict(r["difference"], r["p_holm"], r["equivalent"], r["claimed"]) for r in table.to_dict("records")
     ]
     return table
-
-
-# --- rules ---------------------------------------------------------------------------------------------------------
-
-
-def by_contrasts(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Supported if every deciding contrast is; contradicted if one is, or is equivalent where they should differ."""
-    found = rows.loc[rows["decides"], "verdict"]
-    if found.isin(["contradicted", "equivalent"]).any():
-        return "contradicted"
-    return "supported" if (found == "supported").all() else "cannot tell"
-
-
-def by_order(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Claim 3: as `by_contrasts`, but equivalence with the reverse contradicts nothing: with the mean alone."""
-    reversed_too = (rows["reference"] == "linear-reversed") & (rows["verdict"] == "equivalent")
-    return by_contrasts(rows.assign(verdict=rows["verdict"].mask(reversed_too, "cannot tell")), members)
-
-
-def by_any(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Of a claim that there is a case: supported by one, contradicted if every contrast is against it or equivalent."""
-    if (rows["verdict"] == "supported").any():
-        return "supported"
-    return "contradicted" if rows["verdict"].isin(["contradicted", "equivalent"]).all() else "cannot tell"
-
-
-def by_accuracy_and_share(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Claim 14: that of final accuracy, unless the shares differ."""
-    return "contradicted" if (rows["verdict"] == "contradicted").any() else rows["verdict"].iloc[0]
-
-
-def never_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Claim 2: contradicted by a single seed."""
-    return "contradicted" if of_arm(members, "linear", "permutation")["reached"].any() else "supported"
-
-
-def not_every_seed_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Claim 13: supported below 100 %."""
-    return "contradicted" if of_arm(members, "exponential", "permutation")["reached"].all() else "supported"
