@@ -40,7 +40,7 @@ def exponential(s: int, T: int, lo: float, hi: float) -> float:
 @schedule
 def logarithmic(s: int, T: int, lo: float, hi: float) -> float:
     r"""$b_0 + (b_1 - b_0)\,\ln(1 + 99p) / \ln 100$"""
-    return lo + (hi - lo) * math.log(1 + 99 * (s / T)) / math.log(100)
+    return lo + (hi - lo) * (math.log(1 + 99 * (s / T)) / math.log(100))
 
 
 @schedule
@@ -53,13 +53,17 @@ def cyclic(s: int, T: int, lo: float, hi: float) -> float:
 @schedule
 def stepwise(s: int, T: int, lo: float, hi: float) -> float:
     r"""$b_0\,(b_1/b_0)^{k/4}$ with $k = \min(4, \lfloor (s - 10) / (2T/15) \rfloor)$"""
-    return lo * (hi / lo) ** (min(4, (s - BLOCK) // (T * 2 / 15)) / 4)
+    return _by_ratio(lo, hi, min(4, (s - BLOCK) // (T * 2 / 15)) / 4)
 
 
 @schedule
 def geometric(s: int, T: int, lo: float, hi: float) -> float:
     r"""$b_0\,(b_1/b_0)^p$"""
-    return lo * (hi / lo) ** (s / T)
+    return _by_ratio(lo, hi, s / T)
+
+
+def _by_ratio(lo: float, hi: float, p: float) -> float:
+    return hi if p == 1 else lo * (hi / lo) ** p  # 7 · (61 / 7) is 60.99…, which a batch size would truncate
 
 
 GOES_ON = ("cyclic",)  # after its length T; the others hold their last value

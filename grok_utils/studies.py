@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
 from grok_utils import schedules
 from grok_utils.errors import BadInput, one_line, require
@@ -149,10 +148,11 @@ class Arm:
         if any(cell.values for cell in self.cells):
             found["cells"] = {o: sorted(c.name for c in self.cells if o in c.operations) for o in s.operations}
         for name in HYPER:
-            courses = self.courses(name, updates)
-            numbers = np.unique(np.concatenate(list(courses.values())))
-            lines = [f"{o} {c.name}: {','.join(f'{v:.12g}' for v in of)}" for (o, c), of in courses.items()]
-            found[name] = numbers[0].item() if len(numbers) == 1 else _digest("\n".join(sorted(lines)).encode())
+            courses = {m: [f"{v:.12g}" for v in of] for m, of in self.courses(name, updates).items()}
+            numbers = {v for of in courses.values() for v in of}
+            lines = sorted(f"{o} {cell.name}: {','.join(of)}" for (o, cell), of in courses.items())
+            number = int if name == "batch_size" else float
+            found[name] = number(numbers.pop()) if len(numbers) == 1 else _digest("\n".join(lines).encode())
         return found | ({"batch_size": "all"} if s.batch_size == "all" else {})
 
 
@@ -254,11 +254,6 @@ class Run:
         if len(seeds) > 60:  # too long for a file's name
             seeds = f"{first}-{last}-{key(*self.seeds):016x}"
         return f"{self.arm.name}-seeds{seeds}"
-
-    @property
-    def on_cuda(self) -> bool:
-        """Whether it trains on a GPU: `auto` takes one where PyTorch sees one."""
-        return self.device != "cpu" and torch.cuda.is_available()
 
     @property
     def folder(self) -> Path:

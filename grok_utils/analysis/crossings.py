@@ -16,10 +16,11 @@ from grok_utils.tasks import OPERATIONS
 
 THRESHOLD = 0.99
 MEMBER = ["schedule", "cell", "operation", "seed"]
+PROTOCOL = ("baseline", *SCHEDULES)  # arms in the order in which they are told
 GROUP = ["operation", "schedule", "cell"]  # whose members differ in their seeds alone
 
 
-def in_order(names: Iterable[str], known: Iterable[str] = tuple(SCHEDULES)) -> list[str]:
+def in_order(names: Iterable[str], known: Iterable[str] = PROTOCOL) -> list[str]:
     """Distinct names of arms (or of operations): first the `known` ones in their order, then others by name.
 
     A number within a name counts as a number: constant-64 comes before constant-128.
@@ -69,24 +70,3 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
     table["examples_seen"] = first["examples_seen"].where(table["reached"]).astype(float)
     table["restricted"] = table["updates"].fillna(table["horizon"])
     return pd.concat([rows for _, rows in by_cell(table.reset_index())], ignore_index=True)
-
-
-def pairs(
-    members: pd.DataFrame,
-    arm: str,
-    reference: str,
-    operation: str,
-    column: str = "restricted",
-    cell: str | None = None,
-) -> pd.DataFrame:
-    """The values of two arms on one operation, side by side for each seed they share: columns arm, reference.
-
-    A pair had the same split and the same start. Seeds ascend. `cell` is that of both (None: whichever an arm has).
-    ValueError where a seed comes twice.
-    """
-    rows = members[(members["operation"] == operation) & ((members["cell"] == cell) | (cell is None))]
-    of_arm = {name: rows.loc[rows["schedule"] == name].set_index("seed")[column] for name in (arm, reference)}
-    both = [of_arm[arm].rename("arm"), of_arm[reference].rename("reference")]
-    if not all(values.index.is_unique for values in both):
-        raise ValueError(f"{arm}, {reference} on {operation}: a seed comes twice")
-    return pd.concat(both, axis=1, join="inner").sort_index().astype(float)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.analysis.crossings import MEMBER, THRESHOLD, by_cell, crossings, in_order, measured, pairs
+from grok_utils.analysis.crossings import MEMBER, THRESHOLD, by_cell, crossings, in_order, measured
 from grok_utils.analysis.intervals import CONFIDENCE, SEED, mean_interval, share_interval
 
 ALPHA = 0.05
@@ -72,26 +72,25 @@ def mcnemar_p(differences: Any) -> float:
 
 
 def paired_contrast(
-    members: pd.DataFrame,
-    arm: str,
-    reference: str,
-    operation: str,
-    column: str = "restricted",
-    cell: str | None = None,
+    members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "restricted", cell: str | None = None
 ) -> Contrast:
     """`arm` less `reference` on one operation, over their common seeds; `members` is a row a member, as `crossings`.
 
-    `column` may be any other of its columns; with `reached`, p is McNemar's exact test. `cell` is as in `pairs`.
-    Intervals are NaN as in `mean_interval`; without pairs all is. They and p are not corrected for the number of
-    contrasts (see `holm`).
+    `column` may be any other of its columns; with `reached`, p is McNemar's exact test. `cell` is that of both (None:
+    whichever an arm has). Intervals are NaN as in `mean_interval`; without pairs all is. They and p are not corrected
+    for the number of contrasts (see `holm`). ValueError where a seed comes twice.
     """
-    both = pairs(members, arm, reference, operation, column, cell)
-    if both.empty:
+    rows = members[(members["operation"] == operation) & ((members["cell"] == cell) | (cell is None))]
+    ours, theirs = (rows[rows["schedule"] == name].set_index("seed")[column].astype(float) for name in (arm, reference))
+    if not (ours.index.is_unique and theirs.index.is_unique):
+        raise ValueError(f"{arm}, {reference} on {operation}: a seed comes twice")
+    differences = (ours - theirs).loc[ours.index.intersection(theirs.index)]
+    if differences.empty:
         return Contrast(0, *[np.nan] * 7)
-    d = complete(both["arm"] - both["reference"])
+    d = complete(differences)
     intervals = *mean_interval(d)[3:], *mean_interval(d, level=1 - 2 * ALPHA)[3:]
     p = (mcnemar_p if column == "reached" else sign_flip_p)(d)
-    return Contrast(len(d), float(both["reference"].mean()), float(d.mean()), *intervals, p)
+    return Contrast(len(d), float(theirs[differences.index].mean()), float(d.mean()), *intervals, p)
 
 
 def holm(p_values: Any) -> np.ndarray:

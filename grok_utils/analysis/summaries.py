@@ -87,20 +87,33 @@ def paired_differences(members: pd.DataFrame, reference: str = "baseline", same_
     return pd.DataFrame(rows, columns=[*GROUP, "n", "difference", "low", "high", "percent", "verdict"])
 
 
+def cell_settings(cells: pd.DataFrame) -> pd.DataFrame:
+    """The settings that vary between the cells of the rows of `cells`, a column of numbers each; NaN: the arm's own."""
+    values = pd.DataFrame([cell_values(cell) for cell in cells["cell"]], cells.index)
+    return values[[name for name in values if len(values[name].unique()) > 1]]
+
+
+def over_two_settings(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of `summarise` with a column for each of the settings that vary, and those settings' names.
+
+    Where more than two vary, the first two alone tell rows of one operation and arm apart: of the others the best.
+    """
+    values = cell_settings(cells)
+    table = cells.join(values).sort_values("rmst", kind="stable")
+    return table.drop_duplicates(["operation", "schedule", *values.columns[:2]]).sort_index(), list(values)
+
+
 def best_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """For each operation and arm the row of `summarise` with the smallest RMST, that of its best cell.
 
-    Further columns: each setting of any cell, as a number, and tried, how many cells there were. Of equals the one with
-    the lowest product of rate and decay, then the lowest rate. Without a grid these are all rows.
+    Further columns: those of `cell_settings`, and tried, how many cells there were. Of equals the one with the lowest
+    product of rate and decay, then the lowest rate. Without a grid these are all rows.
     """
-    values = pd.DataFrame([cell_values(cell) for cell in cells["cell"]], cells.index)
-    arm = cells.groupby(["operation", "schedule"], sort=False)["cell"]
-    table = cells.join(values).assign(tried=arm.transform("size"))
-    rate, decay = (
-        values.get(name, pd.Series(1.0, cells.index)).fillna(1) for name in ("learning_rate", "weight_decay")
-    )
+    table = cells.join(cell_settings(cells))
+    table["tried"] = cells.groupby(["operation", "schedule"])["cell"].transform("size")
+    rate, decay = (table[name].fillna(1) if name in table else 1 for name in ("learning_rate", "weight_decay"))
     order = table.assign(product=rate * decay, rate=rate).sort_values(["rmst", "product", "rate"], kind="stable").index
-    return table.loc[order].groupby(["operation", "schedule"]).head(1).sort_index().reset_index(drop=True)
+    return table.loc[order].drop_duplicates(["operation", "schedule"]).sort_index().reset_index(drop=True)
 
 
 def at_best_cells(frame: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:

@@ -81,7 +81,7 @@ def loss_curves(frame: pd.DataFrame) -> str:
 
 
 def updates_to_99(cells: pd.DataFrame) -> str:
-    """Of `figures.updates_to_99`, from `statistics.summarise`."""
+    """Of `figures.updates_to_99`, from `summaries.summarise`."""
     return (
         f"Dot chart of updates to 99 % validation accuracy, {ROWS}, every seed a small dot. The restricted mean, "
         f"with its interval: {of_cells(cells, 'rmst')}"
@@ -89,7 +89,7 @@ def updates_to_99(cells: pd.DataFrame) -> str:
 
 
 def share_grokked(cells: pd.DataFrame) -> str:
-    """Of `figures.share_grokked`, from `statistics.summarise`."""
+    """Of `figures.share_grokked`, from `summaries.summarise`."""
     return (
         f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}. At the last "
         f"update: {of_cells(cells, 'share', '{:.0%}')}"

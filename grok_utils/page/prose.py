@@ -86,7 +86,7 @@ def question(reference: str) -> str:
 def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "baseline") -> str:
     """What the study says about each arm against the reference arm, every number with its n and 95 % interval.
 
-    `cells` as from `statistics.summarise`, `differences` as from `statistics.paired_differences`.
+    `cells` as from `summaries.summarise`, `differences` as from `summaries.paired_differences`.
     """
     nothing = f"There are no pairs of seeds yet in which an arm can be compared with `{reference}`."
     lines = [verdict_counts(differences, reference) if len(differences) else nothing]

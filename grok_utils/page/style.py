@@ -1,14 +1,19 @@
-"""One style for every figure: size, type, one look per arm, and SVG that is legible on light and on dark ground."""
+"""One style for every figure: size, type, panels, one look per arm, and SVG legible on light and dark ground."""
 
 import io
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib
+import pandas as pd
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+
+from grok_utils.analysis.crossings import in_order
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 INK = "#6a737d"  # axes and words: contrast 4.8 on white
@@ -93,6 +98,58 @@ def legend_handles(arms: Iterable[str]) -> list[matplotlib.lines.Line2D]:
         )
         for arm, k in looks.items()
     ]
+
+
+def short(value: float, _: Any = None) -> str:
+    """An axis number in few characters: 1500 as 1.5k, 2000000 as 2M."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
+
+
+@contextmanager
+def panels(names: list[str], arms: Any, height: float = 2.1) -> Iterator[tuple[Figure, dict[str, Axes]]]:
+    """A figure with a titled panel for each name, two in a row, and a legend of `arms` above them."""
+    columns = min(2, len(names))
+    rows = -(-len(names) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, height * rows * (1.0 if columns == 2 else 1.25) + 0.5), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        axes = dict(zip(names, grid.flat, strict=False))
+        for spare in grid.flat[len(names) :]:
+            spare.remove()
+            grid[-2, 1].xaxis.set_tick_params(labelbottom=True)
+        for name, ax in axes.items():
+            ax.set_title(name)
+        if arms is not None:
+            figure.legend(handles=legend_handles(arms), loc="outside upper center", ncols=3, handlelength=3.2)
+        yield figure, axes
+        for ax in axes.values():
+            ax.set(xlabel="", ylabel="")
+
+
+def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, marked: int = 10, **options: Any) -> None:
+    """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none)."""
+    looks = {arm: look(arm) for arm in in_order(frame["schedule"])}
+    seaborn.lineplot(
+        frame,
+        x=x,
+        y=y,
+        hue="schedule",
+        style="schedule",
+        hue_order=list(looks),
+        style_order=list(looks),
+        palette={arm: k.colour for arm, k in looks.items()},
+        dashes={arm: k.dashes or "" for arm, k in looks.items()},
+        markers={arm: k.marker for arm, k in looks.items()},
+        markersize=4 if marked else 0,
+        markeredgewidth=0,
+        markevery=(marked // 2, max(1, marked)),
+        legend=False,
+        ax=ax,
+        **options,
+    )
 
 
 def svg(figure: Figure, name: str) -> str:

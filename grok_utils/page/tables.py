@@ -34,7 +34,7 @@ def settings(study: Study) -> pd.DataFrame:
         rows.append(
             (words, "; ".join(f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()))
         )
-    cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.values)
+    cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.name)
     rows += [("cells of the grid", ", ".join(cells))] if cells else []
     return pd.DataFrame(rows, columns=["setting", "value"])
 
@@ -73,7 +73,7 @@ def batch_sizes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
-    """How many of its n seeds have grokked by each fifth of the run: one row a cell of `statistics.crossings`."""
+    """How many of its n seeds have grokked by each fifth of the run: one row a cell of `crossings.crossings`."""
     horizon = int(members["horizon"].max())
     rows = []
     for key, cell in by_cell(members):
@@ -84,7 +84,7 @@ def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
 
 
 def final(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `statistics.final_metrics` as one row a cell: n, then mean, low and high of each metric."""
+    """The rows of `summaries.final_metrics` as one row a cell: n, then mean, low and high of each metric."""
     rows = []
     for key, cell in by_cell(metrics):
         row = key | {"n": int(cell["n"].min())}

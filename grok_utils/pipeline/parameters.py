@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-
+from grok_utils.engine.machine import on_cuda, require_fit
 from grok_utils.errors import require
 from grok_utils.pipeline.study_files import check_seeds, is_whole, load_study
 from grok_utils.studies import Run, Study
-from grok_utils.tasks import OPERATIONS, count_pairs
 
 DEVICES = ("auto", "cpu", "cuda")
 CPU_PRECISIONS = "available on a CPU (allowed: float32, bf16)"
@@ -47,27 +44,10 @@ def on_this_machine(run: Run) -> Run:
     """The run itself, once this machine is known to have the device, precision and memory; else raises BadInput."""
     _check_device(run.device)
     available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
-    require(run.device != "cuda" or run.on_cuda, "device", run.device, available)
-    require(run.arm.settings.precision != "tf32" or run.on_cuda, "precision", "tf32", CPU_PRECISIONS)
-    # Compiled on a GPU an example takes a part of what it does here, and there the trainer tells how many models fit.
-    memory = 4 * torch.cuda.mem_get_info()[1] if run.on_cuda else psutil.virtual_memory().total
-    size, needed = int(run.batch_sizes.max()), memory_needed(run)
-    models = f"small enough for {len(run.members)} models at once"
-    enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, more than the {memory / 2**30:,.0f} here"
-    less = "smaller batches, fewer operations or fewer SEEDS_PER_RUN take less"
-    require(needed <= memory, "batch_size", size, f"{enough}; {less}")
+    require(run.device != "cuda" or on_cuda(run.device), "device", run.device, available)
+    require(run.arm.settings.precision != "tf32" or on_cuda(run.device), "precision", "tf32", CPU_PRECISIONS)
+    require_fit(run)
     return run
-
-
-def memory_needed(run: Run) -> int:
-    """Bytes that training the run takes, roughly: what an update keeps of each example, parameters and pairs.
-
-    46 kB an example were measured on a CPU with 97 classes, 192 kB with 1,999; parameters and AdamW's state take 7 MB.
-    """
-    s, largest = run.arm.settings, int(run.batch_sizes.max())
-    classes = max(OPERATIONS[operation].elements or s.modulus for operation in s.operations)
-    example = (40_000 + 70 * classes) // (2 if s.precision == "bf16" else 1)
-    return sum(largest * example + 7_000_000 + 60 * count_pairs(m.operation, s.modulus) for m in run.members)
 
 
 def run_from_parameters(namespace: dict[str, Any]) -> Run:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from grok_utils.engine.machine import memory_needed, runs_that_fit
+from grok_utils.engine.machine import on_cuda, runs_that_fit
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.pipeline.study_files import check_seeds
 from grok_utils.store import checkpoints
@@ -48,6 +48,6 @@ def begun_runs(every: Run) -> Iterator[Run]:
 def side_by_side(runs: list[Run], threads: int) -> int:
     """How many of the runs go on at a time here: on a GPU as many as its memory holds, else one for `threads` cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if runs[0].on_cuda:
-        return max(1, min(runs_that_fit(max(runs, key=memory_needed)), len(runs), cores))
+    if on_cuda(runs[0].device):
+        return min(runs_that_fit(runs), len(runs), cores)
     return max(1, cores // threads)

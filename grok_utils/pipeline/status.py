@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+from grok_utils.engine.machine import forward_passes, work_by_block
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.pipeline.locks import at_work, is_at_work
 from grok_utils.pipeline.plan import begun_runs, record_paths
@@ -17,7 +18,6 @@ from grok_utils.schedules import BLOCK
 from grok_utils.store import checkpoints
 from grok_utils.store.records import is_complete, read_record
 from grok_utils.studies import Run, Study, runs_of
-from grok_utils.training import forward_passes, work_by_block
 
 REPORT_SECONDS = 30.0  # between two lines of progress of a run
 LOOK_SECONDS = 2.0  # between two looks at its checkpoint

@@ -184,7 +184,7 @@ def cells_of(
     for mapping in mappings or [{}]:
         crossed = [k for k in CROSSED if k in mapping and k not in own]
         for values in product(*(mapping[k] for k in crossed)):
-            cell = tuple(zip(crossed, map(float, values), strict=True))
+            cell = tuple((k, float(f"{v:.12g}")) for k, v in zip(crossed, values, strict=True))  # as its name has it
             found.setdefault(cell, set()).update(set(mapping.get("operations", operations)) & set(operations))
     cells = [Cell(values, tuple(o for o in operations if o in of)) for values, of in found.items() if of]
     for o in operations:

@@ -10,18 +10,19 @@ from typing import Any
 import pandas as pd
 import torch
 
+from grok_utils.engine.machine import has_compiler
 from grok_utils.errors import Damaged, require
 from grok_utils.pipeline.plan import record_paths
 from grok_utils.store.provenance import output_of, provenance
 from grok_utils.store.records import MEASURED, frame, kept, read_study
 from grok_utils.studies import ExecutionPath, Run, Study
-from grok_utils.training import has_compiler, make_trainer
+from grok_utils.training import make_trainer
 
 SECONDS = 60.0  # of training a record again: a short one whole, of a longer one the beginning
 # What decides a record's numbers.
 CODE = [
-    *("tasks", "schedules", "studies", "model", "optimizers", "training", "store/records", "pipeline/study_files"),
-    *("engine/stack", "engine/trainer", "engine/cuda", "engine/attention", "engine/machine"),
+    *("tasks", "schedules", "studies", "model", "optimizers", "engine/stack", "engine/examples", "engine/machine"),
+    *("engine/trainer", "engine/cuda", "engine/attention", "training", "store/records", "pipeline/study_files"),
 ]
 MEND = "check out the code that made it, or move it away and let this code make it anew"
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision

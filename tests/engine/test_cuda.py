@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.models import sequence
 
 from grok_utils.engine.stack import PLAIN, Layout, stacked_logits
-from grok_utils.engine.trainer import ExecutionPath, Trainer
+from grok_utils.engine.trainer import Trainer
 from grok_utils.errors import BadInput
-from grok_utils.model import initial_decoder, sequence
+from grok_utils.model import initial_decoder
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import ExecutionPath
 from grok_utils.tasks import make_task
 
 pytestmark = [

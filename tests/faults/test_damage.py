@@ -9,7 +9,7 @@ import string
 import pandas as pd
 import pytest
 import torch
-from support.studies import interrupted, mutate, outcome, run_of, write_study
+from support.studies import interrupted, mutate, outcome, run_of, small, write_study
 
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.pipeline.study_files import load_study, make_run
@@ -98,7 +98,7 @@ def test_a_changed_study_file_is_refused_or_its_records_are(tmp_path, trained):
 
 
 def test_damaged_notebooks_figures_tables_and_pages_are_made_anew(tmp_path, trained, capsys):
-    path, results = write_study(tmp_path, schedules=["linear"]), tmp_path / "results"
+    path, results = write_study(tmp_path, arms=small("linear")), tmp_path / "results"
     shutil.copytree(trained[0].folder / "records", results / "tiny" / "records")
     assert outcome(capsys, "report", path, "--results", results)[0] == 0
     made = [p for p in (results / "tiny").rglob("*") if p.suffix in (".html", ".svg", ".csv")]

@@ -25,7 +25,7 @@ def study(arms=ARMS, operations=("x_plus_y", "permutation"), seeds=3, logs=60) -
     for arm, operation, seed in itertools.product(arms, operations, range(seeds)):
         at = 99 * logs if operation == "permutation" else 10 * logs * rng.uniform(0.2, 0.8)
         accuracy = 1 / (1 + np.exp(np.clip((at - updates) / logs, -30, 30)))
-        row = {"schedule": arm, "operation": operation, "seed": seed, "update": updates, "batch_size": 32}
+        row = {"schedule": arm, "operation": operation, "seed": seed, "cell": "", "update": updates, "batch_size": 32}
         row |= {
             "examples_seen": 32 * updates,
             "train_loss": 0.01,

@@ -285,13 +285,14 @@ def test_tf32_without_a_gpu_is_told(tmp_path, monkeypatch):
 def test_a_run_that_cannot_fit_into_memory_is_told_with_what_it_needs(tmp_path):
     huge = {"hi": 10**9, "updates": 10**6, "schedule_length": 1000}
     text = message(on_this_machine, make_run(write_study(tmp_path, **huge), "baseline", [0], device="cpu"))
-    start = "hi: 1000000000 is not small enough for 2 models at once: they need some 75,9"
+    start = r"seeds: a stack of 2 members needs some 75,9\d\d\.\d GiB of memory, more than the [\d,.]+ here, "
     assert re.fullmatch(
-        start + r"\d\d GiB of memory, more than the \d+ here; smaller batches, fewer .* take less", text
+        start + r"which hold about 0: take smaller batches, fewer cells or operations, or fewer runs at a time \(-j\)",
+        text,
     )
     run = make_run(write_study(tmp_path, hi=10**5), "baseline", list(range(10**5)), device="cpu")
     text = message(on_this_machine, run)
-    assert text.startswith("hi: 100000 is not small enough for 200000 models at once: they need some ")
+    assert re.search(r"^seeds: a stack of 200000 members needs .* about \d+: take (SEEDS_PER_RUN=\d+|smaller)", text)
     assert on_this_machine(make_run(write_study(tmp_path, hi=4096), "baseline", [0], device="cpu"))
 
 
