@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.reported import REPORTED_ARMS, protocol, reported_mean
+from grok_utils.analysis.reported import REPORTED_ARMS, reported_mean
 from grok_utils.analysis.summaries import RMST
 from grok_utils.evidence.members import CLOCKS, MODULAR, ORDER, Evidence, incomplete
 from grok_utils.evidence.rules import (
@@ -18,8 +18,8 @@ from grok_utils.evidence.rules import (
     never_groks,
     not_every_seed_groks,
 )
-from grok_utils.schedules import SCHEDULES
-from grok_utils.studies import Study
+from grok_utils.schedules import SCHEDULES, values
+from grok_utils.studies import BATCH_RANGE, Study
 
 ACCURACY_MARGIN = 0.05  # claim 14
 LATER_BELOW = 128  # an arm grows later than another if more of its updates have batches below this
@@ -49,7 +49,7 @@ def order_family() -> tuple[Comparison, ...]:
 
 def by_formula(arm: str) -> np.ndarray:
     """The batch size of each block by the original's formula and settings, before it is truncated: [750]."""
-    return protocol(arm).settings.batch_size.values(Study.updates, whole=False)
+    return values(arm, Study.updates, **BATCH_RANGE)
 
 
 def grows_later() -> list[tuple[str, str]]:
