@@ -18,7 +18,6 @@ from grok_utils.tasks import OPERATIONS
 
 FEW = 6  # contrasts that are told one by one; of more, how many came out which way
 METRIC = {"restricted": RMST, "final_accuracy": "final_val_acc"}
-DIGITS = {"restricted": 0, "final_accuracy": 3}
 CONTROLS = {"linear-reversed": "its reverse", "linear-mean": "the constant at its mean"}  # of linear's dose
 ANSWERS = {
     "supported": "Yes: growing the batch helps, beyond the dose",
@@ -30,7 +29,7 @@ ANSWERS = {
 
 def estimate(row: pd.Series) -> str:
     """A contrast's difference with its 95 % interval, and in per cent of the reference's mean."""
-    digits = DIGITS[row["column"]]
+    digits = 0 if row["column"] == "restricted" else 3
     bounds = "no interval" if np.isnan(row["low"]) else f"{signed(row['low'], digits)} to {signed(row['high'], digits)}"
     percent = f", {signed(row['percent'])} %" if row["column"] == "restricted" else ""
     return f"{signed(row['difference'], digits)}{percent} ({bounds})"
@@ -213,7 +212,7 @@ def robustness(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
-    """What other clocks make of each claim's verdict, where they change it (see `tables.robustness`)."""
+    """What other clocks make of each claim's verdict, where they change it (see `robustness`)."""
     changed = {}
     for row in by_clock.to_dict("records"):
         other = [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]

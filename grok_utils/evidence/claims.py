@@ -39,12 +39,12 @@ def compare(
 
 def order_family() -> tuple[Comparison, ...]:
     """Linear less each of its controls on each operation; the shuffles are in the family, and decide nothing."""
-    found: tuple[Comparison, ...] = ()
-    for operation, study in ORDER.items():
-        for control in ("mean", "reversed", *(f"shuffled-{i}" for i in range(1, 6))):
-            decides = not control.startswith("shuffled")
-            found += compare("linear", f"linear-{control}", (operation,), -1, study=study, decides=decides)
-    return found
+    controls = {"mean": True, "reversed": True} | {f"shuffled-{i}": False for i in range(1, 6)}
+    return tuple(
+        Comparison("linear", f"linear-{control}", operation, -1, study=study, decides=decides)
+        for operation, study in ORDER.items()
+        for control, decides in controls.items()
+    )
 
 
 def by_formula(arm: str) -> np.ndarray:

@@ -143,11 +143,9 @@ def stability(members: pd.DataFrame) -> pd.DataFrame:
     for key, cell in by_cell(of_study(members, STUDIES[0])):
         crossed = cell[cell["logs_after"] > 0]
         row = key | {"n": len(cell), "crossed": len(crossed), "share_below": crossed["share_below"].mean()}
-        row |= {"unstable": int((crossed["share_below"] > 0).sum())}
-        row |= {"ended_below": int((~(crossed["final_accuracy"] > np.float32(THRESHOLD))).sum())}
-        rows.append(
-            row | {"final_least": crossed["final_accuracy"].min(), "final_median": crossed["final_accuracy"].median()}
-        )
+        final, unstable = crossed["final_accuracy"], (crossed["share_below"] > 0).sum()
+        row |= {"unstable": int(unstable), "ended_below": int((~(final > np.float32(THRESHOLD))).sum())}
+        rows.append(row | {"final_least": final.min(), "final_median": final.median()})
     return pd.DataFrame(rows)
 
 
@@ -172,8 +170,6 @@ def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
     time, rows = time_of_an_update(bench), []
     for key, cell in by_cell(of_study(members, STUDIES[0])):
         row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
-        row["examples"] = (cell["restricted"] * cell["mean_batch"]).mean()
-        if time is not None:
-            row["seconds"] = time[0] * row["updates"] + time[1] * row["examples"]
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows.append(row | {"examples": (cell["restricted"] * cell["mean_batch"]).mean()})
+    table = pd.DataFrame(rows)
+    return table if time is None else table.assign(seconds=time[0] * table["updates"] + time[1] * table["examples"])

@@ -17,7 +17,6 @@ ADVICE = {
     "supported": "Growing the batch adds to a small start here, beyond what a constant of the same mean gives.",
     "contradicted": "Growing the batch is not shown to buy more than its dose does: a small constant batch is simpler.",
 }
-UNKNOWN = "Whether growing the batch buys anything beyond its dose, these data do not say."
 UNITS = {"updates": "{:,.0f} updates", "examples": "{:,.0f} examples", "seconds": "{:.1f} s"}
 
 
@@ -193,7 +192,8 @@ def advice(found: pd.Series, cost: pd.DataFrame) -> str:
             each = [f"`{a}` {', '.join(f'**{t}**' if best else t for best, t in of)}" for a, of in spent.items()]
             told.append(f"- `{operation}`: {'; '.join(each)}.")
     least = "\nThe cheapest of the arms of which every seed reached 99 %, beside linear and the baseline:\n"
-    return "\n".join([ADVICE.get(found[3], UNKNOWN), *([least, *told] if told else [])])
+    unknown = "Whether growing the batch buys anything beyond its dose, these data do not say."
+    return "\n".join([ADVICE.get(found[3], unknown), *([least, *told] if told else [])])
 
 
 def reading(found: pd.Series, interactions: pd.DataFrame) -> str:
