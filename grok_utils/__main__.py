@@ -107,9 +107,9 @@ def main(arguments: list[str] | None = None) -> int:
             run = make_run(study, a.schedule, seeds, a.results, a.device, a.threads)
             execution.execute_run(on_this_machine(run), a.study)
         elif a.command == "report":
-            print(f"{study.name}: read {build.execute_report(study, a.results, a.study)}")
+            print(f"{study.name}: read {build.execute_report(study, a.results, a.study, a.precision)}")
         elif a.command == "pdf":
-            make_page = partial(build.execute_report, study, a.results, a.study)
+            make_page = partial(build.execute_report, study, a.results, a.study, a.precision)
             print(f"{study.name}: read {build.print_report(a.results / study.name, make_page)}")
         elif a.command == "verify":
             from grok_utils.pipeline.verify import verify

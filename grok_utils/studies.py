@@ -14,6 +14,7 @@ from grok_utils.errors import require
 from grok_utils.tasks import OPERATIONS, Operation, Task, all_pairs, count_train, key, make_task
 
 HYPER = ("batch_size", "learning_rate", "weight_decay", "beta1", "beta2")
+BATCH_RANGE = {"lo": 32, "hi": 512}  # of a schedule of the batch size that says nothing else
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from grok_utils.analysis.intervals import CONFIDENCE, SEED, mean_interval, share
 
 ALPHA = 0.05
 REACHED = 0.80  # share of each arm's seeds that must reach 99 % before equivalence can be claimed
+EXACT_UP_TO, SIGN_PATTERNS = 20, 100_000  # pairs whose sign patterns are all counted; patterns drawn of more pairs
 EXAMPLES_HORIZON = 1_297_120  # what `exponential` sees in 7,500 updates
 
 
@@ -40,7 +41,9 @@ def complete(values: Any) -> np.ndarray:
     return np.sort(x)
 
 
-def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 100_000, seed: int = SEED) -> float:
+def sign_flip_p(
+    differences: Any, exact_up_to: int = EXACT_UP_TO, resamples: int = SIGN_PATTERNS, seed: int = SEED
+) -> float:
     """Two-sided p of the paired sign-flip permutation test of the mean difference; 1 where all differences are 0.
 
     Under the null hypothesis arm and reference are exchangeable within a pair. Up to `exact_up_to` pairs the share of

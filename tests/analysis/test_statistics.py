@@ -7,6 +7,7 @@ from scipy import stats
 from support.synthetic import crossing, member
 
 from grok_utils.analysis import crossings, inference, intervals, reported, summaries
+from grok_utils.pipeline.study_files import make_study
 
 
 @pytest.fixture
@@ -300,12 +301,18 @@ def test_nothing_to_set_beside_an_arm_that_was_not_reported():
 
 
 def test_other_settings_are_named():
-    same = {**reported.PROTOCOL, "schedule_length": None}
-    assert reported.unlike_protocol([same, same]) == []
-    assert reported.unlike_protocol([same, {**same, "modulus": 67}]) == ["modulus 67, 97 instead of 97"]
-    older = {k: v for k, v in same.items() if k != "rate_factor"}
-    assert reported.unlike_protocol([older]) == []
-    assert reported.unlike_protocol([{**same, "rate_factor": "sqrt_batch"}]) == [
-        "rate_factor sqrt_batch instead of constant"
+    def unlike(**changes):
+        arms = {} if "arms" in changes else {"schedules": ["baseline", "linear", "cyclic"]}
+        return reported.unlike_protocol(make_study("other", arms | changes))
+
+    assert unlike() == unlike(precision="bf16") == unlike(operations=["x_plus_y"]) == []
+    assert unlike(modulus=67, updates=1500) == ["updates 1500 instead of 7500", "modulus 67 instead of 97"]
+    rates = ["another learning rate of baseline", "another learning rate of linear"]
+    assert unlike(learning_rate=2e-3) == unlike(grid={"learning_rate": [1e-3, 2e-3]}) == rates
+    assert unlike(grid={"learning_rate": [1e-3]}) == []
+    schedule = {"schedule": "linear", "length": 3000}
+    arms = {"linear": {"batch_size": schedule}, "cyclic": {"batch_size": 64}}
+    assert unlike(arms=arms) == ["another batch size of linear"]  # the original reported no cyclic
+    assert unlike(updates=30000, arms={"linear": {"batch_size": schedule | {"length": 7500}}}) == [
+        "updates 30000 instead of 7500"
     ]
-    assert reported.unlike_protocol([{**same, "schedule_length": 3000}]) == ["schedule_length 3000 instead of 7500"]
