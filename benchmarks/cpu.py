@@ -28,9 +28,8 @@ from grok_utils.optimizers import WARM_UP
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Courses, Run, Study
+from grok_utils.studies import Courses, Run, Settings, Study, runs_of
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
-from grok_utils.training import courses
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
 NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
@@ -61,10 +60,11 @@ class UsualLoop:
     positions; here results are looked up and the model is the plain `Decoder`.
     """
 
-    def __init__(self, task: Task, study: Study, device: str = "cpu") -> None:
+    def __init__(self, task: Task, device: str = "cpu") -> None:
         self.training, self.validation, self.device = Examples(task.train), Examples(task.validation), device
         self.model = initial_decoder(task).to(device)
-        options = {"lr": study.learning_rate, "betas": (0.9, 0.98), "weight_decay": study.weight_decay}
+        s = Settings()
+        options = {"lr": s.learning_rate, "betas": (s.beta1, s.beta2), "weight_decay": s.weight_decay}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda update: min(update / WARM_UP, 1))
 
@@ -115,7 +115,7 @@ def block_flops(engine: Trainer, batch: int) -> int:
 
 def at_sizes(run: Run, sizes: np.ndarray) -> Courses:
     """The courses of the run's first block throughout, but for the batch sizes [blocks]."""
-    first = courses(run)
+    first = run.courses
     shape = len(sizes), first.batch_size.shape[1]
     fixed = (first.learning_rate, first.weight_decay, first.beta1, first.beta2)
     return Courses(*(np.broadcast_to(value, shape) for value in (sizes[:, None], *(course[0] for course in fixed))))
@@ -165,9 +165,9 @@ def summarise(table: pd.DataFrame, engine: Trainer) -> pd.DataFrame:
 def projected_hours(study: Study, rows: pd.DataFrame, start: float, cores: int) -> float:
     """Hours for all runs of `study`, one on each core: block times linear in batch size, and `start` seconds a run."""
     rows = rows.sort_values("batch_size")
-    block_seconds = rows.engine_ms / 1e3 * len(study.operations)
-    arms = [np.interp(arm.batch_sizes(study), rows.batch_size, block_seconds).sum() for arm in study.schedules]
-    return len(study.seeds) * sum(arm + start for arm in arms) / cores / 3600
+    runs = list(runs_of(study, Path()))
+    each = [np.interp(run.batch_sizes, rows.batch_size, rows.engine_ms / 1e3).sum() * len(run.members) for run in runs]
+    return (sum(each) + len(runs) * len(study.seeds) * start) / cores / 3600
 
 
 def main() -> None:
@@ -192,7 +192,7 @@ def main() -> None:
         engines[precision] = Trainer(tasks, at_sizes(run, np.array(sizes)), path)
         start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
         print(f"ready: {path}", file=sys.stderr)
-    summary = summarise(measure([UsualLoop(task, study) for task in tasks], engines, sizes), engines[precision])
+    summary = summarise(measure([UsualLoop(task) for task in tasks], engines, sizes), engines[precision])
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")

@@ -108,7 +108,7 @@ def time_side_by_side(engines: list[GraphedTrainer]) -> float:
 def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd.DataFrame:
     """One row an arm of `paper`, all seeds in one stack, beside its floors; and a row of all arms side by side."""
     rows, engines = [], []
-    for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.schedules):
+    for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.arms):
         before, start = memory_before(), time.perf_counter()
         engine = trainer(arm, seeds, precision, compiled=True)
         ready = time.perf_counter() - start
@@ -186,7 +186,7 @@ def main() -> None:
     limits, run = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda")
     say(f"{torch.cuda.get_device_name()}, driver {driver()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
     say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
-    usual = UsualLoop(run.tasks()[0], run.study, "cuda")
+    usual = UsualLoop(run.tasks()[0], "cuda")
     block = statistics.median([synchronised(usual.run_block, 512) for _ in range(6)][1:])
     say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
     paper = []

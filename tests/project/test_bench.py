@@ -8,7 +8,6 @@ import pytest
 from support.studies import run_of
 
 from benchmarks.cpu import Examples, UsualLoop, at_sizes, forward_flops
-from grok_utils.pipeline.study_files import load_study
 from grok_utils.tasks import make_task
 
 
@@ -24,7 +23,7 @@ def test_flops_are_those_of_the_products_that_a_forward_pass_needs(batch):
 def test_usual_loop_learns():
     random.seed(0)  # the loop draws its examples from it
     task = make_task("x_plus_y", 0, modulus=7, train_fraction=0.8)
-    loop = UsualLoop(task, load_study("quick"))
+    loop = UsualLoop(task)
     losses = [loop.run_block(32)[0] for _ in range(6)]
     assert all(map(math.isfinite, losses)) and losses[-1] < 0.75 * losses[0]
 
