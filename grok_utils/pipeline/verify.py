@@ -106,7 +106,7 @@ def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any
     new, old = (f.sort_values(["operation", "cell", "update"], ignore_index=True) for f in (again, was))
     update = new["update"]
     yield f"again: {record.name}, updates 1 to {update.max():,} of {study.updates:,}"
-    same = new[MEASURED].eq(old[MEASURED]) | (new[MEASURED].isna() & old[MEASURED].isna())
+    same = new[[*MEASURED]].eq(old[[*MEASURED]]) | (new[[*MEASURED]].isna() & old[[*MEASURED]].isna())
     if not differs:
         yield "equal means bit for bit: same code, device, path and versions"
         if not same.all(axis=None):

@@ -12,7 +12,6 @@ import time
 import numpy as np
 import pytest
 import torch
-from support.courses import varied
 from support.studies import interrupted, mutate, run_of, write_study
 
 from grok_utils import training
@@ -40,7 +39,7 @@ def test_bf16_runs_and_is_recorded(tmp_path, trained):
     result = train(run)
     write_records(result)
     _, metadata = read_record(run.record(0))
-    assert metadata["precision"] == "bf16"
+    assert metadata["identity"]["precision"] == metadata["made"][0]["precision"] == "bf16"
     # bf16 has eight bits: the first losses agree to about 1 %, and are not those of float32.
     np.testing.assert_allclose(result.logs[0, :, 0], trained[1].logs[0, :, 0], rtol=0.02)
     assert not np.array_equal(result.logs, trained[1].logs)
@@ -80,11 +79,9 @@ def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, trained,
 
 
 def test_a_run_with_a_schedule_of_rates_goes_on_as_if_undisturbed(tmp_path, monkeypatch):
-    def falling(run):
-        return varied(run.batch_sizes, 2 * len(run.seeds))
-
-    monkeypatch.setattr(training, "courses", falling)
-    run = run_of(tmp_path, seeds=[0, 1])
+    falling = {"batch_size": 16, "learning_rate": {"schedule": "linear", "lo": 4.0e-3, "hi": 1.0e-3}}
+    run = run_of(tmp_path, seeds=[0, 1], arms={"linear": falling}, grid={"weight_decay": [0.5, 2.0], "beta2": [0.9]})
+    assert len(run.members) == 8 and len(set(run.courses.learning_rate[:, 0])) == 6
     expected = train(run).logs
     np.testing.assert_array_equal(train(run).logs, expected)
     interrupted(run, monkeypatch)
@@ -218,13 +215,14 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, checkpoint, train
     run = dataclasses.replace(trained[0], results=tmp_path)
     tensors, metadata = checkpoints.load(checkpoint)
     other = {k: t * 2 for k, t in tensors.items()}
-    settings = metadata["settings"]
+    identity = metadata["identity"]
     foreign = {
         "damaged": lambda: run.checkpoint.write_bytes(checkpoint.read_bytes()[:-1]),
         "study": lambda: checkpoints.save(run.checkpoint, other, metadata | {"study": "paper"}),
-        "settings": lambda: checkpoints.save(
-            run.checkpoint, other, metadata | {"settings": settings | {"weight_decay": 0.25}}
+        "identity": lambda: checkpoints.save(
+            run.checkpoint, other, metadata | {"identity": identity | {"weight_decay": 0.25}}
         ),
+        "order": lambda: checkpoints.save(run.checkpoint, other, metadata | {"members": metadata["members"][::-1]}),
         "seeds": lambda: checkpoints.save(run.checkpoint, other, metadata | {"seeds": [0, 2]}),
         "schema": lambda: checkpoints.save(run.checkpoint, other, {"updates": 20, "seconds": 1.0}),
     }

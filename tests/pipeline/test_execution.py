@@ -17,7 +17,7 @@ import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from safetensors import SafetensorError
-from support.studies import outcome, write_study
+from support.studies import outcome, small, write_study
 
 from grok_utils import errors
 from grok_utils.errors import Damaged, with_remedy
@@ -158,7 +158,7 @@ def test_a_notebook_that_leaves_no_record_is_a_failure(tmp_path, monkeypatch):
 @pytest.fixture
 def begun(tmp_path, trained):
     """A study of three arms: linear complete, seed 0 of baseline in the middle. Its file, the study, the results."""
-    path = write_study(tmp_path, schedules=["linear", "baseline", "exponential"])
+    path = write_study(tmp_path, arms=small("linear", "baseline", "exponential"))
     results = tmp_path / "results"
     shutil.copytree(trained[0].folder / "records", results / "tiny" / "records")
     run = make_run(path, "baseline", [0], str(results), "cpu")
@@ -231,7 +231,7 @@ def test_status_says_what_is_running(begun):
 
 
 def test_a_failure_is_remembered_until_the_run_is_made(tmp_path):
-    path = write_study(tmp_path, schedules=["linear"], seeds=[0])
+    path = write_study(tmp_path, arms=small("linear"), seeds=[0])
     study, results = load_study(path), tmp_path / "results"
     run = make_run(path, "linear", [0], str(results), "cpu")
     run.folder.mkdir(parents=True)
@@ -297,7 +297,7 @@ for cell in nbformat.read(sys.argv[1], as_version=4).cells:
 
 
 def test_run_ipynb_opened_by_hand_is_seen_to_run_and_waited_for(tmp_path):
-    path = write_study(tmp_path, schedules=["linear"], seeds=[0], updates=200)
+    path = write_study(tmp_path, arms=small("linear"), seeds=[0], updates=200)
     study, results = load_study(path), tmp_path / "results"
     run = make_run(path, "linear", [0], str(results), "cpu")
     cells = nbformat.read(NOTEBOOKS / "run.ipynb", as_version=4)
@@ -335,9 +335,10 @@ def test_what_is_trained_by_hand_is_running_before_it_has_a_checkpoint(begun):
 
 def test_plan_prints_the_missing_runs(begun, capsys):
     path, _, results = begun
-    runs = ["run/baseline/0", "run/baseline/1", "run/exponential/0", "run/exponential/1"]
+    side_by_side = f"-j{len(os.sched_getaffinity(0))}" if hasattr(os, "sched_getaffinity") else f"-j{os.cpu_count()}"
+    runs = [side_by_side, "run/baseline/0", "run/baseline/1", "run/exponential/0", "run/exponential/1"]
     assert outcome(capsys, "plan", path, "--results", results) == (0, runs, [])
-    runs = ["run/exponential/0,1", "run/baseline/0", "run/baseline/1"]
+    runs = [side_by_side, "run/exponential/0,1", "run/baseline/0", "run/baseline/1"]
     assert outcome(capsys, "plan", path, "--results", results, "--seeds-per-run", 5) == (0, runs, [])
 
 
@@ -401,10 +402,13 @@ def test_failures_exit_with_1_and_one_line(begun, monkeypatch, capsys):
 
 def test_a_report_is_not_built_of_what_is_not_this_study_s(begun, capsys):
     path, _, results = begun
-    write_study(results.parent, schedules=["linear", "baseline", "exponential"], weight_decay=0.25)
+    write_study(results.parent, arms=small("linear", "baseline", "exponential"), weight_decay=0.25)
     code, out, err = outcome(capsys, "report", path, "--results", results)
     assert (code, out, len(err)) == (1, [], 1)
-    assert "linear-seed0.parquet was made with weight_decay = 0.5, the study says 0.25" in err[0]
+    assert (
+        "linear's weight decays differ from those its records were made with, from update 1 on (0.5 there, 0.25 in"
+        in err[0]
+    )
 
 
 def test_a_checkpoint_that_is_not_used_is_told(begun, monkeypatch, capsys):
