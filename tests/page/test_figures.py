@@ -10,10 +10,11 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from support.synthetic import PROVENANCE
 
 from grok_utils.analysis.crossings import crossings
 from grok_utils.analysis.summaries import summarise
-from grok_utils.page import figures, notebook, prose, style
+from grok_utils.page import figures, notebook, prose, style, tables
 from grok_utils.pipeline import status
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.studies import Scheduled
@@ -295,6 +296,17 @@ def test_heat_map_is_legible_on_light_and_dark_ground():
     assert f"stroke: {style.INK}" in text and "<image" not in text
     dark = style.picture_files(text, "grid")["grid-dark.svg"]
     assert style.INK not in dark and f"stroke: {style.INK_ON_DARK}" in dark
+
+
+# --- where the numbers come from -----------------------------------------------------------------------------------
+
+
+def test_a_version_is_told_that_only_younger_records_name():
+    old = PROVENANCE | {"share": 1.0}
+    new = old | {"versions": old["versions"] | {"triton": "3.6.0"}}
+    for made, expected in (([old, new], "none, 3.6.0"), ([new, old], "3.6.0, none"), ([new], "3.6.0")):
+        assert tables.provenance(made).set_index("item")["value"]["triton"] == expected
+    assert "triton" not in set(tables.provenance([old])["item"])
 
 
 # --- what notebooks show -------------------------------------------------------------------------------------------
