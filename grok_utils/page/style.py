@@ -79,6 +79,12 @@ CONSTANTS = (32, 64, 96, 128, 144, 192, 256)  # solid lines, as the baseline's, 
 LOOKS |= {f"constant-{b}": Look(c, m) for b, c, m in zip(CONSTANTS, OTHERS, MARKERS, strict=True)}
 CONTROLS = ("mean", *(f"shuffled-{k}" for k in range(1, 6)), "reversed")
 LOOKS |= {f"linear-{k}": Look(c, m, (4, 1.5)) for k, c, m in zip(CONTROLS, OTHERS, MARKERS[::-1], strict=True)}
+LOOKS |= {"constant-1024": Look(OTHERS[2], "o"), "constant-2048": Look(OTHERS[5], "s")}
+LOOKS["all-pairs"] = Look(OTHERS[3], "D")
+# At another length a schedule keeps its colour: 14 that all differ do not exist.
+FAMILIES = {name: LOOKS[name].colour for name in ("linear", "exponential", "cyclic")} | {"shrinking": OTHERS[6]}
+LENGTHS = {500: ("X", (1, 1)), 2000: ("*", (9, 2))}
+LOOKS |= {f"{name}-{t}": Look(colour, *of) for name, colour in FAMILIES.items() for t, of in LENGTHS.items()}
 
 
 def look(arm: str) -> Look:

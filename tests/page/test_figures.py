@@ -1,5 +1,6 @@
 """Figures and tables as a reader meets them: what is drawn, the same bytes for the same data, small, legible, named."""
 
+import dataclasses
 import itertools
 import re
 import xml.etree.ElementTree as ET
@@ -9,12 +10,14 @@ import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from support.synthetic import PROVENANCE
 
 from grok_utils.analysis.crossings import crossings
 from grok_utils.analysis.summaries import summarise
-from grok_utils.page import figures, notebook, prose, style
+from grok_utils.page import figures, notebook, prose, style, tables
 from grok_utils.pipeline import status
 from grok_utils.pipeline.study_files import STUDIES, load_study
+from grok_utils.studies import Scheduled
 
 ARMS = ["baseline", "linear", "exponential", "logarithmic", "cyclic"]
 
@@ -177,13 +180,26 @@ def oklab(colours, seen) -> np.ndarray:
 LEAST = {"anyone": 0.07, "protanopes": 0.07, "deuteranopes": 0.07, "tritanopes": 0.05}
 
 
+def differ_in_length_alone(a, b) -> bool:
+    """Whether two arms' batch sizes follow one schedule at two lengths."""
+    both = isinstance(a, Scheduled) and isinstance(b, Scheduled)
+    return both and a != b and dataclasses.replace(a, length=None) == dataclasses.replace(b, length=None)
+
+
 @pytest.mark.parametrize("study", [*sorted(p.stem for p in STUDIES.glob("*.yaml")), "explore"])
 def test_arms_of_a_study_differ_in_colour_for_colour_blind_readers_too(study):
-    arms = ["mine", *ARMS] if study == "explore" else [arm.name for arm in load_study(study).schedules]
+    """Not arms of one schedule at several lengths, for so many colours that all differ do not exist: they have one
+    colour, and differ in marker and in dashes."""
+    explored = dict.fromkeys(["mine", *ARMS])
+    sizes = explored if study == "explore" else {a.name: a.settings.batch_size for a in load_study(study).arms}
     for seen, matrix in SEEN_BY.items():
-        places = oklab([style.look(arm).colour for arm in arms], matrix)
-        for (a, at_a), (b, at_b) in itertools.combinations(zip(arms, places, strict=True), 2):
-            assert np.linalg.norm(at_a - at_b) >= LEAST[seen], (a, b, seen)
+        places = oklab([style.look(arm).colour for arm in sizes], matrix)
+        for (a, at_a), (b, at_b) in itertools.combinations(zip(sizes, places, strict=True), 2):
+            if differ_in_length_alone(sizes[a], sizes[b]):
+                one, other = style.look(a), style.look(b)
+                assert one.colour == other.colour and one.marker != other.marker and one.dashes != other.dashes, (a, b)
+            else:
+                assert np.linalg.norm(at_a - at_b) >= LEAST[seen], (a, b, seen)
 
 
 def test_each_arm_has_a_look_of_its_own():
@@ -280,6 +296,17 @@ def test_heat_map_is_legible_on_light_and_dark_ground():
     assert f"stroke: {style.INK}" in text and "<image" not in text
     dark = style.picture_files(text, "grid")["grid-dark.svg"]
     assert style.INK not in dark and f"stroke: {style.INK_ON_DARK}" in dark
+
+
+# --- where the numbers come from -----------------------------------------------------------------------------------
+
+
+def test_a_version_is_told_that_only_younger_records_name():
+    old = PROVENANCE | {"share": 1.0}
+    new = old | {"versions": old["versions"] | {"triton": "3.6.0"}}
+    for made, expected in (([old, new], "none, 3.6.0"), ([new, old], "3.6.0, none"), ([new], "3.6.0")):
+        assert tables.provenance(made).set_index("item")["value"]["triton"] == expected
+    assert "triton" not in set(tables.provenance([old])["item"])
 
 
 # --- what notebooks show -------------------------------------------------------------------------------------------

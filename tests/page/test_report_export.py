@@ -27,15 +27,18 @@ from grok_utils.studies import Arm, Study
 STUDIES = {
     "like": {"updates": 7500},
     "unlike": {"updates": 200},
-    "order": {"updates": 200, "schedules": {"linear": None, "linear-mean": {"schedule": "linear", "control": "mean"}}},
+    "order": {
+        "updates": 200,
+        "arms": {"linear": None, "linear-mean": {"batch_size": {"schedule": "linear", "control": "mean"}}},
+    },
 }
 COMMITS = {"unlike": {"commit": "0123456789" * 4, "dirty": True}, "order": {"commit": "0123456789" * 4, "dirty": False}}
-ARMS = {"baseline": None, "linear": None, "constant-128": {"schedule": "constant", "batch_size": 128}}
+ARMS = {"baseline": None, "linear": None, "constant-128": {"batch_size": 128}}
 
 
 def crossing(study: Study, arm: Arm, operation: str, seed: int) -> float:
     """Each arm 30 updates sooner than the one before it; nothing reaches 99 % on `permutation`."""
-    return np.inf if operation == "permutation" else study.updates // 2 + 10 * seed - 30 * study.schedules.index(arm)
+    return np.inf if operation == "permutation" else study.updates // 2 + 10 * seed - 30 * study.arms.index(arm)
 
 
 @pytest.fixture(scope="module")
@@ -44,7 +47,7 @@ def results(tmp_path_factory) -> Path:
     shorter and of a changed tree, `order` has no baseline."""
     results = tmp_path_factory.mktemp("results")
     for name, settings in STUDIES.items():
-        settings = {"schedules": ARMS, "seeds": [0, 1], "operations": ["x_plus_y", "permutation"]} | settings
+        settings = {"arms": ARMS, "seeds": [0, 1], "operations": ["x_plus_y", "permutation"]} | settings
         given = results / f"{name}.yaml"
         given.write_text(yaml.safe_dump(settings), encoding="utf-8")
         study = load_study(str(given))
