@@ -7,12 +7,8 @@ from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, cell_values, c
 from grok_utils.analysis.inference import paired_contrast
 from grok_utils.analysis.intervals import mean_interval, share_interval
 
-FINAL = {
-    "final_train_loss": "train_loss",
-    "final_val_loss": "val_loss",
-    "final_train_acc": "train_accuracy",
-    "final_val_acc": "val_accuracy",
-}
+FINAL = {"final_train_loss": "train_loss", "final_val_loss": "val_loss"}
+FINAL |= {"final_train_acc": "train_accuracy", "final_val_acc": "val_accuracy"}
 RMST = "step_val_acc_99"  # the original's name of it
 
 

@@ -27,14 +27,8 @@ MATHEMATICS = LatexToMathML()
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
 # No first-run page, and no address asked on the browser's own account.
-FLAGS = (
-    "--disable-gpu",
-    "--disable-quic",
-    "--disable-sync",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--no-first-run",
-)
+OFF = ("gpu", "quic", "sync", "background-networking", "component-update")
+FLAGS = ("--no-first-run", *(f"--disable-{what}" for what in OFF))
 SECONDS = 120  # until a print that hangs is ended
 OTHERWISE = "try another one by CHROMIUM=/path/to/it, or open the page in any browser and print it there"
 

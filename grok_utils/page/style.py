@@ -3,7 +3,7 @@
 import io
 import re
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -12,6 +12,7 @@ import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from grok_utils.analysis.crossings import in_order
 
@@ -24,27 +25,18 @@ STYLE: dict[str, Any] = (
     | {
         "font.family": "sans-serif",
         "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9,
         "axes.titlesize": 10,
-        "axes.labelsize": 9,
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-        "legend.fontsize": 9,
-        "legend.frameon": False,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
         "axes.grid": True,
         "grid.alpha": 0.25,
         "grid.linewidth": 0.6,
         "lines.linewidth": 1.6,
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "savefig.facecolor": "none",
         "svg.fonttype": "none",  # words stay words: searchable, and small
     }
-    | dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
-    )
+    | dict.fromkeys(("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
+    | dict.fromkeys(("legend.frameon", "axes.spines.top", "axes.spines.right"), False)
+    | dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none")
+    | dict.fromkeys([f"{part}.color" for part in ("text", "xtick", "ytick", "grid")], INK)
+    | dict.fromkeys(("axes.labelcolor", "axes.edgecolor"), INK)
 )
 
 LINES = "svg.plot *{stroke-linejoin:round;stroke-linecap:butt}"
@@ -95,15 +87,10 @@ def look(arm: str) -> Look:
     return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (1 + n // 49 % 5, 1 + n // 245 % 2))
 
 
-def legend_handles(arms: Iterable[str]) -> list[matplotlib.lines.Line2D]:
+def legend_handles(arms: list[str]) -> list[Line2D]:
     """A short line with marker for each arm."""
-    looks = {arm: look(arm) for arm in arms}
-    return [
-        matplotlib.lines.Line2D(
-            [], [], color=k.colour, marker=k.marker, ls=(0, k.dashes) if k.dashes else "-", label=arm
-        )
-        for arm, k in looks.items()
-    ]
+    lines = ((arm, k, (0, k.dashes) if k.dashes else "-") for arm, k in zip(arms, map(look, arms), strict=True))
+    return [Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=arm) for arm, k, dashes in lines]
 
 
 def short(value: float, _: Any = None) -> str:

@@ -9,19 +9,11 @@ from grok_utils.analysis import summaries
 from grok_utils.analysis.crossings import by_cell, in_order
 from grok_utils.analysis.summaries import FINAL
 from grok_utils.optimizers import WARM_UP
-from grok_utils.studies import Follows, Scheduled, Study
+from grok_utils.studies import HYPER, Follows, Scheduled, Study
 
-SETTINGS = {
-    "operations": "operations",
-    "modulus": "modulus of the residues",
-    "train_fraction": "share of the pairs in training",
-    "batch_size": "batch size",
-    "learning_rate": f"learning rate (AdamW, {WARM_UP} updates of warm-up)",
-    "weight_decay": "weight decay",
-    "beta1": "beta1",
-    "beta2": "beta2",
-    "precision": "precision",
-}
+SETTINGS = {name: name.replace("_", " ") for name in ("operations", "modulus", "train_fraction", *HYPER, "precision")}
+SETTINGS |= {"modulus": "modulus of the residues", "train_fraction": "share of the pairs in training"}
+SETTINGS |= {"learning_rate": f"learning rate (AdamW, {WARM_UP} updates of warm-up)"}
 
 
 def settings(study: Study) -> pd.DataFrame:
@@ -32,9 +24,8 @@ def settings(study: Study) -> pd.DataFrame:
         of: dict[str, list[str]] = {}
         for arm in study.arms:
             of.setdefault(in_words(getattr(arm.settings, name)), []).append(arm.name)
-        rows.append(
-            (words, "; ".join(f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()))
-        )
+        told = [f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()]
+        rows.append((words, "; ".join(told)))
     cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.name)
     rows += [("cells of the grid", ", ".join(cells))] if cells else []
     return pd.DataFrame(rows, columns=["setting", "value"])
@@ -43,9 +34,8 @@ def settings(study: Study) -> pd.DataFrame:
 def in_words(value: Any) -> str:
     """A setting's value in words."""
     if isinstance(value, Scheduled):
-        course = f"{value.schedule} from {value.lo:g} to {value.hi:g}" + (
-            f" over {value.length:,} updates" if value.length else ""
-        )
+        course = f"{value.schedule} from {value.lo:g} to {value.hi:g}"
+        course += f" over {value.length:,} updates" if value.length else ""
         return course + (f", its {value.control} to update {value.window or 'the last'}" if value.control else "")
     if isinstance(value, Follows):
         base = "the batch size" if value.follows is None else f"a batch size {in_words(value.follows)}"
@@ -99,10 +89,8 @@ def final_headings() -> dict[str | tuple[str, str], str]:
     """Headings of `final` for `notebook.publish_table`."""
     headings: dict[str | tuple[str, str], str] = {"operation": "operation", "schedule": "arm", "n": "n"}
     for metric in FINAL:
-        headings |= {
-            metric: metric.removeprefix("final_").replace("_", " "),
-            (f"{metric}_low", f"{metric}_high"): "95 % interval",
-        }
+        headings[metric] = metric.removeprefix("final_").replace("_", " ")
+        headings[f"{metric}_low", f"{metric}_high"] = "95 % interval"
     return headings
 
 
