@@ -76,13 +76,11 @@ def without_growing(dose: pd.DataFrame) -> str:
         if rows["constant"].sum() > 1 and "linear" in rows.index:
             best.setdefault(rows["rmst"].idxmin(), []).append(operation)
             behind.append(100 * (rows.loc["linear", "rmst"] / rows.loc[rows["constant"], "rmst"].min() - 1))
-    told = listed(f"`{arm}` on {named(operations)}" for arm, operations in best.items()) if best else ""
-    return (
-        f"The soonest of all arms is {told}; `linear` needs {span(pd.Series(behind))} % updates beside the best "
-        f"constant batch ({sample_sizes(dose)})."
-        if best
-        else ""
-    )
+    if not best:
+        return ""
+    told = listed(f"`{arm}` on {named(operations)}" for arm, operations in best.items())
+    needs = f"`linear` needs {span(pd.Series(behind))} % updates beside the best constant batch"
+    return f"The soonest of all arms is {told}; {needs} ({sample_sizes(dose)})."
 
 
 def against_baseline(rows: pd.DataFrame) -> str:
