@@ -134,13 +134,14 @@ slurm:
 	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || $(call INSTALL,SLURM,slurm-wlm munge) || \
 		{ echo "SLURM was not found, and apt-get did not install it: install slurm-wlm and munge" >&2; exit 2; }
 
-lint: $(STAMP) ## style and errors
+lint: $(STAMP) ## style, errors and types
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
+	"$(PY)" -m mypy
 
 bench: $(STAMP) ## the engine beside the usual loop, on this machine (DEVICE=cuda: on its GPU; OUT=folder keeps it)
 	"$(PY)" -m benchmarks.$(if $(filter cuda,$(DEVICE)),cuda,cpu) $(if $(OUT),--out "$(OUT)")
 
 clean: ## remove .venv and caches; results stay
-	rm -rf .venv .cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

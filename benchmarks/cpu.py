@@ -28,7 +28,7 @@ from grok_utils.optimizers import WARM_UP
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Courses, Run, Settings, Study, runs_of
+from grok_utils.studies import DEFAULTS, HYPER, Courses, Run, Study, runs_of
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
@@ -63,8 +63,8 @@ class UsualLoop:
     def __init__(self, task: Task, device: str = "cpu") -> None:
         self.training, self.validation, self.device = Examples(task.train), Examples(task.validation), device
         self.model = initial_decoder(task).to(device)
-        s = Settings()
-        options = {"lr": s.learning_rate, "betas": (s.beta1, s.beta2), "weight_decay": s.weight_decay}
+        s = DEFAULTS
+        options = {"lr": s["learning_rate"], "betas": (s["beta1"], s["beta2"]), "weight_decay": s["weight_decay"]}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda update: min(update / WARM_UP, 1))
 
@@ -115,10 +115,9 @@ def block_flops(engine: Trainer, batch: int) -> int:
 
 def at_sizes(run: Run, sizes: np.ndarray) -> Courses:
     """The courses of the run's first block throughout, but for the batch sizes [blocks]."""
-    first = run.courses
-    shape = len(sizes), first.batch_size.shape[1]
-    fixed = (first.learning_rate, first.weight_decay, first.beta1, first.beta2)
-    return Courses(*(np.broadcast_to(value, shape) for value in (sizes[:, None], *(course[0] for course in fixed))))
+    shape = len(sizes), run.courses.batch_size.shape[1]
+    rows = {name: getattr(run.courses, name)[0] for name in HYPER} | {"batch_size": sizes[:, None]}
+    return Courses(**{name: np.broadcast_to(row, shape) for name, row in rows.items()}, drawn=True)
 
 
 def seconds(f: Callable[..., object], *arguments: object) -> float:
@@ -194,7 +193,7 @@ def main() -> None:
         print(f"ready: {path}", file=sys.stderr)
     summary = summarise(measure([UsualLoop(task) for task in tasks], engines, sizes), engines[precision])
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")

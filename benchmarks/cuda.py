@@ -31,7 +31,7 @@ STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the
 def synchronised(f, *arguments: object) -> float:
     """Seconds of one call, the GPU's work included."""
     torch.cuda.synchronize()
-    return seconds(lambda: (f(*arguments), torch.cuda.synchronize()))
+    return seconds(f, *arguments) + seconds(torch.cuda.synchronize)
 
 
 def driver() -> str:

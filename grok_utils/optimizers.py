@@ -59,5 +59,5 @@ def hyper_table(courses: Courses, block: int) -> np.ndarray:
         for course in (courses.learning_rate, courses.weight_decay, courses.beta1, courses.beta2)
     )
     step = np.broadcast_to(k + 1.0, rate.shape)
-    rows = Hyper(step, rate * np.minimum(k / WARM_UP, 1), decay, beta1, beta2, 1 - beta1**step, 1 - beta2**step)
+    rows = (step, rate * np.minimum(k / WARM_UP, 1), decay, beta1, beta2, 1 - beta1**step, 1 - beta2**step)
     return np.stack(rows, axis=1)[..., None]

@@ -14,7 +14,7 @@ from grok_utils.errors import require
 from grok_utils.tasks import OPERATIONS, Operation, Task, all_pairs, count_train, key, make_task
 
 HYPER = ("batch_size", "learning_rate", "weight_decay", "beta1", "beta2")
-BATCH_RANGE = {"lo": 32, "hi": 512}  # of a schedule of the batch size that says nothing else
+BATCH_RANGE: dict[str, Any] = {"lo": 32, "hi": 512}  # of a schedule of the batch size that says nothing else
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ class Settings:
     precision: str = "float32"
 
 
-DEFAULTS = {f.name: f.default for f in fields(Settings)}
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Settings)}
 
 
 class Cell(NamedTuple):
@@ -118,8 +118,8 @@ class Arm:
         if isinstance(value, Scheduled):
             return value.values(updates, whole)
         if isinstance(value, Follows):
-            own = value.follows is None
-            sizes = self.course("batch_size", updates, operation, cell) if own else value.follows.values(updates, True)
+            of = value.follows
+            sizes = of.values(updates, True) if of else self.course("batch_size", updates, operation, cell)
             return value.value * (sizes / value.at) ** value.power
         if value == "all":
             value = count_train(operation, self.settings.modulus, self.settings.train_fraction)

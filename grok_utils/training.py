@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
     return kind(run.tasks(), run.courses, path)
 
 
-def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, object]]:
+def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
     """The run's state and what goes with it, from its checkpoint where there is one; at its start there is no state.
 
     Raises Damaged where the checkpoint is damaged or another run's.
@@ -69,7 +70,7 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, objec
     return state, metadata
 
 
-def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
+def resume(run: Run) -> tuple[Trainer, dict[str, Any]]:
     """A trainer at the run's checkpoint, or at its start, and the checkpoint's metadata.
 
     A checkpoint that is damaged or was made with other settings is not used: a line says so, it is removed, and the

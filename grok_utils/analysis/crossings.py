@@ -7,6 +7,7 @@ minus the Kaplan–Meier curve.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,7 +36,7 @@ def cell_values(cell: str) -> dict[str, float]:
     return {name: float(value) for name, value in (part.split("=") for part in cell.split())}
 
 
-def by_cell(frame: pd.DataFrame, within: Sequence[str] = ()) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
+def by_cell(frame: pd.DataFrame, within: Sequence[str] = ()) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The rows of each (operation, schedule, cell, *within) with that key, in the protocol's order; cells by value."""
     groups = dict(list(frame.groupby([*GROUP, *within], sort=False)))
     operations, arms = in_order(frame["operation"], OPERATIONS), in_order(frame["schedule"])

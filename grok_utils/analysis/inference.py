@@ -60,7 +60,7 @@ def sign_flip_p(
     rng, hits = np.random.default_rng(seed), 0
     for size in np.diff(np.r_[0:resamples:10_000, resamples]):
         signs = 2 * rng.integers(0, 2, (size, len(d)), dtype=np.int8) - 1
-        hits += np.count_nonzero(np.abs(signs @ d) >= least)
+        hits += int(np.count_nonzero(np.abs(signs @ d) >= least))
     return float((hits + 1) / (resamples + 1))
 
 

@@ -8,6 +8,7 @@ GPU trains; nothing inside a block waits for the GPU.
 
 import gc
 from collections.abc import Callable
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -27,7 +28,7 @@ def rounded_up(batch_size: int) -> int:
     return -(-batch_size // ROUND) * ROUND
 
 
-def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: object) -> torch.cuda.CUDAGraph:
+def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: Any) -> torch.cuda.CUDAGraph:
     """The graph of what `work` launches, with `stream`'s priority; work is also done twice, to compile and set up."""
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):

@@ -27,10 +27,9 @@ def on_cuda(device: str) -> bool:
 
 def has_compiler(device: str) -> bool:
     """Whether torch.compile finds what it calls: Triton and a C compiler for CUDA; CXX, by default g++, for a CPU."""
+    names: tuple[str, ...] = (os.environ.get("CXX", "g++"),)
     if device == "cuda":
         names = ("gcc", "clang", "cc") if importlib.util.find_spec("triton") is not None else ()
-    else:
-        names = (os.environ.get("CXX", "g++"),)
     return sys.platform == "linux" and any(shutil.which(name) for name in names)
 
 

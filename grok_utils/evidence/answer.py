@@ -69,19 +69,18 @@ def order_of_sizes(rows: pd.DataFrame) -> str:
 
 def without_growing(dose: pd.DataFrame) -> str:
     """Which arm is soonest, and how linear does beside the best constant."""
-    best, behind = {}, []
+    best: dict[str, list[str]] = {}
+    behind = []
     for operation in in_order(dose["operation"], OPERATIONS):
         rows = dose[(dose["operation"] == operation) & (dose["reached"] == dose["n"])].set_index("schedule")
         if rows["constant"].sum() > 1 and "linear" in rows.index:
             best.setdefault(rows["rmst"].idxmin(), []).append(operation)
             behind.append(100 * (rows.loc["linear", "rmst"] / rows.loc[rows["constant"], "rmst"].min() - 1))
-    told = listed(f"`{arm}` on {named(operations)}" for arm, operations in best.items()) if best else ""
-    return (
-        f"The soonest of all arms is {told}; `linear` needs {span(pd.Series(behind))} % updates beside the best "
-        f"constant batch ({sample_sizes(dose)})."
-        if best
-        else ""
-    )
+    if not best:
+        return ""
+    told = listed(f"`{arm}` on {named(operations)}" for arm, operations in best.items())
+    needs = f"`linear` needs {span(pd.Series(behind))} % updates beside the best constant batch"
+    return f"The soonest of all arms is {told}; {needs} ({sample_sizes(dose)})."
 
 
 def against_baseline(rows: pd.DataFrame) -> str:
@@ -213,7 +212,7 @@ def robustness(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
 
 def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
     """What other clocks make of each claim's verdict, where they change it (see `robustness`)."""
-    changed = {}
+    changed: dict[int, str] = {}
     for row in by_clock.to_dict("records"):
         other = [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]
         changed |= {row["claim"]: listed(other)} if other else {}

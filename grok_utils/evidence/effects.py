@@ -62,7 +62,7 @@ def constants_added_up(sizes: np.ndarray, log_doses: pd.Series, rmst: pd.Series)
     to 1, or never: at the horizon. The mean batch size alone does not say as much: 1 / T is no straight line.
     """
     way = (BLOCK / np.interp(np.log(sizes), log_doses, rmst)).cumsum()
-    return float(BLOCK * min(np.searchsorted(way, 1 - 1e-9) + 1, len(sizes)))
+    return float(BLOCK * min(int(np.searchsorted(way, 1 - 1e-9)) + 1, len(sizes)))
 
 
 def order_added_up(rows: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:

@@ -191,9 +191,9 @@ def advice(found: pd.Series, cost: pd.DataFrame) -> str:
             spent = {arm: [(arm == a, UNITS[u].format(rows.loc[arm, u])) for u, a in least.items()] for arm in arms}
             each = [f"`{a}` {', '.join(f'**{t}**' if best else t for best, t in of)}" for a, of in spent.items()]
             told.append(f"- `{operation}`: {'; '.join(each)}.")
-    least = "\nThe cheapest of the arms of which every seed reached 99 %, beside linear and the baseline:\n"
+    before = "\nThe cheapest of the arms of which every seed reached 99 %, beside linear and the baseline:\n"
     unknown = "Whether growing the batch buys anything beyond its dose, these data do not say."
-    return "\n".join([ADVICE.get(found[3], unknown), *([least, *told] if told else [])])
+    return "\n".join([ADVICE.get(found[3], unknown), *([before, *told] if told else [])])
 
 
 def reading(found: pd.Series, interactions: pd.DataFrame) -> str:

@@ -12,7 +12,6 @@ from typing import Any
 
 import nbformat
 from bs4 import BeautifulSoup
-from bs4.element import Tag
 from jinja2 import pass_context
 from math_core import LatexError, LatexToMathML
 from nbconvert.exporters import HTMLExporter
@@ -63,7 +62,7 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     notebook = nbformat.read(executed_notebook, as_version=4)
     text, _ = Exporter().from_notebook_node(notebook)
     page = BeautifulSoup(text, "html.parser")
-    page.title.string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)
+    page.select("title")[0].string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)
     join_code(page)
     keep_together(page)
     labels = name_headings(page) | number(page, "figure.picture", "Figure") | number(page, "figure.numbers", "Table")
@@ -82,13 +81,13 @@ def join_code(page: BeautifulSoup) -> None:
         following = silent.find_next("details")
         if following is not None:
             for block in reversed(silent.find_all("div", recursive=False)):
-                following.summary.insert_after(block.extract())
+                following.select("summary")[0].insert_after(block.extract())
             silent.decompose()
 
 
 def keep_together(page: BeautifulSoup) -> None:
     """Let no line end between a number and its per cent sign, or round an equals sign."""
-    for string in page.main.find_all(string=re.compile(" [%=]")):
+    for string in page.select("main")[0].find_all(string=re.compile(" [%=]")):
         if not string.find_parent(["pre", "code", "svg"]):
             string.replace_with(string.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"))
 
@@ -110,13 +109,13 @@ def number(page: BeautifulSoup, selector: str, word: str) -> dict[str, str]:
     """Number the figures or tables through their captions; returns their labels by id."""
     labels: dict[str, str] = {}
     for i, figure in enumerate(page.select(selector), start=1):
-        if figure["id"] in labels:
-            taken = f"{word} {i}: the name {figure['id']!r} is already that of {labels[figure['id']]}"
+        if (name := str(figure["id"])) in labels:
+            taken = f"{word} {i}: the name {name!r} is already that of {labels[name]}"
             raise BadInput(f"{taken}: give it another in the notebook")
-        labels[figure["id"]] = f"{word} {i}"
+        labels[name] = f"{word} {i}"
         label = page.new_tag("b")
         label.string = f"{word} {i}. "
-        figure.figcaption.insert(0, label)
+        figure.select("figcaption")[0].insert(0, label)
     return labels
 
 
@@ -132,7 +131,7 @@ def link(page: BeautifulSoup, labels: dict[str, str]) -> None:
 
 def list_contents(page: BeautifulSoup) -> None:
     """Fill the table of contents with the sections' headings."""
-    contents: Tag = page.select_one("nav ol")
+    contents = page.select("nav ol")[0]
     for section in page.select("main h2"):
         item, anchor = page.new_tag("li"), page.new_tag("a", href=f"#{section['id']}")
         anchor.string = section.get_text()
@@ -145,7 +144,7 @@ def put_title_first(page: BeautifulSoup) -> None:
     if page.h1:
         header = page.new_tag("header")
         below = page.h1.find_next_sibling()
-        page.nav.insert_before(header)
+        page.select("nav")[0].insert_before(header)
         header.extend([page.h1.extract()] + ([below.extract()] if below is not None and below.name == "p" else []))
 
 

@@ -20,7 +20,7 @@ WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the f
 INK = "#6a737d"  # axes and words: contrast 4.8 on white
 INK_ON_DARK = "#c9d1d9"
 
-STYLE: dict[str, Any] = (
+STYLE: dict[Any, Any] = (
     seaborn.axes_style("ticks")
     | {
         "font.family": "sans-serif",

@@ -15,7 +15,7 @@ from grok_utils.tasks import OPERATIONS
 PRECISIONS = ("float32", "tf32", "bf16")
 
 
-def is_whole(value: Any, low: int, high: int) -> bool:
+def is_whole(value: Any, low: float, high: float) -> bool:
     """Whether it is a whole number from `low` to `high`, and no truth value."""
     return type(value) is int and low <= value <= high
 
@@ -114,7 +114,7 @@ def scheduled(field: str, name: str, given: dict[str, Any], updates: int) -> Sch
     """The checked schedule of a hyper-parameter."""
     defaults = {f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(Scheduled)}
     known(field, given, defaults, "a key of a schedule")
-    of = defaults | ({"lo": 32, "hi": 512} if name == "batch_size" else {}) | given
+    of: dict[str, Any] = defaults | ({"lo": 32, "hi": 512} if name == "batch_size" else {}) | given
     control, window, controls = of["control"], of["window"], ", ".join(CONTROLS)
     inside = f"a whole number of updates from 0 to {updates} that is a multiple of {BLOCK}, with a control ({controls})"
     within = control is not None and is_whole(window, 0, updates) and window % BLOCK == 0
@@ -144,4 +144,4 @@ def following(field: str, name: str, given: dict[str, Any], updates: int) -> Fol
     of = given["follows"]
     require(of == "batch_size" or isinstance(of, dict), f"{field}.follows", of, "batch_size, or a schedule of it")
     other = scheduled(f"{field}.follows", "batch_size", of, updates) if isinstance(of, dict) else None
-    return Follows(*(float(given[k]) for k in ranges), other)
+    return Follows(**{k: float(given[k]) for k in ranges}, follows=other)

@@ -126,10 +126,10 @@ def pending_runs(study: Study, results: Path) -> list[Pending]:
         for run, failure in begun.items():
             running = is_at_work(run, working)
             runs.append(Pending(run, running, True, None if running else failure, *progress_of(run)))
-        for run in sorted(runs, key=lambda p: (p.running, p.updates), reverse=True):
-            if missing & set(run.run.seeds):
-                missing -= set(run.run.seeds)
-                pending.append(run)
+        for found in sorted(runs, key=lambda p: (p.running, p.updates), reverse=True):
+            if missing & set(found.run.seeds):
+                missing -= set(found.run.seeds)
+                pending.append(found)
         by_hand = {seed for seed in missing if every.record(seed).stem in working}
         for seeds in filter(None, (by_hand, missing - by_hand)):
             pending.append(Pending(replace(every, seeds=tuple(sorted(seeds))), running=seeds is by_hand))

@@ -77,7 +77,7 @@ def make_study(name: str, values: dict[str, Any]) -> Study:
 
 def arms_given(values: dict[str, Any]) -> dict[str, dict[str, Any]]:
     """What the study file says of each arm, from `arms` or from the list `schedules`."""
-    arms = values.get("arms")
+    arms: Any = values.get("arms")
     if "schedules" in values:
         names = values["schedules"]
         instead = "a list of arms' names; what differs between arms stands in arms: {name: {batch_size: 128}}"

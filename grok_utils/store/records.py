@@ -110,7 +110,7 @@ def digest(table: pa.Table, text: str) -> str:
         column = table[name]
         h.update(f"{name}{column.type}{len(column)}".encode())
         values = column.to_numpy(zero_copy_only=False)
-        h.update("\0".join(values).encode() if pa.types.is_string(column.type) else np.ascontiguousarray(values))
+        h.update("\0".join(values).encode() if pa.types.is_string(column.type) else np.ascontiguousarray(values).data)
     return h.hexdigest()
 
 
