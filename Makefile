@@ -12,8 +12,7 @@ SEEDS_PER_RUN ?= 1
 LAUNCH ?=
 PYTHON ?= python3
 VENV ?= .venv
-CORES ?= $(shell OMP_NUM_THREADS= nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
-JOBS ?= $(shell expr $(CORES) / $(THREADS) '|' 1 2>/dev/null)
+RECORD ?=
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
@@ -33,8 +32,8 @@ COMMON = "$(STUDY)" --results "$(RESULTS)" $(if $(PRECISION),--precision "$(PREC
 HOW = --device "$(DEVICE)" --threads "$(THREADS)"
 # What LAUNCH reaches may have a GPU, or memory, that this machine lacks: there each run looks for itself.
 PLANNED = $(HOW) $(if $(LAUNCH),--elsewhere)
-# Without -j, runs go side by side on as many cores as there are; each run keeps to THREADS.
-SIDE_BY_SIDE = $(if $(filter -j% --jobserver%,$(MAKEFLAGS)),,-j$(JOBS))
+# Without -j, as many runs go side by side as there are cores for THREADS each, or as a GPU's memory holds.
+GIVEN = $(filter -j% --jobserver%,$(MAKEFLAGS))
 
 .PHONY: help env quick all run report evidence pdf status verify lab test test-readme test-browser test-faults \
 	test-slurm lint bench clean runs chromium slurm
@@ -63,9 +62,9 @@ quick: ## the whole pipeline small, in minutes: results/quick/report.html
 all: $(STAMP) ## every missing run of STUDY, then its report
 	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
 	if [ -z "$$runs" ]; then echo "$(STUDY): all records found in $(RESULTS)"; exit; fi; \
-	set -- $$runs; echo "$(STUDY): runs to make: $$#"; \
+	set -- $$runs; jobs=$(if $(GIVEN),,$$1); shift; echo "$(STUDY): runs to make: $$#"; \
 	echo "make status STUDY=$(STUDY) tells how they fare; whatever stops them, the next make goes on from there"; \
-	exec $(MAKE) -k $(SIDE_BY_SIDE) runs RUNS="$$*"
+	exec $(MAKE) -k $$jobs runs RUNS="$$*"
 	@exec "$(PY)" -m grok_utils report $(COMMON)
 
 runs: $(RUNS)
@@ -96,8 +95,8 @@ pdf: $(STAMP) ## report.pdf: report.html of STUDY, or of STUDY=evidence, printed
 status: $(STAMP) ## what of STUDY is done, running, failed and missing, and how long is left
 	@"$(PY)" -m grok_utils status $(COMMON)
 
-verify: $(STAMP) ## check the records of STUDY and the code that made them; train one again for a minute
-	@exec "$(PY)" -m grok_utils verify $(COMMON)
+verify: $(STAMP) ## check the records of STUDY and their code; train one again for a minute (RECORD=linear-seed0)
+	@exec "$(PY)" -m grok_utils verify $(COMMON) $(if $(RECORD),--record "$(RECORD)")
 
 lab: $(STAMP) ## JupyterLab on the project, with explore.ipynb open
 	exec "$(PY)" -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/explore.ipynb
@@ -123,7 +122,7 @@ INSTALL = { test "$$(id -u)" = 0 && echo "Installing $(1)" && apt-get -qq update
 	DEBIAN_FRONTEND=noninteractive apt-get -qq install --no-install-recommends $(2) >/dev/null; }
 
 chromium: $(STAMP)
-	@"$(PY)" -c 'from grok_utils.page.pdf import find_chromium; find_chromium()' 2>/dev/null || $(call INSTALL,Chromium,chromium) || \
+	@"$(PY)" -c 'from grok_utils.page.export import find_chromium; find_chromium()' 2>/dev/null || $(call INSTALL,Chromium,chromium) || \
 		{ echo "Chromium was not found, and only root can apt-get it: install it, or give CHROMIUM=/path/to/it" >&2; exit 2; }
 
 # -x: each test goes on from what the one before it left.
@@ -135,13 +134,14 @@ slurm:
 	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || $(call INSTALL,SLURM,slurm-wlm munge) || \
 		{ echo "SLURM was not found, and apt-get did not install it: install slurm-wlm and munge" >&2; exit 2; }
 
-lint: $(STAMP) ## style and errors
+lint: $(STAMP) ## style, errors and types
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
+	"$(PY)" -m mypy
 
 bench: $(STAMP) ## the engine beside the usual loop, on this machine (DEVICE=cuda: on its GPU; OUT=folder keeps it)
 	"$(PY)" -m benchmarks.$(if $(filter cuda,$(DEVICE)),cuda,cpu) $(if $(OUT),--out "$(OUT)")
 
 clean: ## remove .venv and caches; results stay
-	rm -rf .venv .cache .pytest_cache .ruff_cache
+	rm -rf .venv .cache .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -17,15 +18,18 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.flop_counter import FlopCounterMode
 
-from grok_utils.engine.trainer import BETAS, WARM_UP, Trainer
-from grok_utils.model import WIDTH, initial_decoder
+from grok_utils.engine.machine import choose_path
+from grok_utils.engine.stack import Layout, stacked_logits
+from grok_utils.engine.trainer import Trainer
+from grok_utils.model import initial_decoder
+from grok_utils.optimizers import WARM_UP
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Study
-from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
-from grok_utils.training import choose_path
+from grok_utils.studies import DEFAULTS, HYPER, Courses, Run, Study, runs_of
+from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
 NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
@@ -56,12 +60,12 @@ class UsualLoop:
     positions; here results are looked up and the model is the plain `Decoder`.
     """
 
-    def __init__(self, task: Task, study: Study, device: str = "cpu") -> None:
+    def __init__(self, task: Task, device: str = "cpu") -> None:
         self.training, self.validation, self.device = Examples(task.train), Examples(task.validation), device
         self.model = initial_decoder(task).to(device)
-        self.optimizer = torch.optim.AdamW(
-            self.model.parameters(), lr=study.learning_rate, betas=BETAS, weight_decay=study.weight_decay
-        )
+        s = DEFAULTS
+        options = {"lr": s["learning_rate"], "betas": (s["beta1"], s["beta2"]), "weight_decay": s["weight_decay"]}
+        self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda update: min(update / WARM_UP, 1))
 
     def _measure(self, data: Examples, batches: int, batch_size: int, train: bool) -> tuple[float, float]:
@@ -92,17 +96,14 @@ class UsualLoop:
 # --- operations and ceiling ------------------------------------------------------------------------------------------
 
 
+@cache
 def forward_flops(batch: int, elements: int) -> int:
-    """Floating-point operations that the matrix products of one member's forward pass need.
-
-    With D the width, n rows for each of x and y (the distinct elements, or the batch where that is smaller), a
-    multiply-add counted as two operations, the multiply-adds are, in units of D²:
-    block 1: queries, keys, values of 2n + 2 rows: 3 (2n + 2); output projection and FFN (1 + 4 + 4) of x, the operator,
-    y and equals, of which the last two are a row for each example: 9 (2n + 2B);
-    block 2: a query B, keys and values 2 (2n + 2B), output projection and FFN 9B; and the head B · elements / D.
-    Together 28n + 32B + 6. The scores and mixes of attention over four positions are elementwise and not counted.
-    """
-    return 2 * WIDTH * (WIDTH * (28 * min(elements, batch) + 32 * batch + 6) + batch * elements)
+    """Floating-point operations of the matrix products of one member's forward pass, as PyTorch counts them."""
+    layout = Layout([make_task("x_plus_y", 0, elements)])
+    x = torch.zeros(1, batch, dtype=torch.int64)
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        stacked_logits(layout.views(torch.zeros(1, sum(layout.sizes))), x, x, distinct=batch > elements)
+    return counter.get_total_flops()
 
 
 def block_flops(engine: Trainer, batch: int) -> int:
@@ -110,6 +111,13 @@ def block_flops(engine: Trainer, batch: int) -> int:
     elements = max(task.elements for task in engine.tasks)
     validation = sum(forward_flops(len(task.validation), elements) for task in engine.tasks)
     return 3 * BLOCK * len(engine.tasks) * forward_flops(batch, elements) + validation
+
+
+def at_sizes(run: Run, sizes: np.ndarray) -> Courses:
+    """The courses of the run's first block throughout, but for the batch sizes [blocks]."""
+    shape = len(sizes), run.courses.batch_size.shape[1]
+    rows = {name: getattr(run.courses, name)[0] for name in HYPER} | {"batch_size": sizes[:, None]}
+    return Courses(**{name: np.broadcast_to(row, shape) for name, row in rows.items()}, drawn=True)
 
 
 def seconds(f: Callable[..., object], *arguments: object) -> float:
@@ -156,9 +164,9 @@ def summarise(table: pd.DataFrame, engine: Trainer) -> pd.DataFrame:
 def projected_hours(study: Study, rows: pd.DataFrame, start: float, cores: int) -> float:
     """Hours for all runs of `study`, one on each core: block times linear in batch size, and `start` seconds a run."""
     rows = rows.sort_values("batch_size")
-    block_seconds = rows.engine_ms / 1e3 * len(study.operations)
-    arms = [np.interp(arm.batch_sizes(study), rows.batch_size, block_seconds).sum() for arm in study.schedules]
-    return len(study.seeds) * sum(arm + start for arm in arms) / cores / 3600
+    runs = list(runs_of(study, Path()))
+    each = [np.interp(run.batch_sizes, rows.batch_size, rows.engine_ms / 1e3).sum() * len(run.members) for run in runs]
+    return (sum(each) + len(runs) * len(study.seeds) * start) / cores / 3600
 
 
 def main() -> None:
@@ -180,12 +188,12 @@ def main() -> None:
         if arguments.eager:
             path = replace(path, compiled=False)
         study, tasks = run.study, run.tasks()
-        engines[precision] = Trainer(tasks, np.array(sizes), study.learning_rate, study.weight_decay, path)
+        engines[precision] = Trainer(tasks, at_sizes(run, np.array(sizes)), path)
         start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
         print(f"ready: {path}", file=sys.stderr)
-    summary = summarise(measure([UsualLoop(task, study) for task in tasks], engines, sizes), engines[precision])
+    summary = summarise(measure([UsualLoop(task) for task in tasks], engines, sizes), engines[precision])
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")

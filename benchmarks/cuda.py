@@ -10,17 +10,19 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import seaborn
 import torch
-from grok_utils.bench import UsualLoop, block_flops, seconds
+from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.cpu import UsualLoop, at_sizes, block_flops, seconds
 from grok_utils.engine.cuda import GraphedTrainer
-from grok_utils.engine.trainer import ExecutionPath
-from grok_utils.page.figures import scaling
+from grok_utils.engine.machine import set_up
 from grok_utils.page.notebook import save
-from grok_utils.page.style import svg
+from grok_utils.page.style import look, panels, svg
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import ExecutionPath
 
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
 STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the gradient is written and read
@@ -29,7 +31,7 @@ STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the
 def synchronised(f, *arguments: object) -> float:
     """Seconds of one call, the GPU's work included."""
     torch.cuda.synchronize()
-    return seconds(lambda: (f(*arguments), torch.cuda.synchronize()))
+    return seconds(f, *arguments) + seconds(torch.cuda.synchronize)
 
 
 def driver() -> str:
@@ -42,8 +44,8 @@ def ceilings() -> dict[str, float]:
     """Operations a second of a large matrix product in each precision, and bytes a second of a large copy."""
     found = {}
     a = torch.randn(8192, 8192, device="cuda")
-    for precision, mode, matrix in (("float32", "highest", a), ("tf32", "high", a), ("bf16", "high", a.bfloat16())):
-        torch.set_float32_matmul_precision(mode)
+    for precision, matrix in (("float32", a), ("tf32", a), ("bf16", a.bfloat16())):
+        set_up(ExecutionPath("cuda", precision, compiled=False, threads=1))
         times = [synchronised(torch.mm, matrix, matrix) for _ in range(6)]
         found[precision] = 2 * 8192**3 / statistics.median(times[1:])
     big = torch.randn(2**29, device="cuda")
@@ -59,7 +61,7 @@ def trainer(
     run = make_run("paper", arm, seeds, device="cuda", precision=precision)
     sizes = run.batch_sizes[EVERY - 1 :: EVERY].copy() if sizes is None else sizes
     path = ExecutionPath("cuda", precision, compiled, threads=1)
-    return GraphedTrainer(run.tasks(), sizes, run.study.learning_rate, run.study.weight_decay, path)
+    return GraphedTrainer(run.tasks(), at_sizes(run, sizes), path)
 
 
 def memory_before() -> int:
@@ -81,7 +83,7 @@ def time_blocks(engine: GraphedTrainer) -> float:
     engine.block = 0
 
     def all_blocks() -> None:
-        for _ in engine.batch_sizes:
+        for _ in range(engine.blocks):
             engine.run_block()
         engine.logged()
 
@@ -95,7 +97,7 @@ def time_side_by_side(engines: list[GraphedTrainer]) -> float:
     def all_blocks() -> None:
         for engine in engines:
             engine.block = 0
-        for _ in engines[0].batch_sizes:
+        for _ in range(engines[0].blocks):
             for engine, stream in zip(engines, streams, strict=True):
                 with torch.cuda.stream(stream):
                     engine.run_block()
@@ -106,12 +108,12 @@ def time_side_by_side(engines: list[GraphedTrainer]) -> float:
 def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd.DataFrame:
     """One row an arm of `paper`, all seeds in one stack, beside its floors; and a row of all arms side by side."""
     rows, engines = [], []
-    for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.schedules):
+    for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.arms):
         before, start = memory_before(), time.perf_counter()
         engine = trainer(arm, seeds, precision, compiled=True)
         ready = time.perf_counter() - start
-        flops = EVERY * sum(block_flops(engine, int(size)) for size in engine.batch_sizes)
-        state = EVERY * len(engine.batch_sizes) * BLOCK * STATE_BYTES * engine.flat.numel()
+        flops = EVERY * sum(block_flops(engine, int(size)) for size in engine.courses.batch_size[:, 0])
+        state = EVERY * engine.blocks * BLOCK * STATE_BYTES * engine.flat.numel()
         row = {"precision": precision, "arm": arm, "members": len(engine.tasks), "set_up_s": ready}
         row |= {"train_s": EVERY * time_blocks(engine), "flops_floor_s": flops / limits[precision]}
         row |= {"state_floor_s": state / limits["copy"]}
@@ -153,6 +155,21 @@ def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
     return {"waits": waits, "graph_launches": calls.get("cudaGraphLaunch", 0)}
 
 
+def scaling(table: pd.DataFrame) -> Figure:
+    """Seconds of training a member against the members in a stack, from the rows of `time_members`."""
+    with panels([""], None, height=2.2) as (figure, axes):
+        ax = axes[""]
+        seaborn.lineplot(
+            table, x="members", y="s_a_member", marker="o", markersize=6, color=look("linear").colour, ax=ax
+        )
+        ax.set(xscale="log", ylim=(0, None))
+        ax.set_xticks(table["members"], [str(n) for n in table["members"]])
+        ax.minorticks_off()
+        figure.supxlabel("members in a stack", fontsize=9)
+        figure.supylabel("seconds of training a member", fontsize=9)
+    return figure
+
+
 def main() -> None:
     """Measure, print what was found, and keep it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
@@ -169,7 +186,7 @@ def main() -> None:
     limits, run = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda")
     say(f"{torch.cuda.get_device_name()}, driver {driver()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
     say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
-    usual = UsualLoop(run.tasks()[0], run.study, "cuda")
+    usual = UsualLoop(run.tasks()[0], "cuda")
     block = statistics.median([synchronised(usual.run_block, 512) for _ in range(6)][1:])
     say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
     paper = []

@@ -11,8 +11,6 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
 from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
-from grok_utils.page.pdf import NoPrint
-from grok_utils.pipeline.parameters import check_seeds, load_study, make_run, on_this_machine
 
 
 class Parser(argparse.ArgumentParser):
@@ -27,7 +25,7 @@ def parser() -> Parser:
     top = Parser(prog="python -m grok_utils", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
     about = {
-        "plan": "check the study and print its missing runs, one word each: run/ARM/SEEDS",
+        "plan": "check the study; print how many runs go side by side here, as -j, and what is missing: run/ARM/SEEDS",
         "run": "make the records of one arm and its seeds by executing run.ipynb",
         "report": "build report.html from the study's records",
         "pdf": "print report.html, built where it is absent, as report.pdf (study `evidence`: the page of the claims)",
@@ -51,6 +49,8 @@ def parser() -> Parser:
             )
             elsewhere = "the runs will be on other machines: do not ask whether this one can carry them out"
             command.add_argument("--elsewhere", action="store_true", help=elsewhere)
+        if name == "verify":
+            command.add_argument("--record", help="the one to train again, such as linear-seed0 (default: any)")
         if name == "run":
             command.add_argument("--schedule", required=True, help="the arm")
             command.add_argument("--seeds", required=True, help="such as 0 or 0,1,2")
@@ -75,8 +75,12 @@ def seeds_from(text: str) -> list[int]:
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
     a = parser().parse_args(arguments)
+    # After --help: they load torch and papermill, which takes seconds.
     from grok_utils.page import build
-    from grok_utils.pipeline import execution, plan, status  # after --help: they load papermill
+    from grok_utils.pipeline import execution, plan, status
+    from grok_utils.pipeline.parameters import make_run, on_this_machine
+    from grok_utils.pipeline.settings import check_seeds
+    from grok_utils.pipeline.study_files import load_study
 
     try:
         if a.command == "evidence":
@@ -86,37 +90,38 @@ def main(arguments: list[str] | None = None) -> int:
             make_page = partial(build.execute_evidence, a.results)
             print(f"the evidence: read {build.print_report(a.results / 'evidence', make_page)}")
             return 0
-        study = load_study(a.study, precision=a.precision)
+        study = load_study(a.study, a.precision)
         if a.command == "plan":
             if a.seeds_per_run < 1:
                 raise BadInput(f"seeds-per-run: {a.seeds_per_run} is not a whole number from 1 on")
-            for arm in study.schedules:
-                seeds = list(study.seeds[: a.seeds_per_run])
-                run = make_run(a.study, arm.name, seeds, a.results, a.device, a.threads, a.precision)
-                if not a.elsewhere:
-                    on_this_machine(run)
-            for run in plan.planned_runs(study, a.results, a.seeds_per_run):
+            here = (lambda run: run) if a.elsewhere else on_this_machine
+            for arm in study.arms:
+                here(make_run(study, arm.name, study.seeds[: a.seeds_per_run], a.results, a.device, a.threads))
+            runs = plan.planned_runs(study, a.results, a.seeds_per_run, a.device)
+            if runs:
+                print(f"-j{plan.side_by_side(runs, a.threads)}")
+            for run in runs:
                 print(f"run/{run.arm.name}/{','.join(map(str, run.seeds))}")
         elif a.command == "run":
-            seeds = list(check_seeds(seeds_from(a.seeds)))
-            run = make_run(a.study, a.schedule, seeds, a.results, a.device, a.threads, a.precision)
+            seeds = check_seeds(seeds_from(a.seeds))
+            run = make_run(study, a.schedule, seeds, a.results, a.device, a.threads)
             execution.execute_run(on_this_machine(run), a.study)
         elif a.command == "report":
-            print(f"{study.name}: read {build.execute_report(study, a.results, a.study)}")
+            print(f"{study.name}: read {build.execute_report(study, a.results, a.study, a.precision)}")
         elif a.command == "pdf":
-            make_page = partial(build.execute_report, study, a.results, a.study)
+            make_page = partial(build.execute_report, study, a.results, a.study, a.precision)
             print(f"{study.name}: read {build.print_report(a.results / study.name, make_page)}")
         elif a.command == "verify":
             from grok_utils.pipeline.verify import verify
 
-            for line in verify(study, a.results):
+            for line in verify(study, a.results, a.record):
                 print(line, flush=True)
         else:
             print("\n".join(status.status_lines(study, a.results, a.study)))
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except (Damaged, execution.Failed, NoPrint, OSError) as error:
+    except (Damaged, execution.Failed, OSError) as error:
         print(with_remedy(error), file=sys.stderr)
         return 1
     return 0

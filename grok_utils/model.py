@@ -1,18 +1,10 @@
-"""The decoder twice: plain, of PyTorch's own layers, and as a stack of independent members trained at once.
-
-The plain `Decoder` is what the study describes; it supplies the initial weights and is the oracle in the tests. The
-stacked functions compute the same numbers for M members with work left out that cannot change them:
-
-- only the last position is read, so block 2 computes queries, attention and FFN there alone;
-- the mask is causal, so in every layer positions 0 and 1 depend on x alone: at most one row for each element, not one
-  for each example. Rows are computed once for each element, then gathered (`distinct=True`).
-"""
+"""The decoder as the study describes it, of PyTorch's own layers: it gives the initial weights, and tests its stack."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, key
+from grok_utils.tasks import Task, key
 
 WIDTH, HEADS, BLOCKS, POSITIONS = 128, 4, 2, 5
 
@@ -52,17 +44,8 @@ class Decoder(nn.Module):
         return self.head(self.norm(x[:, -1]))
 
 
-def sequence(x: Tensor, y: Tensor) -> Tensor:
-    """Tokens [B, 4] of the input `x ∘ y =` for elements `x`, `y` [B]."""
-    special = torch.ones_like(x)
-    return torch.stack([x + SPECIAL_TOKENS, special * OPERATOR, y + SPECIAL_TOKENS, special * EQUALS], dim=1)
-
-
 def initial_decoder(task: Task) -> Decoder:
     """PyTorch's default initialisation, drawn on the CPU from a generator keyed by (operation, seed)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key("weights", task.operation, task.seed) % 2**63)
         return Decoder(task.vocabulary, task.elements)
-
-
-# --- the stack ---------------------------------------------------------------------------------------------------

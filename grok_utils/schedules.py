@@ -1,6 +1,7 @@
-"""Batch size as a pure function of the update: the study's arms, constants, and controls over a window of updates.
+"""A value as a pure function of the update, whatever hyper-parameter it is of; and controls over a window of updates.
 
-A schedule of your own is one function decorated with `@schedule`; its name is then an arm that any study file can name.
+A schedule of your own is one function decorated with `@schedule`; its name is then an arm that any study file can name,
+and a course that any hyper-parameter can take.
 """
 
 import math
@@ -8,122 +9,107 @@ from collections.abc import Callable
 
 import numpy as np
 
-BLOCK = 10  # updates between two logs; the batch size is constant within a block
+BLOCK = 10  # updates between two logs; hyper-parameters are constant within a block
 
-Schedule = Callable[..., float]
+Schedule = Callable[[int, int, float, float], float]
 SCHEDULES: dict[str, Schedule] = {}
 
 
 def schedule(f: Schedule) -> Schedule:
-    """Register `f(s, T, lo, hi)` under its own name.
+    r"""Register `f(s, T, lo, hi)` under its own name.
 
-    `s` is the update that ends the current block (10, 20, …), `T` the length of the schedule in updates, `lo` and `hi`
-    its smallest and largest batch size. The batch size used is `int(min(hi, f))`.
+    `s` is the update that ends the current block (10, 20, …), `T` the length of the schedule in updates; it goes from
+    `lo` to `hi`, of which either may be the larger. The docstring is its formula in TeX, with $p = s/T$.
     """
     SCHEDULES[f.__name__] = f
     return f
 
 
 @schedule
-def baseline(s: int, T: int, lo: int, hi: int) -> float:
-    return hi
-
-
-@schedule
-def linear(s: int, T: int, lo: int, hi: int) -> float:
+def linear(s: int, T: int, lo: float, hi: float) -> float:
+    r"""$b_0 + (b_1 - b_0)\,p$"""
     return lo + (hi - lo) * (s / T)
 
 
 @schedule
-def exponential(s: int, T: int, lo: int, hi: int) -> float:
+def exponential(s: int, T: int, lo: float, hi: float) -> float:
+    r"""$b_0 + (b_1 - b_0)\,(2^{4p} - 1) / 15$"""
     return lo + (hi - lo) * (2 ** (4 * (s / T)) - 1) / 15
 
 
 @schedule
-def logarithmic(s: int, T: int, lo: int, hi: int) -> float:
-    return lo + (hi - lo) * math.log(1 + 99 * (s / T)) / math.log(100)
+def logarithmic(s: int, T: int, lo: float, hi: float) -> float:
+    r"""$b_0 + (b_1 - b_0)\,\ln(1 + 99p) / \ln 100$"""
+    return lo + (hi - lo) * (math.log(1 + 99 * (s / T)) / math.log(100))
 
 
 @schedule
-def cyclic(s: int, T: int, lo: int, hi: int) -> float:
-    period = T / 5
-    return lo + (hi - lo) * (math.cos(2 * math.pi * (s % period) / period) + 1) / 2
+def cyclic(s: int, T: int, lo: float, hi: float) -> float:
+    r"""$b_0 + (b_1 - b_0)\,(\cos(2\pi\,(s \bmod P)/P) + 1) / 2$ with $P = T/5$"""
+    progress = (s % (T / 5)) / (T / 5)  # in the original's order: another lands one lower or higher when truncated
+    return lo + (hi - lo) * ((math.cos(progress * 2 * math.pi) + 1) / 2)
 
 
 @schedule
-def stepwise(s: int, T: int, lo: int, hi: int) -> float:
-    """Double every 2T/15 updates, which is every 1,000 at T = 7,500."""
-    return lo * 2 ** ((s - BLOCK) // (T * 2 / 15))
+def stepwise(s: int, T: int, lo: float, hi: float) -> float:
+    r"""$b_0\,(b_1/b_0)^{k/4}$ with $k = \min(4, \lfloor (s - 10) / (2T/15) \rfloor)$"""
+    return _by_ratio(lo, hi, min(4, (s - BLOCK) // (T * 2 / 15)) / 4)
 
 
-def constant(batch_size: int) -> Schedule:
-    """The schedule that is `batch_size` throughout."""
-
-    def fixed(s: int, T: int, lo: int, hi: int) -> float:
-        return batch_size
-
-    return fixed
+@schedule
+def geometric(s: int, T: int, lo: float, hi: float) -> float:
+    r"""$b_0\,(b_1/b_0)^p$"""
+    return _by_ratio(lo, hi, s / T)
 
 
-def reverse(sizes: np.ndarray) -> np.ndarray:
-    """The same batch sizes, last first."""
-    return sizes[::-1]
+def _by_ratio(lo: float, hi: float, p: float) -> float:
+    return hi if p == 1 else lo * (hi / lo) ** p  # 7 · (61 / 7) is 60.99…, which a batch size would truncate
 
 
-def shuffle(sizes: np.ndarray, order: int = 0) -> np.ndarray:
-    """The same batch sizes in a fixed shuffled order, the same wherever `order` is the same."""
-    return np.random.Generator(np.random.Philox(key=[order, len(sizes)])).permutation(sizes)
+GOES_ON = ("cyclic",)  # after its length T; the others hold their last value
 
 
-def mean(sizes: np.ndarray) -> np.ndarray:
-    """The constant at the mean batch size, rounded."""
-    return np.full_like(sizes, round(float(sizes.mean())))
+def values(name: str, updates: int, lo: float, hi: float, length: int | None = None) -> np.ndarray:
+    """The value of each block of 10 updates, clipped between `lo` and `hi`: float64 [updates / 10].
 
-
-CONTROLS: dict[str, Callable[..., np.ndarray]] = {f.__name__: f for f in (reverse, shuffle, mean)}
-
-
-# What the learning rate is multiplied with, block by block, given the arm's batch sizes and those of `linear`. The
-# second asks whether the rate's usual scaling with the batch undoes a schedule; the third decays the rate as `linear`
-# grows the batch (Smith et al. 2018, arXiv 1711.00489, with the square root of Adam-like optimisers).
-RATE_FACTORS: dict[str, Callable[[np.ndarray, np.ndarray, int, int], np.ndarray]] = {
-    "constant": lambda sizes, linear_sizes, lo, hi: np.ones(len(sizes)),
-    "sqrt_batch": lambda sizes, linear_sizes, lo, hi: np.sqrt(sizes / hi),
-    "mirror_linear": lambda sizes, linear_sizes, lo, hi: np.sqrt(lo / linear_sizes),
-}
-
-
-def _batch_size(f: Schedule, s: int, T: int, lo: int, hi: int) -> int:
-    try:
-        size = f(s, T, lo, hi)
-    except OverflowError:  # a growing schedule far beyond its length
-        return hi
-    try:
-        return int(min(size, hi))  # NaN comes first, so that int() refuses it
-    except (ValueError, TypeError, OverflowError) as error:
-        raise ValueError(f"schedule {f.__name__}: its batch size at update {s} is no number ({error})") from None
-
-
-def batch_sizes(
-    f: Schedule,
-    updates: int,
-    lo: int = 32,
-    hi: int = 512,
-    length: int | None = None,
-    control: Callable[[np.ndarray], np.ndarray] | None = None,
-    window: int | None = None,
-) -> np.ndarray:
-    """Batch size of each block of 10 updates: int64 [updates / 10].
-
-    `length` is the schedule's T where it differs from the number of updates: beyond T a growing schedule stays at `hi`
-    and `cyclic` goes on cycling. `control` replaces the batch sizes of the updates in [0, `window`] (default: all).
-    Raises ValueError where a batch size would be below 1 or is no number.
+    `length` is the schedule's T (default: `updates`), after which the last value holds. Raises ValueError where a value
+    is not finite or no number, naming the update.
     """
-    T = updates if length is None else length
-    sizes = np.array([_batch_size(f, s, T, lo, hi) for s in range(BLOCK, updates + 1, BLOCK)], dtype=np.int64)
-    if sizes.min() < 1:
-        raise ValueError(f"schedule {f.__name__}: batch size {sizes.min()} is not a whole number from 1 on")
-    if control is not None:
-        blocks = (updates if window is None else window) // BLOCK
-        sizes = sizes if blocks == 0 else np.concatenate([control(sizes[:blocks]), sizes[blocks:]])
-    return sizes
+    f, T = SCHEDULES[name], updates if length is None else length
+    found = []
+    for s in range(BLOCK, updates + 1, BLOCK):
+        try:
+            value = float(f(s if name in GOES_ON else min(s, T), T, lo, hi))
+        except (ValueError, TypeError, ArithmeticError) as error:
+            raise ValueError(f"schedule {name} has no value at update {s} ({error})") from None
+        if not math.isfinite(value):
+            raise ValueError(f"schedule {name} is {value} at update {s}, which is not finite")
+        found.append(min(max(value, min(lo, hi)), max(lo, hi)))
+    return np.array(found)
+
+
+def reverse(values: np.ndarray, order: int = 0) -> np.ndarray:
+    """The same values, last first."""
+    return values[::-1]
+
+
+def shuffle(values: np.ndarray, order: int = 0) -> np.ndarray:
+    """The same values in a fixed shuffled order, the same wherever `order` is the same."""
+    return np.random.Generator(np.random.Philox(key=[order, len(values)])).permutation(values)
+
+
+def mean(values: np.ndarray, order: int = 0) -> np.ndarray:
+    """The constant at their mean, rounded where they are whole numbers."""
+    whole = np.issubdtype(values.dtype, np.integer)
+    return np.full_like(values, round(float(values.mean())) if whole else values.mean())
+
+
+CONTROLS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {f.__name__: f for f in (reverse, shuffle, mean)}
+
+
+def controlled(values: np.ndarray, control: str | None, window: int | None = None, order: int = 0) -> np.ndarray:
+    """`values` [blocks] with those of the updates in [0, `window`] (default: all) replaced as `control` says."""
+    blocks = len(values) if window is None else window // BLOCK
+    if control is None or blocks == 0:
+        return values
+    return np.concatenate([CONTROLS[control](values[:blocks], order), values[blocks:]])

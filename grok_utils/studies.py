@@ -1,82 +1,204 @@
-"""A study, its arms, and a run of it: settings, and what follows from them. `parameters.py` reads and checks them."""
+"""A study: its arms, their cells and members, what each trains with, and by which values a run is known."""
 
-import dataclasses
 import hashlib
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from dataclasses import dataclass, field, fields
+from functools import cache, cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 
-from grok_utils.errors import BadInput, one_line, require
-from grok_utils.schedules import CONTROLS, RATE_FACTORS, SCHEDULES, batch_sizes, constant, shuffle
-from grok_utils.tasks import Task, key, make_task
+from grok_utils import schedules
+from grok_utils.errors import require
+from grok_utils.tasks import OPERATIONS, Operation, Task, all_pairs, count_train, key, make_task
+
+HYPER = ("batch_size", "learning_rate", "weight_decay", "beta1", "beta2")
+BATCH_RANGE: dict[str, Any] = {"lo": 32, "hi": 512}  # of a schedule of the batch size that says nothing else
+
+
+@dataclass(frozen=True)
+class Scheduled:
+    """A course that goes from `lo` to `hi` by a schedule; a control replaces its values in [0, `window`]."""
+
+    schedule: str
+    lo: float
+    hi: float
+    length: int | None = None  # the schedule's T; None: as long as the run
+    control: str | None = None  # reverse, shuffle or mean
+    window: int | None = None  # in updates; None: all of them
+    order: int = 0  # which of the shuffled orders
+
+    def values(self, updates: int, whole: bool) -> np.ndarray:
+        """The value of each block of 10 updates [blocks]: int64, truncated before its control, where `whole`."""
+        found = schedules.values(self.schedule, updates, self.lo, self.hi, self.length)
+        found = found.astype(np.int64) if whole else found
+        return schedules.controlled(found, self.control, self.window, self.order)
+
+
+@dataclass(frozen=True)
+class Follows:
+    """A course that follows batch sizes B, block by block: `value` · (B / `at`) ^ `power`."""
+
+    value: float
+    at: float
+    power: float
+    follows: Scheduled | None = None  # None: the arm's own batch sizes
+
+
+Course = float | Literal["all"] | Scheduled | Follows
+PerOperation = tuple[tuple[str, Course], ...]  # a course for each operation
+
+
+@dataclass(frozen=True)
+class Settings:
+    """Every setting of an arm, and the only place where a default lives: the protocol's."""
+
+    batch_size: Course = 512  # a whole number, a schedule, or all: every training pair at once, undrawn
+    learning_rate: Course | PerOperation = 1e-3  # after the warm-up
+    weight_decay: Course | PerOperation = 0.5  # decoupled, of every parameter
+    beta1: Course | PerOperation = 0.9
+    beta2: Course | PerOperation = 0.98
+    operations: tuple[str, ...] = ("x_plus_y", "x_minus_y", "x_div_y", "permutation")
+    modulus: int = 97
+    train_fraction: float = 0.5
+    precision: str = "float32"
+
+
+DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Settings)}
+
+
+class Cell(NamedTuple):
+    """A cell of a grid: values that replace its arm's, for some of the arm's operations."""
+
+    values: tuple[tuple[str, float], ...]
+    operations: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """Such as `learning_rate=0.002 weight_decay=1`; empty without a grid."""
+        return " ".join(f"{name}={value:.12g}" for name, value in self.values)
+
+
+class Member(NamedTuple):
+    """One model of a run."""
+
+    operation: str
+    cell: Cell
+    seed: int
 
 
 @dataclass(frozen=True)
 class Arm:
-    """One arm of a study: a schedule, perhaps with a control over a window of updates."""
+    """An arm of a study: a name, its settings, and its cells (one without values where there is no grid)."""
 
     name: str
-    schedule: str
-    batch_size: int | None = None  # of schedule `constant`
-    control: str | None = None  # reverse, shuffle or mean
-    window: int | None = None  # the control covers the updates in [0, window]; None: all of them
-    order: int = 0  # which of the shuffled orders
+    settings: Settings
+    cells: tuple[Cell, ...]
 
-    def batch_sizes(self, study: "Study") -> np.ndarray:
-        """Batch size of each block of 10 updates: int64 [updates / 10]."""
-        f = constant(self.batch_size) if self.schedule == "constant" else SCHEDULES[self.schedule]
-        control = CONTROLS.get(self.control)
-        if control is shuffle:
-            control = lambda sizes: shuffle(sizes, self.order)  # noqa: E731
-        try:
-            return batch_sizes(f, study.updates, study.lo, study.hi, study.schedule_length, control, self.window)
-        except (ValueError, ArithmeticError) as error:
-            raise BadInput(one_line(f"schedules.{self.name}: {error}")) from None
+    def members(self, seeds: tuple[int, ...]) -> list[Member]:
+        """Operation by operation, within it cell by cell, within it seed by seed."""
+        return [
+            Member(o, cell, seed)
+            for o in self.settings.operations
+            for cell in self.cells
+            if o in cell.operations
+            for seed in seeds
+        ]
+
+    def course(self, name: str, updates: int, operation: str, cell: Cell) -> np.ndarray:
+        """A hyper-parameter's value in each block: [updates / 10], int64 of a batch size, else float64.
+
+        Raises ValueError where a schedule gives no finite value.
+        """
+        value = dict(cell.values).get(name, getattr(self.settings, name))
+        if isinstance(value, tuple):
+            value = dict(value)[operation]
+        blocks, whole = updates // schedules.BLOCK, name == "batch_size"
+        if isinstance(value, Scheduled):
+            return value.values(updates, whole)
+        if isinstance(value, Follows):
+            of = value.follows
+            sizes = of.values(updates, True) if of else self.course("batch_size", updates, operation, cell)
+            return value.value * (sizes / value.at) ** value.power
+        if value == "all":
+            value = count_train(operation, self.settings.modulus, self.settings.train_fraction)
+        return np.full(blocks, value, np.int64 if whole else np.float64)
+
+    def courses(self, name: str, updates: int) -> dict[tuple[str, Cell], np.ndarray]:
+        """A hyper-parameter's `course` for each operation and cell."""
+        return {(m.operation, m.cell): self.course(name, updates, m.operation, m.cell) for m in self.members((0,))}
+
+    def identity(self, updates: int) -> dict[str, Any]:
+        """What decides the numbers of the arm's records, by value: a dictionary of numbers and digests, as JSON types.
+
+        An operation is its table. A hyper-parameter is a number where it is one for every member and block, else the
+        digest of all their values, to 12 digits. Names of functions are no part of it.
+        """
+        s = self.settings
+        found = {name: getattr(s, name) for name in DEFAULTS if name not in (*HYPER, "operations")} | {
+            "updates": updates
+        }
+        found["operations"] = {o: _table(o, OPERATIONS[o], s.modulus) for o in s.operations}
+        if any(cell.values for cell in self.cells):
+            found["cells"] = {o: sorted(c.name for c in self.cells if o in c.operations) for o in s.operations}
+        for name in HYPER:
+            courses = {m: [f"{v:.12g}" for v in of] for m, of in self.courses(name, updates).items()}
+            numbers = {v for of in courses.values() for v in of}
+            lines = sorted(f"{o} {cell.name}: {','.join(of)}" for (o, cell), of in courses.items())
+            number = int if name == "batch_size" else float
+            found[name] = number(numbers.pop()) if len(numbers) == 1 else _digest("\n".join(lines).encode())
+        return found | ({"batch_size": "all"} if s.batch_size == "all" else {})
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+@cache
+def _table(name: str, operation: Operation, modulus: int) -> str:
+    return _digest(all_pairs(name, modulus).numpy().tobytes())
+
+
+def unlike(recorded: dict[str, Any], expected: dict[str, Any]) -> list[str]:
+    """The components in which two identities differ; one that is absent has its default."""
+    names = sorted(recorded.keys() | expected.keys())
+    return [n for n in names if recorded.get(n, DEFAULTS.get(n)) != expected.get(n, DEFAULTS.get(n))]
 
 
 @dataclass(frozen=True)
 class Study:
-    """Every setting of a study, and the only place where a default lives. Defaults are the protocol's."""
+    """A study: its arms with all their settings, and what is one for all of them."""
 
     name: str  # the study file's name; its results are in results/<name>
-    schedules: tuple[Arm, ...]
+    arms: tuple[Arm, ...]
     title: str = ""
     seeds: tuple[int, ...] = (0, 1, 2)
-    operations: tuple[str, ...] = ("x_plus_y", "x_minus_y", "x_div_y", "permutation")
     updates: int = 7500
-    schedule_length: int | None = None  # the schedules' T where it is not `updates`
-    modulus: int = 97
-    train_fraction: float = 0.5
-    lo: int = 32  # smallest and …
-    hi: int = 512  # … largest batch size of the schedules
-    learning_rate: float = 1e-3
-    rate_factor: str = "constant"  # how the learning rate follows the batch size, one of schedules.RATE_FACTORS
-    weight_decay: float = 0.5
-    precision: str = "float32"
+    every_tenth: tuple[str, ...] = ()  # measured columns that records keep at every tenth log only
 
     @property
     def reference(self) -> str:
         """The arm that the others are compared with: `baseline`, or the first arm of a study that has none."""
-        names = [a.name for a in self.schedules]
+        names = [a.name for a in self.arms]
         return "baseline" if "baseline" in names else names[0]
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """The operations of any arm, in their order."""
+        return tuple(dict.fromkeys(o for a in self.arms for o in a.settings.operations))
 
     def arm(self, name: str) -> Arm:
         """The arm called `name`; BadInput where the study has none."""
-        arms = {a.name: a for a in self.schedules}
+        arms = {a.name: a for a in self.arms}
         known = f"an arm of study {self.name} ({', '.join(arms)})"
         require(isinstance(name, str) and name in arms, "schedule", name, known)
         return arms[name]
 
-    def settings(self, arm: Arm) -> dict[str, Any]:
-        """What decides the numbers of one arm's records, as JSON types: all but names, seeds and the other arms."""
-        left_out = {"name", "title", "schedules", "seeds"}
-        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in left_out}
-        values |= {"operations": list(self.operations), "arm": dataclasses.asdict(arm)}
-        # A schedule is code: whoever edits it gets another digest, hence another run.
-        return values | {"batch_sizes_sha256": hashlib.sha256(arm.batch_sizes(self)).hexdigest()}
+    def varies(self, name: str) -> bool:
+        """Whether a hyper-parameter is anywhere other than its default throughout."""
+        of_arms = any(getattr(a.settings, name) != DEFAULTS[name] for a in self.arms)
+        return of_arms or any(name in dict(c.values) for a in self.arms for c in a.cells)
 
 
 @dataclass(frozen=True)
@@ -96,8 +218,18 @@ class Courses:
 
 
 @dataclass(frozen=True)
+class ExecutionPath:
+    """How the numbers are computed. Another path gives the same numbers to rounding, so a resumed run keeps its own."""
+
+    device: str  # cpu or cuda
+    precision: str
+    compiled: bool
+    threads: int
+
+
+@dataclass(frozen=True)
 class Run:
-    """One execution of run.ipynb: one arm and a block of seeds of a study, on every operation."""
+    """One execution of run.ipynb: one arm and a block of seeds of a study, on every cell and operation."""
 
     study: Study
     arm: Arm
@@ -119,11 +251,6 @@ class Run:
         return f"{self.arm.name}-seeds{seeds}"
 
     @property
-    def on_cuda(self) -> bool:
-        """Whether it trains on a GPU: `auto` takes one where PyTorch sees one."""
-        return self.device != "cpu" and torch.cuda.is_available()
-
-    @property
     def folder(self) -> Path:
         """Where the study's results are."""
         return self.results / self.study.name
@@ -133,23 +260,53 @@ class Run:
         """Where the run's state is kept while it is not complete."""
         return self.folder / "checkpoints" / f"{self.name}.safetensors"
 
-    @property
-    def batch_sizes(self) -> np.ndarray:
-        """Batch size of each block of 10 updates: int64 [updates / 10]."""
-        return self.arm.batch_sizes(self.study)
-
-    @property
-    def rates(self) -> np.ndarray:
-        """Full learning rate of each block of 10 updates, before the warm-up: float64 [updates / 10]."""
-        s = self.study
-        linear = Arm("linear", "linear").batch_sizes(s)
-        return s.learning_rate * RATE_FACTORS[s.rate_factor](self.batch_sizes, linear, s.lo, s.hi)
-
     def record(self, seed: int) -> Path:
         """Where the record of this arm and `seed` is or will be."""
         return self.folder / "records" / f"{self.arm.name}-seed{seed}.parquet"
 
+    @cached_property
+    def members(self) -> list[Member]:
+        """The stack's members."""
+        return self.arm.members(self.seeds)
+
     def tasks(self) -> list[Task]:
-        """The stack's members: each operation with each seed, operation by operation."""
-        s = self.study
-        return [make_task(op, seed, s.modulus, s.train_fraction) for op in s.operations for seed in self.seeds]
+        """Each member's task; members of one operation and seed share theirs."""
+        s = self.arm.settings
+        made = {(o, seed): make_task(o, seed, s.modulus, s.train_fraction) for o in s.operations for seed in self.seeds}
+        return [made[m.operation, m.seed] for m in self.members]
+
+    @cached_property
+    def courses(self) -> Courses:
+        """What the members train with."""
+        found = {}
+        for name in HYPER:
+            of = self.arm.courses(name, self.study.updates)
+            found[name] = np.stack([of[m.operation, m.cell] for m in self.members], axis=1)
+        return Courses(**found, drawn=self.arm.settings.batch_size != "all")
+
+    @property
+    def batch_sizes(self) -> np.ndarray:
+        """The batch size of each block, the largest of any member: int64 [updates / 10]."""
+        return self.courses.batch_size.max(axis=1)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """What its records must have been made with."""
+        return self.arm.identity(self.study.updates)
+
+
+@dataclass(frozen=True)
+class Result:
+    """What a completed run leaves: `logs` float32 [logs, M, 4], loss and accuracy in training, then in validation."""
+
+    run: Run
+    path: ExecutionPath
+    logs: np.ndarray
+    started: str  # UTC, ISO 8601
+    seconds: float  # of training, over all sessions of an interrupted run
+
+
+def runs_of(study: Study, results: Path, device: str = "auto") -> Iterator[Run]:
+    """The run of each arm with all the study's seeds."""
+    for arm in study.arms:
+        yield Run(study, arm, study.seeds, results, device)

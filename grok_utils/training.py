@@ -1,72 +1,28 @@
 """A run from its start or its checkpoint to its end: which path it takes, progress, checkpoints, and interrupts."""
 
 import contextlib
-import importlib.util
-import os
-import shutil
 import signal
-import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from datetime import UTC, datetime
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from grok_utils.engine.cuda import graphed_trainer
-from grok_utils.engine.trainer import ExecutionPath, Trainer
+from grok_utils.engine.machine import choose_path, has_compiler, work_by_block
+from grok_utils.engine.trainer import Trainer
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.schedules import BLOCK
 from grok_utils.store import checkpoints
-from grok_utils.studies import Run
-from grok_utils.tasks import count_pairs, count_train
+from grok_utils.studies import ExecutionPath, Result, Run
 
-CHECKPOINT_SECONDS = 20.0  # between two checkpoints, or less: see `until_the_next_checkpoint`
+CHECKPOINT_SECONDS = 20.0  # between two checkpoints: see `until_the_next_checkpoint`
+WRITTEN_A_SECOND = 1.5e8  # bytes of state, before a run has measured it: 1.4e8 to 7.7e8 were, on one core
 PROGRESS_SECONDS = 0.5  # reading the logs makes a GPU wait, so not after every block
-# Examples' forward passes from which torch.compile earns its minute of compiling on a CPU: eager needs some 18 µs each
-# and compiled saves a quarter.
-COMPILE_FROM = 20_000_000
-
-
-def choose_path(run: Run) -> ExecutionPath:
-    """The path by fixed rules: CUDA where `auto` finds it; compiled where a compiler exists and the work repays it."""
-    device = "cuda" if run.on_cuda else "cpu"
-    compiled = has_compiler(device) and forward_passes(run) >= COMPILE_FROM
-    return ExecutionPath(device, run.study.precision, compiled, run.threads)
-
-
-def has_compiler(device: str) -> bool:
-    """Whether torch.compile finds what it calls: Triton and a C compiler for CUDA; CXX, by default g++, for a CPU."""
-    if device == "cuda":
-        names = ("gcc", "clang", "cc") if importlib.util.find_spec("triton") is not None else ()
-    else:
-        names = (os.environ.get("CXX", "g++"),)
-    return sys.platform == "linux" and any(shutil.which(name) for name in names)
-
-
-def forward_passes(run: Run) -> int:
-    """The run's work in examples' forward passes; an update counts three for each of its examples."""
-    return len(run.seeds) * int(work_by_block(run).sum())
-
-
-def work_by_block(run: Run) -> np.ndarray:
-    """The forward passes of each block of 10 updates with its validation, of one seed on all operations: [blocks]."""
-    s = run.study
-    validation = [count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations]
-    return 3 * BLOCK * len(s.operations) * run.batch_sizes + sum(validation)
-
-
-@dataclass(frozen=True)
-class Result:
-    """What a completed run leaves: `logs` float32 [logs, M, 4], loss and accuracy in training, then in validation."""
-
-    run: Run
-    path: ExecutionPath
-    logs: np.ndarray
-    started: str  # UTC, ISO 8601
-    seconds: float  # of training, over all sessions of an interrupted run
 
 
 @contextlib.contextmanager
@@ -94,16 +50,17 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
     """The run's trainer at its start. Raises BadInput where it does not fit on the GPU."""
     kind = graphed_trainer if path.device == "cuda" else Trainer
-    return kind(run.tasks(), run.batch_sizes, run.rates, run.study.weight_decay, path)
+    return kind(run.tasks(), run.courses, path)
 
 
-def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, object]]:
+def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
     """The run's state and what goes with it, from its checkpoint where there is one; at its start there is no state.
 
     Raises Damaged where the checkpoint is damaged or another run's.
     """
-    identity = {"checkpoint_version": 1, "study": run.study.name, "settings": run.study.settings(run.arm)}
-    identity |= {"seeds": list(run.seeds)}
+    identity = {"checkpoint_version": 2, "study": run.study.name, "schedule": run.arm.name}
+    identity |= {"identity": run.identity, "seeds": list(run.seeds)}
+    identity["members"] = [[m.operation, m.cell.name, m.seed] for m in run.members]  # the state is in their order
     if not run.checkpoint.exists():
         started = datetime.now(UTC).isoformat(timespec="seconds")
         return None, identity | {"path": asdict(choose_path(run)), "started": started, "seconds": 0.0}
@@ -113,7 +70,7 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, objec
     return state, metadata
 
 
-def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
+def resume(run: Run) -> tuple[Trainer, dict[str, Any]]:
     """A trainer at the run's checkpoint, or at its start, and the checkpoint's metadata.
 
     A checkpoint that is damaged or was made with other settings is not used: a line says so, it is removed, and the
@@ -141,31 +98,35 @@ def resume(run: Run) -> tuple[Trainer, dict[str, object]]:
 def until_the_next_checkpoint(cost: float, whole: float) -> float:
     """Seconds from a checkpoint that took `cost` seconds to the next, in a run that takes `whole` of them.
 
-    At most 20, less where writing then takes but 2 % of the time. And at most 0.8 % of the run, which killed at every
-    tenth loses less than a tenth; but not so little that writing takes more than 10 %.
+    At most 20 and at most 0.8 % of the run, which killed at every tenth loses less than a tenth; but never so few that
+    writing takes more than 3 % of the time.
     """
-    return min(CHECKPOINT_SECONDS, cost / 0.02, max(0.008 * whole, cost / 0.1))
+    return max(cost / 0.03, min(CHECKPOINT_SECONDS, 0.008 * whole))
 
 
 def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -> Result:
     """Train the run from its checkpoint or from its start.
 
-    A checkpoint is written every 20 seconds or sooner, and before KeyboardInterrupt is raised on Ctrl-C or SIGTERM.
+    A checkpoint is written now and then, see `until_the_next_checkpoint`, and before KeyboardInterrupt is raised on
+    Ctrl-C or SIGTERM.
     `progress(updates, logs)` is called twice a second with the updates done and the logs so far [logs, M, 4].
     """
     trainer, metadata = resume(run)
     before, start = metadata["seconds"], time.monotonic()
-    saved, shown, pause = start, -PROGRESS_SECONDS, CHECKPOINT_SECONDS / 20
+    saved, shown = start, -PROGRESS_SECONDS
+    pause = until_the_next_checkpoint(sum(t.nbytes for t in trainer.state().values()) / WRITTEN_A_SECOND, 0.0)
     work = np.concatenate([[0], np.cumsum(work_by_block(run))])
     first = work[trainer.block]
     with deferred_interrupt() as interrupted:
-        while trainer.block < len(trainer.batch_sizes):
+        while trainer.block < trainer.blocks:
             trainer.run_block()
-            now, last = time.monotonic(), trainer.block == len(trainer.batch_sizes)
+            now, last = time.monotonic(), trainer.block == trainer.blocks
             if progress is not None and (last or now - shown > PROGRESS_SECONDS):
                 shown = now
                 progress(trainer.block * BLOCK, trainer.logged().cpu().numpy())
             if now - saved > pause or interrupted():
+                trainer.logged().cpu()  # a GPU is blocks behind: waiting for it is no part of what writing costs
+                now = time.monotonic()
                 metadata |= {"updates": trainer.block * BLOCK, "seconds": before + now - start}
                 checkpoints.save(run.checkpoint, trainer.state(), metadata)
                 saved = time.monotonic()

@@ -1,4 +1,4 @@
-"""When each member first exceeds 99 %, if it does, and the order in which arms and operations are told.
+"""When each member first exceeds 99 %, if it does, and the order in which operations, arms and cells are told.
 
 All members of a study are censored at the same update, its horizon. The mean of min(crossing, horizon) is therefore
 exactly the restricted mean survival time (RMST) at the horizon, and the empirical distribution of the crossings is one
@@ -7,23 +7,21 @@ minus the Kaplan–Meier curve.
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from grok_utils.schedules import SCHEDULES
+from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.tasks import OPERATIONS
 
 THRESHOLD = 0.99
+MEMBER = ["schedule", "cell", "operation", "seed"]
+ARMS = ("baseline", *SCHEDULES)  # arms in the order in which they are told
+GROUP = ["operation", "schedule", "cell"]  # whose members differ in their seeds alone
 
 
-MEMBER = ["schedule", "operation", "seed"]
-
-
-CELL = ["operation", "schedule"]
-
-
-def in_order(names: Iterable[str], known: Iterable[str] = tuple(SCHEDULES)) -> list[str]:
+def in_order(names: Iterable[str], known: Iterable[str] = ARMS) -> list[str]:
     """Distinct names of arms (or of operations): first the `known` ones in their order, then others by name.
 
     A number within a name counts as a number: constant-64 comes before constant-128.
@@ -33,19 +31,32 @@ def in_order(names: Iterable[str], known: Iterable[str] = tuple(SCHEDULES)) -> l
     return sorted(parts, key=lambda name: (rank.get(name, len(rank)), parts[name]))
 
 
-def by_cell(frame: pd.DataFrame, within: Sequence[str] = ()) -> Iterator[tuple[dict[str, str], pd.DataFrame]]:
-    """The rows of each (operation, schedule, *within) with that key, in the protocol's order."""
-    groups = dict(list(frame.groupby([*CELL, *within], sort=False)))
-    order = [in_order(frame["operation"], OPERATIONS), in_order(frame["schedule"])]
-    for key in sorted(groups, key=lambda key: [names.index(k) for names, k in zip(order, key, strict=False)]):
-        yield dict(zip([*CELL, *within], key, strict=True)), groups[key]
+def cell_values(cell: str) -> dict[str, float]:
+    """The settings that a cell's name holds, such as `learning_rate=0.002 weight_decay=1`; none of an empty name."""
+    return {name: float(value) for name, value in (part.split("=") for part in cell.split())}
+
+
+def by_cell(frame: pd.DataFrame, within: Sequence[str] = ()) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
+    """The rows of each (operation, schedule, cell, *within) with that key, in the protocol's order; cells by value."""
+    groups = dict(list(frame.groupby([*GROUP, *within], sort=False)))
+    operations, arms = in_order(frame["operation"], OPERATIONS), in_order(frame["schedule"])
+    place = {cell: list(cell_values(cell).items()) for cell in frame["cell"].unique()}
+    for key in sorted(groups, key=lambda key: (operations.index(key[0]), arms.index(key[1]), place[key[2]])):
+        yield dict(zip([*GROUP, *within], key, strict=True)), groups[key]
+
+
+def measured(frame: pd.DataFrame, column: str) -> pd.DataFrame:
+    """The rows of the logs at which `column` was measured: all, or every tenth and the last where no other has it."""
+    update = frame["update"]
+    kept = (update % (10 * BLOCK) == 0) | (update == update.max())
+    return frame[kept] if frame.loc[~kept, column].isna().all() else frame
 
 
 def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     """One row a member: when its validation accuracy first exceeds `threshold`, if it does.
 
-    Columns: schedule, operation, seed, reached (bool), updates (float: the first logged update above the threshold, NaN
-    if never), restricted (updates, or the horizon if never), examples_seen (at the crossing), diverged, horizon.
+    Columns: those of MEMBER, reached (bool), updates (float: the first logged update above the threshold, NaN if
+    never), restricted (updates, or the horizon if never), examples_seen (at the crossing), diverged, horizon.
     A member that diverges at any time never counts as reached. ValueError where members end at different updates.
     """
     members = frame.groupby(MEMBER)
@@ -60,16 +71,3 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
     table["examples_seen"] = first["examples_seen"].where(table["reached"]).astype(float)
     table["restricted"] = table["updates"].fillna(table["horizon"])
     return pd.concat([rows for _, rows in by_cell(table.reset_index())], ignore_index=True)
-
-
-def pairs(members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "restricted") -> pd.DataFrame:
-    """The values of two arms on one operation, side by side for each seed they share: columns arm, reference.
-
-    A pair had the same split and the same start. Seeds ascend. ValueError where a seed comes twice.
-    """
-    rows = members[members["operation"] == operation]
-    of_arm = {name: rows.loc[rows["schedule"] == name].set_index("seed")[column] for name in (arm, reference)}
-    both = [of_arm[arm].rename("arm"), of_arm[reference].rename("reference")]
-    if not all(values.index.is_unique for values in both):
-        raise ValueError(f"{arm}, {reference} on {operation}: a seed comes twice")
-    return pd.concat(both, axis=1, join="inner").sort_index().astype(float)

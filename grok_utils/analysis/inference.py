@@ -1,6 +1,6 @@
 """What the evidence allows to be said: sign-flip tests, Holm, equivalence, verdicts, other clocks, and robustness.
 
-Everything stands on `statistics.crossings`, a row a member. No member is left out: one that diverges counts as the
+Everything stands on `crossings.crossings`, a row a member. No member is left out: one that diverges counts as the
 horizon, also when it diverges after crossing. A pair is a seed that two arms share: the same split, the same start.
 """
 
@@ -11,11 +11,12 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.analysis.crossings import MEMBER, THRESHOLD, by_cell, crossings, in_order, pairs
+from grok_utils.analysis.crossings import MEMBER, THRESHOLD, by_cell, crossings, in_order, measured
 from grok_utils.analysis.intervals import CONFIDENCE, SEED, mean_interval, share_interval
 
 ALPHA = 0.05
 REACHED = 0.80  # share of each arm's seeds that must reach 99 % before equivalence can be claimed
+EXACT_UP_TO, SIGN_PATTERNS = 20, 100_000  # pairs whose sign patterns are all counted; patterns drawn of more pairs
 EXAMPLES_HORIZON = 1_297_120  # what `exponential` sees in 7,500 updates
 
 
@@ -40,7 +41,9 @@ def complete(values: Any) -> np.ndarray:
     return np.sort(x)
 
 
-def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 100_000, seed: int = SEED) -> float:
+def sign_flip_p(
+    differences: Any, exact_up_to: int = EXACT_UP_TO, resamples: int = SIGN_PATTERNS, seed: int = SEED
+) -> float:
     """Two-sided p of the paired sign-flip permutation test of the mean difference; 1 where all differences are 0.
 
     Under the null hypothesis arm and reference are exchangeable within a pair. Up to `exact_up_to` pairs the share of
@@ -57,7 +60,7 @@ def sign_flip_p(differences: Any, exact_up_to: int = 20, resamples: int = 100_00
     rng, hits = np.random.default_rng(seed), 0
     for size in np.diff(np.r_[0:resamples:10_000, resamples]):
         signs = 2 * rng.integers(0, 2, (size, len(d)), dtype=np.int8) - 1
-        hits += np.count_nonzero(np.abs(signs @ d) >= least)
+        hits += int(np.count_nonzero(np.abs(signs @ d) >= least))
     return float((hits + 1) / (resamples + 1))
 
 
@@ -69,20 +72,25 @@ def mcnemar_p(differences: Any) -> float:
 
 
 def paired_contrast(
-    members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "restricted"
+    members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "restricted", cell: str | None = None
 ) -> Contrast:
     """`arm` less `reference` on one operation, over their common seeds; `members` is a row a member, as `crossings`.
 
-    `column` may be any other of its columns; with `reached`, p is McNemar's exact test. Intervals are NaN as in
-    `mean_interval`; without pairs all is. They and p are not corrected for the number of contrasts (see `holm`).
+    `column` may be any other of its columns; with `reached`, p is McNemar's exact test. `cell` is that of both (None:
+    whichever an arm has). Intervals are NaN as in `mean_interval`; without pairs all is. They and p are not corrected
+    for the number of contrasts (see `holm`). ValueError where a seed comes twice.
     """
-    both = pairs(members, arm, reference, operation, column)
-    if both.empty:
+    rows = members[(members["operation"] == operation) & ((members["cell"] == cell) | (cell is None))]
+    ours, theirs = (rows[rows["schedule"] == name].set_index("seed")[column].astype(float) for name in (arm, reference))
+    if not (ours.index.is_unique and theirs.index.is_unique):
+        raise ValueError(f"{arm}, {reference} on {operation}: a seed comes twice")
+    differences = (ours - theirs).loc[ours.index.intersection(theirs.index)]
+    if differences.empty:
         return Contrast(0, *[np.nan] * 7)
-    d = complete(both["arm"] - both["reference"])
+    d = complete(differences)
     intervals = *mean_interval(d)[3:], *mean_interval(d, level=1 - 2 * ALPHA)[3:]
     p = (mcnemar_p if column == "reached" else sign_flip_p)(d)
-    return Contrast(len(d), float(both["reference"].mean()), float(d.mean()), *intervals, p)
+    return Contrast(len(d), float(theirs[differences.index].mean()), float(d.mean()), *intervals, p)
 
 
 def holm(p_values: Any) -> np.ndarray:
@@ -114,7 +122,7 @@ def verdict(difference: float, adjusted_p: float, same: bool | None, claimed: in
 
 
 def share_band(members: pd.DataFrame, updates: Sequence[int], level: float = CONFIDENCE) -> pd.DataFrame:
-    """Share grokked by each of `updates`: operation, schedule, n, update, reached, share, low, high.
+    """Share grokked by each of `updates`: operation, schedule, cell, n, update, reached, share, low, high.
 
     The band is pointwise: at each update alone the exact (Clopper–Pearson) interval holds the true share with at least
     `level` probability; that it holds the whole curve is less probable. ValueError for an update past the horizon.
@@ -149,17 +157,18 @@ def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) 
 
 def sustained_crossings(frame: pd.DataFrame, threshold: float = THRESHOLD, logs: int = 10) -> pd.DataFrame:
     """`crossings` at the first of the first `logs` logs in a row above `threshold`; a run may end before they do."""
-    backwards = frame.sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
+    backwards = measured(frame, "val_accuracy").sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
     least = backwards.groupby(MEMBER)["val_accuracy"].rolling(logs).min().droplevel(MEMBER)  # of this log and the next
     return crossings(backwards.assign(val_accuracy=least), threshold)
 
 
 def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """What each member does after its first crossing: schedule, operation, seed, diverged, updates (of the crossing),
+    """What each member does after its first crossing: the columns of MEMBER, diverged, updates (of the crossing),
     logs_after, share_below (of those logs, not above the threshold; NaN where there are none), final_accuracy.
 
     Unlike in `crossings`, a member that diverges after its crossing has crossed: it is the least stable of all.
     """
+    frame = measured(frame, "val_accuracy")
     first = crossings(frame.assign(diverged=False), threshold).set_index(MEMBER)["updates"]
     later = frame.join(first.rename("first"), on=MEMBER).query("update > first")
     below = (~(later["val_accuracy"] > np.float32(threshold))).groupby([later[name] for name in MEMBER])

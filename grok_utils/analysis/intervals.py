@@ -54,7 +54,7 @@ def bootstrap_interval(x: np.ndarray, level: float = CONFIDENCE) -> tuple[float,
             found = stats.bootstrap((x,), np.mean, confidence_level=level, method=method, random_state=rng)
         if np.isfinite(found.confidence_interval).all():
             break
-    return tuple(map(float, found.confidence_interval))
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
 @cache

@@ -3,29 +3,17 @@
 import json
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.analysis.crossings import CELL
 from grok_utils.analysis.intervals import CONFIDENCE
 from grok_utils.analysis.summaries import final_metrics
+from grok_utils.schedules import SCHEDULES
+from grok_utils.studies import BATCH_RANGE, HYPER, Arm, Cell, Scheduled, Settings, Study
 
 REPORTED_SEEDS = 3
-# The settings under which the original's numbers were made; under others they do not apply.
-PROTOCOL = {
-    "updates": 7500,
-    "schedule_length": 7500,  # None in a record: as long as the run
-    "modulus": 97,
-    "train_fraction": 0.5,
-    "lo": 32,
-    "hi": 512,
-    "learning_rate": 1e-3,
-    "rate_factor": "constant",
-    "weight_decay": 0.5,
-}
 
 
 @cache
@@ -33,7 +21,7 @@ def reported_results() -> pd.DataFrame:
     """The original's means over 3 seeds: schedule, operation, metric, reported."""
     arms = json.loads(Path(__file__).with_name("reported_results.json").read_text())["arms"]
     rows = [(o, a, m, v) for a, of in arms.items() for o, metrics in of.items() for m, v in metrics.items()]
-    return pd.DataFrame(rows, columns=[*CELL, "metric", "reported"])
+    return pd.DataFrame(rows, columns=["operation", "schedule", "metric", "reported"])
 
 
 REPORTED_ARMS = tuple(reported_results()["schedule"].unique())
@@ -41,15 +29,31 @@ REPORTED_ARMS = tuple(reported_results()["schedule"].unique())
 
 def reported_mean(arm: str, operation: str, metric: str) -> float:
     """The original's mean over 3 seeds; NaN of what it did not report."""
-    table = reported_results().set_index([*CELL, "metric"])["reported"]
+    table = reported_results().set_index(["operation", "schedule", "metric"])["reported"]
     return float(table.get((operation, arm, metric), np.nan))
 
 
-def unlike_protocol(metadata: list[dict[str, Any]]) -> list[str]:
-    """The settings in which a study's records differ from the original's, in words; empty where it can be compared."""
-    like = dict.fromkeys(PROTOCOL)  # of a setting younger than some records, which had its default then
-    found = {k: sorted({PROTOCOL[k] if (like | m)[k] is None else m[k] for m in metadata}) for k in PROTOCOL}
-    return [f"{k} {', '.join(map(str, v))} instead of {PROTOCOL[k]}" for k, v in found.items() if v != [PROTOCOL[k]]]
+def protocol(arm: str) -> Arm:
+    """The reported arm with the settings under which the original's numbers were made: the defaults of all settings."""
+    sizes = Scheduled(arm, **BATCH_RANGE) if arm in SCHEDULES else Settings.batch_size
+    return Arm(arm, Settings(batch_size=sizes), (Cell((), Settings.operations),))
+
+
+def unlike_protocol(study: Study) -> list[str]:
+    """How a study's reported arms differ from the original's, in words; empty where its numbers can be compared."""
+    T, told = Study.updates, []
+    if study.updates != T:
+        told.append(f"updates {study.updates} instead of {T}")
+    for arm in (a for a in study.arms if a.name in REPORTED_ARMS):
+        like = protocol(arm.name)
+        for name in ("modulus", "train_fraction"):
+            here, there = getattr(arm.settings, name), getattr(like.settings, name)
+            told += [f"{name} {here} instead of {there}"] if here != there else []
+        for name in HYPER:
+            usual = like.course(name, T, Settings.operations[0], like.cells[0])
+            if any((course != usual).any() for course in arm.courses(name, T).values()):
+                told.append(f"another {name.replace('_', ' ')} of {arm.name}")
+    return list(dict.fromkeys(told))
 
 
 def beside_reported(frame: pd.DataFrame) -> pd.DataFrame:

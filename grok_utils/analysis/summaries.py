@@ -1,22 +1,19 @@
-"""A study's numbers by cell: time to 99 %, final metrics, and paired contrasts with the reference arm."""
+"""A study's numbers by arm and cell: time to 99 %, final metrics, contrasts with the reference arm, and best cells."""
 
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import CELL, MEMBER, by_cell, crossings, pairs
+from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, cell_values, crossings
+from grok_utils.analysis.inference import paired_contrast
 from grok_utils.analysis.intervals import mean_interval, share_interval
 
-FINAL = {
-    "final_train_loss": "train_loss",
-    "final_val_loss": "val_loss",
-    "final_train_acc": "train_accuracy",
-    "final_val_acc": "val_accuracy",
-}
+FINAL = {"final_train_loss": "train_loss", "final_val_loss": "val_loss"}
+FINAL |= {"final_train_acc": "train_accuracy", "final_val_acc": "val_accuracy"}
 RMST = "step_val_acc_99"  # the original's name of it
 
 
 def summarise(members: pd.DataFrame) -> pd.DataFrame:
-    """Time to 99 % of each cell of `crossings`: operation, schedule, n, reached, diverged, rmst, share, median, ….
+    """Time to 99 % of each group of `crossings`: those of GROUP, n, reached, diverged, rmst, share, median, ….
 
     rmst and share come with rmst_low to share_high, their 95 % intervals. median is NaN where half of the members or
     more never reached it; examples_seen is the mean at the crossing, of those that did.
@@ -37,7 +34,7 @@ def summarise(members: pd.DataFrame) -> pd.DataFrame:
 
 def share_by_update(members: pd.DataFrame) -> pd.DataFrame:
     """Share grokked by each update, the empirical distribution of the crossings: a row wherever it steps, and at both
-    ends. Columns: operation, schedule, n, update, share."""
+    ends. Columns: operation, schedule, cell, n, update, share."""
     tables = []
     for key, cell in by_cell(members):
         crossed = cell["updates"].dropna()
@@ -48,7 +45,7 @@ def share_by_update(members: pd.DataFrame) -> pd.DataFrame:
 
 
 def metrics_by_member(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a member and metric, by the original's names: operation, schedule, seed, metric, value."""
+    """One row a member and metric, by the original's names: the columns of MEMBER, metric, value."""
     last = frame.sort_values("update").groupby(MEMBER).tail(1).set_index(MEMBER)  # .last() would skip over NaN
     wide = last[list(FINAL.values())].set_axis(list(FINAL), axis=1)
     wide[RMST] = crossings(frame).set_index(MEMBER)["restricted"]
@@ -56,7 +53,7 @@ def metrics_by_member(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def final_metrics(frame: pd.DataFrame) -> pd.DataFrame:
-    """Mean over seeds of each metric at the last log: operation, schedule, metric, n, mean, sd, low, high.
+    """Mean over seeds of each metric at the last log: operation, schedule, cell, metric, n, mean, ….
 
     `step_val_acc_99` is the RMST. Values that are not finite are left out, and n counts the others.
     """
@@ -67,19 +64,54 @@ def final_metrics(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def paired_differences(members: pd.DataFrame, reference: str = "baseline") -> pd.DataFrame:
-    """Each arm's RMST less the reference arm's, paired by seed, in updates.
+def paired_differences(members: pd.DataFrame, reference: str = "baseline", same_cell: bool = True) -> pd.DataFrame:
+    """Each arm's RMST less the reference arm's, paired by seed, in updates; that of the same cell, or of the only one.
 
-    Columns: operation, schedule, n (common seeds), difference, low, high, percent (of the reference's RMST), verdict:
-    sooner or later where the interval excludes 0, otherwise cannot tell. No rows without the reference arm.
+    Columns: operation, schedule, cell, n (common seeds), difference, low, high, percent (of the reference's RMST),
+    verdict: sooner or later where the interval excludes 0, otherwise cannot tell. No rows without the reference arm.
     """
     rows = []
     for key, cell in by_cell(members[members["schedule"] != reference]):
-        both = pairs(members, key["schedule"], reference, key["operation"])
+        at = key["cell"] if same_cell else None
+        c = paired_contrast(members, key["schedule"], reference, key["operation"], cell=at)
         horizon = cell["horizon"].max()  # no two restricted times are further apart
-        n, mean, _, low, high = mean_interval(both["arm"] - both["reference"], -horizon, horizon)
-        if n:
+        low, high = np.clip([c.low, c.high], -horizon, horizon)
+        if c.n:
             verdict = "sooner" if high < 0 else "later" if low > 0 else "cannot tell"
-            row = key | {"n": n, "difference": mean, "low": low, "high": high}
-            rows.append(row | {"percent": 100 * mean / both["reference"].mean(), "verdict": verdict})
-    return pd.DataFrame(rows, columns=[*CELL, "n", "difference", "low", "high", "percent", "verdict"])
+            row = key | {"n": c.n, "difference": c.difference, "low": low, "high": high}
+            rows.append(row | {"percent": 100 * c.difference / c.reference_mean, "verdict": verdict})
+    return pd.DataFrame(rows, columns=[*GROUP, "n", "difference", "low", "high", "percent", "verdict"])
+
+
+def cell_settings(cells: pd.DataFrame) -> pd.DataFrame:
+    """The settings that vary between the cells of the rows of `cells`, a column of numbers each; NaN: the arm's own."""
+    values = pd.DataFrame([cell_values(cell) for cell in cells["cell"]], cells.index)
+    return values[[name for name in values if len(values[name].unique()) > 1]]
+
+
+def over_two_settings(cells: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows of `summarise` with a column for each of the settings that vary, and those settings' names.
+
+    Where more than two vary, the first two alone tell rows of one operation and arm apart: of the others the best.
+    """
+    values = cell_settings(cells)
+    table = cells.join(values).sort_values("rmst", kind="stable")
+    return table.drop_duplicates(["operation", "schedule", *values.columns[:2]]).sort_index(), list(values)
+
+
+def best_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """For each operation and arm the row of `summarise` with the smallest RMST, that of its best cell.
+
+    Further columns: those of `cell_settings`, and tried, how many cells there were. Of equals the one with the lowest
+    product of rate and decay, then the lowest rate. Without a grid these are all rows.
+    """
+    table = cells.join(cell_settings(cells))
+    table["tried"] = cells.groupby(["operation", "schedule"])["cell"].transform("size")
+    rate, decay = (table[name].fillna(1) if name in table else 1 for name in ("learning_rate", "weight_decay"))
+    order = table.assign(product=rate * decay, rate=rate).sort_values(["rmst", "product", "rate"], kind="stable").index
+    return table.loc[order].drop_duplicates(["operation", "schedule"]).sort_index().reset_index(drop=True)
+
+
+def at_best_cells(frame: pd.DataFrame, best: pd.DataFrame) -> pd.DataFrame:
+    """The rows of each arm at the cell that `best_cells` found for it, in their order."""
+    return frame.merge(best[GROUP])

@@ -1,23 +1,23 @@
 """The loop on a GPU: the same updates as `Trainer`'s, recorded once as CUDA graphs and replayed.
 
 A stack of small models leaves a GPU waiting for launches. An update is captured once for each rounded-up batch size:
-rows beyond the batch repeat it and weigh zero, so they change nothing. The host draws the next block's batches while
-the GPU trains; nothing inside a block waits for the GPU.
+rows beyond the batch repeat it and weigh zero, so they change nothing. What changes from update to update, examples,
+weights and hyper-parameters, lies in buffers that the graphs read. The host draws the next block's batches while the
+GPU trains; nothing inside a block waits for the GPU.
 """
 
 import gc
-from collections.abc import Callable, Iterator
-from dataclasses import replace
-from itertools import groupby
+from collections.abc import Callable
+from typing import Any
 
-import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.utils.rnn import pad_sequence
 
-from grok_utils.engine.trainer import BETAS, EPS, ExecutionPath, Trainer
-from grok_utils.errors import BadInput
-from grok_utils.schedules import BLOCK
+from grok_utils.engine.machine import does_not_fit, member_bytes
+from grok_utils.engine.trainer import Trainer
+from grok_utils.optimizers import hyper_table
+from grok_utils.studies import Courses, ExecutionPath
 from grok_utils.tasks import Task
 
 ROUND = 32  # batch sizes are rounded up to a multiple: at most 16 graphs up to 512, 5 % of rows wasted
@@ -28,7 +28,7 @@ def rounded_up(batch_size: int) -> int:
     return -(-batch_size // ROUND) * ROUND
 
 
-def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: object) -> torch.cuda.CUDAGraph:
+def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: Any) -> torch.cuda.CUDAGraph:
     """The graph of what `work` launches, with `stream`'s priority; work is also done twice, to compile and set up."""
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -45,83 +45,63 @@ def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: object
 class GraphedTrainer(Trainer):
     """A stack of members on one GPU; float32 products are exact float32 unless the precision is tf32."""
 
-    def __init__(
-        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float | np.ndarray, decay: float, path: ExecutionPath
-    ) -> None:
-        torch.set_float32_matmul_precision("high" if path.precision == "tf32" else "highest")
-        torch._inductor.config.deterministic = True  # no benchmarking that could choose other code the next time
-        torch._inductor.config.combo_kernels = True  # small kernels launched together: a tenth of an update
+    def __init__(self, tasks: list[Task], courses: Courses, path: ExecutionPath, optimizer: str = "adamw") -> None:
+        super().__init__(tasks, courses, path, optimizer)
         if path.compiled:
-            from grok_utils.engine import (
-                attention,  # Triton is where PyTorch can compile for a GPU, and perhaps only there
-            )
+            # Triton is where PyTorch can compile for a GPU, and perhaps only there.
+            from grok_utils.engine import attention
 
             self.attention = attention.first_attention, attention.last_attention
-        largest = rounded_up(int(batch_sizes.max()))
-        self.buffer = torch.zeros(3 * len(tasks) * largest, dtype=torch.int64, device=path.device)
-        self.weight = torch.zeros(largest, device=path.device)
-        self.lr = torch.zeros((), device=path.device)
-        self.graphs: dict[int, torch.cuda.CUDAGraph] = {}
-        super().__init__(tasks, batch_sizes, rate, decay, path)
-        self.device_rates = torch.tensor(self.rates, device=path.device)
-        self.snapshot, self.validated = self.flat.detach().clone(), torch.zeros_like(self.trained)
+        sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]
+        sizes = sorted({rounded_up(int(size)) for size in sizes}, reverse=True)
+        self.buffer = torch.zeros(3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)
+        self.weight = torch.zeros(len(tasks) * sizes[0], device=path.device)
+        self.hyper = torch.from_numpy(hyper_table(courses, 0)[0]).to(path.device, self.flat.dtype)
+        self.snapshot, self.validated = self.flat.clone(), torch.zeros_like(self.trained)
         self.side = torch.cuda.Stream()
-        self._capture_all()
-
-    def _optimizer(self, decay: float) -> torch.optim.Optimizer:
-        options = {"betas": BETAS, "eps": EPS, "weight_decay": decay, "fused": True, "capturable": True}
-        return torch.optim.AdamW([self.flat], lr=self.lr, **options)
-
-    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """All pairs of the members whose operations have equally many elements at once; what pads a set weighs zero."""
-        start = 0
-        for _, group in groupby(self.tasks, key=lambda t: t.elements):
-            sets = [t.validation for t in group]
-            pairs = pad_sequence(sets).permute(2, 1, 0).contiguous().to(self.path.device)
-            weight = pad_sequence([torch.ones(len(s)) for s in sets], batch_first=True).to(self.path.device)
-            yield slice(start, start + len(sets)), pairs, weight
-            start += len(sets)
-
-    def _compile(self) -> None:
-        """Nothing: capturing runs everything once, at fixed sizes."""
+        self._capture(sizes)
 
     def _static(self, size: int) -> tuple[Tensor, Tensor]:
-        """The inputs that the graph of batch size `size` reads: pairs [3, M, size] and weights [size]."""
-        return self.buffer[: 3 * len(self.tasks) * size].view(3, len(self.tasks), size), self.weight[:size]
+        """The inputs that the graph of batch size `size` reads: pairs [3, M, size] and weights [M, size]."""
+        members = len(self.tasks)
+        pairs, weight = self.buffer[: 3 * members * size], self.weight[: members * size]
+        return pairs.view(3, members, size), weight.view(members, size)
 
-    def _capture_all(self) -> None:
-        """Capture a validation and an update of every size, and leave parameters and AdamW's state as they were."""
-        parameters = self.flat.detach().clone()
+    def _capture(self, sizes: list[int]) -> None:
+        """Capture a validation and an update of every size, and leave parameters and optimizer as they were."""
         main, pool = torch.cuda.Stream(priority=-1), torch.cuda.graph_pool_handle()
-        for size in sorted({rounded_up(int(b)) for b in self.batch_sizes}, reverse=True):
-            self.graphs[size] = captured(lambda size=size: self._update(*self._static(size)), main, pool)
+        self.graphs = {}
+        for size in sizes:
+            update = lambda size=size: self._update(*self._static(size), self.hyper)  # noqa: E731
+            self.graphs[size] = captured(update, main, pool)
         # Graphs that run at the same time share neither memory nor cuBLAS's workspace, which belongs to a stream.
         work = lambda: self.validated.copy_(self._validate(self.snapshot))  # noqa: E731
         self.validation_graph = captured(work, self.side, torch.cuda.graph_pool_handle())
-        with torch.no_grad():
-            self.flat.copy_(parameters)
-            for value in self.optimizer.state[self.flat].values():
-                value.zero_()
+        self.flat.copy_(self.snapshot)
+        for value in self.state_of_rule.values():
+            value.zero_()
 
-    def _train_block(self, rows: Tensor) -> None:
+    def _sent(self, values: Tensor) -> Tensor:
+        """A copy on the GPU, for which the host does not wait."""
+        return values.pin_memory().to(self.path.device, non_blocking=True)
+
+    def _train_block(self, rows: Tensor, weight: Tensor, hyper: Tensor) -> None:
         size = rows.shape[-1]
         rounded = rounded_up(size)
-        pairs, weight = self._static(rounded)
-        weight.zero_()
-        weight[:size] = 1 / size
+        static_pairs, static_weight = self._static(rounded)
         # A row that weighs zero is one of the batch's: a class of its member's (0 · inf is not 0), and not one element
         # many times, whose gradient one program would sum.
-        rows = rows[..., torch.arange(rounded) % size]
-        batches = self._pairs(rows.pin_memory().to(self.path.device, non_blocking=True))
-        for i in range(BLOCK):
-            pairs.copy_(batches[i])
-            self.lr.copy_(self.device_rates[self.block * BLOCK + i])
+        batches = self._pairs(self._sent(rows[..., torch.arange(rounded) % size]))
+        static_weight.copy_(self._sent(F.pad(weight, (0, rounded - size)))[self.split_of])
+        for pairs, row in zip(batches, self._sent(hyper.to(self.flat.dtype)), strict=True):
+            static_pairs.copy_(pairs)
+            self.hyper.copy_(row)
             self.graphs[rounded].replay()
 
     def _log_validation(self) -> None:
         """Validate a copy of the parameters beside the next block's updates, which leave much of the GPU idle."""
         torch.cuda.current_stream().wait_stream(self.side)  # the last validation has read its copy
-        self.snapshot.copy_(self.flat.detach())
+        self.snapshot.copy_(self.flat)
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
             self.validation_graph.replay()
@@ -131,44 +111,16 @@ class GraphedTrainer(Trainer):
         torch.cuda.current_stream().wait_stream(self.side)
         return super().logged()
 
-    def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`; the graphs hold the addresses of AdamW's state, so its values are copied in place."""
-        adam = dict(self.optimizer.state[self.flat])
-        super().restore(state)
-        for name, value in adam.items():
-            value.copy_(self.optimizer.state[self.flat][name])
-        self.optimizer.state[self.flat] = adam
 
-
-def graphed_trainer(
-    tasks: list[Task], batch_sizes: np.ndarray, rate: float | np.ndarray, decay: float, path: ExecutionPath
-) -> GraphedTrainer:
+def graphed_trainer(tasks: list[Task], courses: Courses, path: ExecutionPath) -> GraphedTrainer:
     """A `GraphedTrainer`. Raises BadInput where the GPU's memory does not suffice, saying how many members fit."""
     try:
-        return GraphedTrainer(tasks, batch_sizes, rate, decay, path)
+        return GraphedTrainer(tasks, courses, path)
     except torch.OutOfMemoryError:
         pass  # within this clause the error still holds the memory that it could not complete
-    fit = members_that_fit(tasks, int(batch_sizes.max()), path)
-    seeds = fit * len({t.seed for t in tasks}) // len(tasks)
-    raise BadInput(
-        f"seeds: a stack of {len(tasks)} members does not fit on {torch.cuda.get_device_name()} beside what is there: "
-        f"about {fit} do, so take SEEDS_PER_RUN={max(seeds, 1)}, or fewer runs at a time (-j)"
-    )
-
-
-def members_that_fit(tasks: list[Task], batch_size: int, path: ExecutionPath) -> int:
-    """How many such members the GPU's free memory holds, from what small stacks take (compiled, they take less)."""
-
-    def taken(members: int) -> int:
-        gc.collect()
-        torch.cuda.empty_cache()
-        before, _ = torch.cuda.mem_get_info()
-        some = [tasks[i * len(tasks) // members] for i in range(members)]
-        probe = GraphedTrainer(some, np.array([batch_size]), 0.0, 0.0, replace(path, compiled=False))
-        used = before - torch.cuda.mem_get_info()[0]
-        del probe
-        return used
-
-    few, more = 4, 12
-    each = (taken(more) - taken(few)) / (more - few)  # what a first stack takes once is no part of it
-    return int(torch.cuda.mem_get_info()[0] / each)
+    gc.collect()
+    torch.cuda.empty_cache()
+    free, elements = torch.cuda.mem_get_info()[0], max(t.elements for t in tasks)
+    each = member_bytes(int(courses.batch_size.max()), elements, path.precision, cuda=True)
+    each = max(each, free // len(tasks) + 1)  # which they did take
+    raise does_not_fit(len(tasks), len({t.seed for t in tasks}), each, free)

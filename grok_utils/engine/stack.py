@@ -1,4 +1,9 @@
-"""TODO."""
+"""M decoders as one stack: what `model.Decoder` computes for each, with work left out that cannot change a number.
+
+- Only the last position is read, so block 2 computes queries, attention and FFN there alone.
+- The mask is causal, so in every layer positions 0 and 1 depend on x alone: at most one row for each element, not one
+  for each example. Rows are computed once for each element, then gathered (`distinct=True`).
+"""
 
 import math
 from collections.abc import Callable, Iterable
@@ -8,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from grok_utils.model import HEADS, WIDTH, Block, Decoder
+from grok_utils.model import HEADS, WIDTH, Decoder
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
 
 
@@ -67,14 +72,13 @@ def attend(scores: list[Tensor], values: list[Tensor]) -> Tensor:
 
 def rest_of_block(p: dict[str, Tensor], block: int, x: Tensor, attention: Tensor) -> Tensor:
     """What follows the heads in a block, for rows [M, R, D]: projection, residual, LayerNorm, FFN, LayerNorm."""
-    w = {name: p[f"blocks.{block}.{name}"] for name in BLOCK_TAIL}
-    a = x + linear(attention, w["attention.out_proj.weight"], w["attention.out_proj.bias"])
-    a = layer_norm(a, w["norm1.weight"], w["norm1.bias"])
-    h = F.gelu(linear(a, w["up.weight"], w["up.bias"]))
-    return layer_norm(a + linear(h, w["down.weight"], w["down.bias"]), w["norm2.weight"], w["norm2.bias"])
 
+    def of(layer: str) -> tuple[Tensor, Tensor]:
+        return p[f"blocks.{block}.{layer}.weight"], p[f"blocks.{block}.{layer}.bias"]
 
-BLOCK_TAIL = [n for n, _ in Block().named_parameters() if "in_proj" not in n]
+    a = layer_norm(x + linear(attention, *of("attention.out_proj")), *of("norm1"))
+    h = F.gelu(linear(a, *of("up")))
+    return layer_norm(a + linear(h, *of("down")), *of("norm2"))
 
 
 class GatherRows(torch.autograd.Function):
@@ -140,8 +144,6 @@ def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor | None) ->
 
 
 Attention = tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., Tensor]]
-
-
 PLAIN: Attention = (first_attention, last_attention)
 
 

@@ -1,52 +1,18 @@
-"""The stack: members trained side by side under one schedule, an update after another, validated every block of 10.
+"""The stack: members trained side by side, an update after another, validated every block of 10."""
 
-Nothing random is left to chance: weights, split and batches are functions of (operation, seed) and of the block, so the
-same seed means the same start, split and stream of examples under every arm and beside any neighbours.
-"""
-
-import math
-from collections.abc import Iterator
-from dataclasses import dataclass
-
-import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from grok_utils.engine.examples import draw_batches, validation_chunks
+from grok_utils.engine.machine import set_up
 from grok_utils.engine.stack import PLAIN, Attention, Layout, stacked_logits
 from grok_utils.model import initial_decoder
+from grok_utils.optimizers import EPS, OPTIMIZERS, Hyper, State, hyper_table
 from grok_utils.schedules import BLOCK
-from grok_utils.tasks import Task, stream
-
-WARM_UP = 50  # updates
-BETAS, EPS = (0.9, 0.98), 1e-8
-# Pairs validated at once on a CPU: larger chunks spill the cache (medians within 10 % from 600 to 2,400).
-CPU_CHUNK = 1176
-
-
-@dataclass(frozen=True)
-class ExecutionPath:
-    """How the numbers are computed. Another path gives the same numbers to rounding, so a resumed run keeps its own."""
-
-    device: str  # cpu or cuda
-    precision: str
-    compiled: bool
-    threads: int
-
-
-def learning_rate(update: int, full: float) -> float:
-    """Rate of update number `update` (from 0): linear warm-up over 50 updates."""
-    return full * min(update / WARM_UP, 1.0)
-
-
-def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
-    """The examples of the 10 updates of `block`, uniform with replacement: rows of `task.train` [10, batch_size].
-
-    Example i of an update is the same pair whatever the batch size, so arms share their stream as far as it goes.
-    """
-    generator = stream("batches", task.operation, task.seed, counter=block)
-    return torch.from_numpy(generator.integers(len(task.train), size=(batch_size, BLOCK)).T)
+from grok_utils.studies import Courses, ExecutionPath
+from grok_utils.tasks import Task
 
 
 def loss_and_accuracy(
@@ -71,61 +37,66 @@ def loss_and_accuracy(
     return torch.stack([(loss * weight).sum(1), (correct * weight).sum(1)], dim=1)
 
 
-class Trainer:
-    """A stack of M members: their parameters [M, P], AdamW's state, and the logs so far [logs, M, 4].
+def fused_adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Tensor) -> None:
+    """AdamW in place by PyTorch's fused kernel for CPUs, member by member; `hyper` as `Trainer.step_by_rule` takes it.
 
-    `rate` is the learning rate after the warm-up: one number, or one for each block.
+    Each member on its own, so that it has its own rates, and its bits do not depend on where its row lies.
     """
+    step = hyper[0, 0, 0].float()
+    rows = parameters, gradient, state["exp_avg"], state["exp_avg_sq"], hyper.squeeze(-1).T.tolist()
+    for p, g, first, second, (_, rate, decay, beta1, beta2, *_) in zip(*rows, strict=True):
+        options = {"lr": rate, "beta1": beta1, "beta2": beta2, "weight_decay": decay, "eps": EPS}
+        torch._fused_adamw_([p], [g], [first], [second], [], [step], **options, amsgrad=False, maximize=False)
 
-    attention = PLAIN  # of compiled code
 
-    def __init__(
-        self, tasks: list[Task], batch_sizes: np.ndarray, rate: float | np.ndarray, decay: float, path: ExecutionPath
-    ) -> None:
-        torch.set_num_threads(path.threads)
-        self.tasks, self.batch_sizes, self.path = tasks, batch_sizes, path
+class Trainer:
+    """A stack of M members: their parameters [M, P], the optimizer's state, and the logs so far [logs, M, 4]."""
+
+    def __init__(self, tasks: list[Task], courses: Courses, path: ExecutionPath, optimizer: str = "adamw") -> None:
+        set_up(path)
+        self.tasks, self.courses, self.path = tasks, courses, path
+        self.blocks, self.block = len(courses.batch_size), 0  # in all, and completed
+        # Members of one operation and seed share their start, split and stream of batches.
+        own = {(t.operation, t.seed): t for t in tasks}
+        self.splits, places = list(own.values()), {name: i for i, name in enumerate(own)}
+        self.split_of = torch.tensor([places[t.operation, t.seed] for t in tasks], device=path.device)
+        self.train = pad_sequence([t.train for t in self.splits], batch_first=True).to(path.device)
         self.layout = Layout(tasks)
-        self.flat = self.layout.pack(map(initial_decoder, tasks)).to(path.device).requires_grad_()
-        full = np.broadcast_to(rate, len(batch_sizes)).repeat(BLOCK)
-        self.rates = [learning_rate(k, float(r)) for k, r in enumerate(full)]
-        self.optimizer = self._optimizer(decay)
-        self.logs = torch.full((len(batch_sizes), len(tasks), 4), torch.nan, device=path.device)
-        self.block = 0  # blocks completed
+        self.flat = self.layout.pack(map(initial_decoder, self.splits)).to(path.device)[self.split_of]
+        self.rule, names = OPTIMIZERS[optimizer]
+        self.state_of_rule = {name: torch.zeros_like(self.flat) for name in names}
+        self.logs = torch.full((self.blocks, len(tasks), 4), torch.nan, device=path.device)
         classes = torch.tensor([t.elements for t in tasks])
         beyond = torch.arange(int(classes.max())) >= classes[:, None]
         self.beyond = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
         self.trained = torch.zeros(len(tasks), 2, device=path.device)  # loss and accuracy, summed over the block
         self.pairs = torch.tensor([[len(t.validation)] for t in tasks], device=path.device)
-        self.train = pad_sequence([t.train for t in tasks], batch_first=True).to(path.device)  # [M, most pairs, 3]
-        self.members = torch.arange(len(tasks), device=path.device).unsqueeze(1)
+        self.validation = validation_chunks(tasks, path.device)
         # Members are independent, so the gradient of each is that of its own loss; accuracy has none.
         self.of_loss = torch.tensor([1.0, 0.0], device=path.device).expand(len(tasks), 2).contiguous()
-        self.measure = loss_and_accuracy
+        self.attention, self.measure, self.step = PLAIN, loss_and_accuracy, self.step_by_rule
         if path.compiled:
-            torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
-            # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.
-            torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
-            torch._dynamo.config.fail_on_recompile_limit_hit = True
-            self.measure = torch.compile(loss_and_accuracy)
-        self.validation = list(self._validation_chunks())
-        if path.compiled:
+            self.measure, self.step = torch.compile(loss_and_accuracy), torch.compile(self.step_by_rule)
+        if optimizer == "adamw" and path.device == "cpu" and self.flat.dtype == torch.float32:
+            self.step = fused_adamw
+        if path.compiled and path.device == "cpu":
             self._compile()
-
-    def _optimizer(self, decay: float) -> torch.optim.Optimizer:
-        return torch.optim.AdamW([self.flat], betas=BETAS, eps=EPS, weight_decay=decay, fused=True)
-
-    def _validation_chunks(self) -> Iterator[tuple[slice, Tensor, Tensor]]:
-        """Every validation pair once, as (members, pairs [3, m, n], their weight): a member and CPU_CHUNK at a time."""
-        for i, task in enumerate(self.tasks):
-            for chunk in task.validation.T.contiguous().chunk(math.ceil(len(task.validation) / CPU_CHUNK), dim=1):
-                yield slice(i, i + 1), chunk.unsqueeze(1), torch.ones(())
 
     def _compile(self) -> None:
         """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with."""
-        pairs = torch.zeros(3, len(self.tasks), 509, dtype=torch.int64)
-        self._measure(self.flat, slice(None), pairs, torch.ones(())).backward(self.of_loss)
-        self.optimizer.zero_grad()
+        members = len(self.tasks)
+        pairs, weight = torch.zeros(3, members, 509, dtype=torch.int64), torch.ones(members, 509)
+        flat = self.flat.detach().requires_grad_()
+        self._measure(flat, slice(None), pairs, weight).backward(self.of_loss)
         self._validate(self.flat)
+
+    def step_by_rule(self, parameters: Tensor, gradient: Tensor, state: State, hyper: Tensor) -> None:
+        """The optimizer's rule in place, with the update's `hyper` [K, M, 1], which a graph reads at each replay."""
+        rows = Hyper(*hyper.to(parameters.dtype).unbind())
+        moved, new = self.rule(parameters, gradient, state, rows, self.layout)
+        parameters.copy_(moved)
+        for name, value in new.items():
+            state[name].copy_(value)
 
     def _measure(self, flat: Tensor, members: slice, pairs: Tensor, weight: Tensor) -> Tensor:
         """`loss_and_accuracy` of some members for `pairs` [3, m, B] of x, y, label, on this trainer's path: [m, 2]."""
@@ -142,29 +113,41 @@ class Trainer:
             measure, attention = (self.measure, self.attention) if compiled else (loss_and_accuracy, PLAIN)
             return measure(self.layout, flat, x, y, label, weight, self.beyond[members], distinct, attention)
 
-    def _update(self, pairs: Tensor, weight: Tensor) -> None:
-        """One update from `pairs` [3, M, B], each example weighing `weight`; its loss and accuracy join `trained`."""
-        measured = self._measure(self.flat, slice(None), pairs, weight)
-        measured.backward(self.of_loss)
-        self.optimizer.step()
-        self.optimizer.zero_grad()
+    def _update(self, pairs: Tensor, weight: Tensor, hyper: Tensor) -> None:
+        """One update from `pairs` [3, M, B], each example weighing `weight` [M, B], with its `hyper` [K, M, 1]."""
+        flat = self.flat.detach().requires_grad_()
+        measured = self._measure(flat, slice(None), pairs, weight)
+        (gradient,) = torch.autograd.grad(measured, flat, self.of_loss)
+        self.step(self.flat, gradient, self.state_of_rule, hyper)
         self.trained += measured.detach()
 
-    def _pairs(self, rows: Tensor) -> Tensor:
-        """The training pairs [..., 3, M, B] of `rows` [..., M, B] of each member's own table."""
-        return self.train[self.members, rows].movedim(-1, -3)
+    def _batches(self) -> tuple[Tensor, Tensor]:
+        """This block's examples, and their weights in the mean, of each split: int64 [10 or 1, splits, B], [splits, B].
 
-    def _train_block(self, rows: Tensor) -> None:
-        """The ten updates of the examples `rows` int64 [10, M, B]."""
-        for i, pairs in enumerate(self._pairs(rows)):
-            self.optimizer.param_groups[0]["lr"] = self.rates[self.block * BLOCK + i]
-            self._update(pairs, torch.tensor(1 / pairs.shape[-1]))
+        Examples are rows of `train`. Undrawn they are all of them, repeated up to the largest set with no weight.
+        """
+        if self.courses.drawn:
+            size = int(self.courses.batch_size[self.block, 0])
+            rows = torch.stack([draw_batches(t, self.block, size) for t in self.splits], dim=1)
+            return rows, torch.full(rows.shape[1:], 1 / size)
+        sizes, example = torch.tensor([[len(t.train)] for t in self.splits]), torch.arange(self.train.shape[1])
+        return (example % sizes).unsqueeze(0), (example < sizes) / sizes
+
+    def _pairs(self, rows: Tensor) -> Tensor:
+        """The training pairs [10, 3, M, B] of every member, of `rows` [10 or 1, splits, B] of its split."""
+        pairs = self.train[self.split_of.unsqueeze(1), rows[:, self.split_of]].movedim(-1, 1)
+        return pairs.expand(BLOCK, -1, -1, -1)
+
+    def _train_block(self, rows: Tensor, weight: Tensor, hyper: Tensor) -> None:
+        """The ten updates of examples as `_batches` gives them, with their `hyper` float64 [10, K, M, 1]."""
+        weight = weight[self.split_of]
+        for pairs, row in zip(self._pairs(rows), hyper, strict=True):
+            self._update(pairs, weight, row)
 
     def run_block(self) -> None:
-        """Ten updates at this block's batch size, then a validation; the log gets one more row."""
-        size = int(self.batch_sizes[self.block])
+        """Ten updates with this block's courses, then a validation; the log gets one more row."""
         self.trained.zero_()
-        self._train_block(torch.stack([draw_batches(t, self.block, size) for t in self.tasks], dim=1))
+        self._train_block(*self._batches(), torch.from_numpy(hyper_table(self.courses, self.block)))
         self.logs[self.block, :, :2] = self.trained / BLOCK
         self._log_validation()
         self.block += 1
@@ -186,17 +169,10 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes while training; with the constructor's arguments, all that a resumed run needs."""
-        adam = self.optimizer.state[self.flat]
-        zeros = torch.zeros_like(self.flat)
-        tensors = {"parameters": self.flat.detach(), "logs": self.logged()}
-        return tensors | {k: adam.get(k, zeros) for k in ("exp_avg", "exp_avg_sq")}
+        return {"parameters": self.flat, "logs": self.logged()} | self.state_of_rule
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from `state`, as an uninterrupted run would."""
+        """Go on from `state`, as an uninterrupted run would; captured graphs hold the addresses, so all is copied."""
         self.block = len(state["logs"])
-        self.logs[: self.block] = state["logs"].to(self.path.device)
-        with torch.no_grad():
-            self.flat.copy_(state["parameters"])
-        adam = {k: state[k].to(self.path.device) for k in ("exp_avg", "exp_avg_sq")}
-        adam["step"] = torch.tensor(float(self.block * BLOCK), device=self.path.device)
-        self.optimizer.state[self.flat] = adam
+        for name, value in self.state().items():
+            value.copy_(state[name])

@@ -1,1 +1,4 @@
-"""All studies together and the fourteen claims: read `members`, `effects`, `rules`, `claims`, then the words."""
+"""All studies together: records come in, the fourteen verdicts, what lies behind them, and their words go out.
+
+Read `members`, `rules`, `claims` and `effects`, then `answer`, `words` and `figures`.
+"""

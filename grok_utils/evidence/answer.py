@@ -1,88 +1,24 @@
-"""The evidence in words: the answer, and what is missing. Every number in a sentence is computed here."""
+"""The answer and the verdicts, in sentences and in tables. Every number in them is computed here."""
 
 from collections import Counter
-from collections.abc import Iterable
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.evidence.claims import NOT_RUN
-from grok_utils.evidence.members import STUDIES, Evidence, incomplete
-from grok_utils.page.prose import commits, days, sample_sizes
+from grok_utils.analysis.intervals import share_interval
+from grok_utils.analysis.reported import REPORTED_SEEDS, reported_mean
+from grok_utils.analysis.summaries import RMST
+from grok_utils.evidence.claims import CLAIMS, NOT_RUN, all_contrasts, verdicts
+from grok_utils.evidence.members import CLOCKS, Evidence, of_arm
+from grok_utils.evidence.rules import Claim
+from grok_utils.page.prose import listed, named, p_value, sample_sizes, signed
+from grok_utils.studies import DEFAULTS
 from grok_utils.tasks import OPERATIONS
 
-
-def signed(value: float, digits: int = 0) -> str:
-    """Such as `−1,067` or `+0.25`, and `0` for what rounds to it; `none` where there is no number."""
-    text = f"{value:+z,.{digits}f}"
-    return "none" if np.isnan(value) else text.replace("-", "−") if text.strip("+0.,") else text[1:]
-
-
-def listed(things: Iterable[str], last: str = "and") -> str:
-    """Such as `a, b and c`."""
-    *front, end = list(things)
-    return f"{', '.join(front)} {last} {end}" if front else end
-
-
-def named(names: Iterable[str]) -> str:
-    """Such as `a` and `b`, in code marks."""
-    return listed(f"`{name}`" for name in names)
-
-
-def p_value(p: float) -> str:
-    """Such as `p = 0.03`, with `< 0.001` for what is smaller."""
-    return "no p" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
-
-
-def estimate(row: pd.Series, digits: int = 0) -> str:
-    """A contrast's difference with its 95 % interval, and in per cent of the reference's mean."""
-    bounds = "no interval" if np.isnan(row["low"]) else f"{signed(row['low'], digits)} to {signed(row['high'], digits)}"
-    mean = row["reference_mean"]
-    percent = f", {signed(100 * row['difference'] / mean)} %" if row["column"] == "restricted" and mean else ""
-    return f"{signed(row['difference'], digits)}{percent} ({bounds})"
-
-
-# --- what there is -------------------------------------------------------------------------------------------------
-
-
-def heading(evidence: Evidence) -> str:
-    """The page's title, and how many records of how many studies it stands on."""
-    s = evidence.studies
-    members = len(evidence.members.query("clock == '99 %'"))
-    return (
-        "# Does growing the batch make a transformer grok sooner? The evidence\n\n"
-        f"{s['records'].sum():,} records of {members:,} trained models, from {(s['records'] > 0).sum()} of {len(s)} "
-        f"planned studies; trained {days(evidence.metadata)}, commit "
-        f"{commits(evidence.metadata)}. "
-        f"{missing(evidence.studies) or 'Every planned record is there.'}"
-    )
-
-
-def missing(studies: pd.DataFrame, names: tuple[str, ...] = STUDIES) -> str:
-    """Which of the named studies have no or not all records, in words; empty where none."""
-    lacking = incomplete(studies, names)
-    absent, partly = lacking[lacking["records"] == 0]["study"], lacking[lacking["records"] > 0]
-    words = [f"**No records yet** of {named(absent)}."] if len(absent) else []
-    begun = [f"`{row.study}` ({row.records:,} of {row.planned:,} records)" for row in partly.itertuples()]
-    return " ".join(words + ([f"**Incomplete:** {listed(begun)}."] if begun else []))
-
-
-def uncommitted(metadata: list[dict[str, Any]]) -> str:
-    """What records made with uncommitted changes are worth; empty where there are none."""
-    n = sum(bool(m["dirty"]) for m in metadata)
-    if not n:
-        return ""
-    return (
-        f"{n:,} of {len(metadata):,} records say *with uncommitted changes*. The copy of the repository beside the "
-        "tree had lost its index when they were written, so that git called every file changed; the package was their "
-        "commit's, but that is our word, not theirs. `make verify` trains one of a study's records again and compares."
-    )
-
-
-# --- the answer ----------------------------------------------------------------------------------------------------
-
+FEW = 6  # contrasts that are told one by one; of more, how many came out which way
+METRIC = {"restricted": RMST, "final_accuracy": "final_val_acc"}
+CONTROLS = {"linear-reversed": "its reverse", "linear-mean": "the constant at its mean"}  # of linear's dose
 ANSWERS = {
     "supported": "Yes: growing the batch helps, beyond the dose",
     "contradicted": "No: growing the batch does not help beyond its dose",
@@ -91,68 +27,92 @@ ANSWERS = {
 }
 
 
+def estimate(row: pd.Series) -> str:
+    """A contrast's difference with its 95 % interval, and in per cent of the reference's mean."""
+    digits = 0 if row["column"] == "restricted" else 3
+    bounds = "no interval" if np.isnan(row["low"]) else f"{signed(row['low'], digits)} to {signed(row['high'], digits)}"
+    percent = f", {signed(row['percent'])} %" if row["column"] == "restricted" else ""
+    return f"{signed(row['difference'], digits)}{percent} ({bounds})"
+
+
+def span(values: pd.Series) -> str:
+    """Such as `−20 to +5`."""
+    return f"{signed(values.min())} to {signed(values.max())}"
+
+
+# --- the answer -------------------------------------------------------------------------------------------------------
+
+
 def answer(rows: pd.DataFrame, found: pd.Series, dose: pd.DataFrame) -> str:
     """The question's answer: one line, and three sentences that carry it, growth first, then constants, then linear.
 
     `rows` and `found` as from `claims.all_contrasts` and `claims.verdicts`, `dose` as from `effects.dose_response`.
     """
-    sentences = [order_of_sizes(rows), without_growing(dose), against_baseline(rows)]
-    return f"**{ANSWERS[found[3]]}.** " + " ".join(s for s in sentences if s) + f"\n\n{verdict_counts(found)}"
+    told = [order_of_sizes(rows), without_growing(dose), against_baseline(rows)]
+    return f"**{ANSWERS[found[3]]}.** {' '.join(filter(None, told))}\n\n{verdict_counts(found)}"
+
+
+def of_claim(rows: pd.DataFrame, number: int) -> pd.DataFrame:
+    """The contrasts of a claim that have pairs."""
+    return rows[(rows["claim"] == number) & (rows["n"] > 0)]
 
 
 def order_of_sizes(rows: pd.DataFrame) -> str:
     """Linear beside the same dose without growth."""
-    ours = rows[(rows["claim"] == 3) & (rows["n"] > 0)]
+    ours = of_claim(rows, 3)
     if ours.empty:
         return ""
-    others = {"linear-reversed": "its reverse", "linear-mean": "the constant at its mean"}
-    each = [f"against {words}, {outcomes(ours[ours['reference'] == name])}" for name, words in others.items()]
+    each = [f"against {words}, {outcomes(ours[ours['reference'] == name])}" for name, words in CONTROLS.items()]
     each.append(f"against five random orders, {outcomes(ours[~ours['decides']])}")
     return f"With the dose held, the growing `linear` is, {'; '.join(each)} ({sample_sizes(ours)} seeds)."
 
 
 def without_growing(dose: pd.DataFrame) -> str:
     """Which arm is soonest, and how linear does beside the best constant."""
-    best, behind = {}, []
+    best: dict[str, list[str]] = {}
+    behind = []
     for operation in in_order(dose["operation"], OPERATIONS):
         rows = dose[(dose["operation"] == operation) & (dose["reached"] == dose["n"])].set_index("schedule")
         if rows["constant"].sum() > 1 and "linear" in rows.index:
             best.setdefault(rows["rmst"].idxmin(), []).append(operation)
-            constant = rows.loc[rows["constant"], "rmst"].min()
-            behind.append(100 * (rows.loc["linear", "rmst"] / constant - 1))
-    told = [f"`{arm}` on {named(operations)}" for arm, operations in best.items()]
-    return (
-        f"The soonest of all arms is {listed(told)}; `linear` needs {signed(min(behind))} to {signed(max(behind))} % "
-        f"updates beside the best constant batch ({sample_sizes(dose)})."
-        if best
-        else ""
-    )
+            behind.append(100 * (rows.loc["linear", "rmst"] / rows.loc[rows["constant"], "rmst"].min() - 1))
+    if not best:
+        return ""
+    told = listed(f"`{arm}` on {named(operations)}" for arm, operations in best.items())
+    needs = f"`linear` needs {span(pd.Series(behind))} % updates beside the best constant batch"
+    return f"The soonest of all arms is {told}; {needs} ({sample_sizes(dose)})."
 
 
 def against_baseline(rows: pd.DataFrame) -> str:
     """Linear beside the baseline."""
-    ours = rows[(rows["claim"] == 1) & (rows["n"] > 0)]
+    ours = of_claim(rows, 1)
     if ours.empty:
         return ""
-    percent = 100 * ours["difference"] / ours["reference_mean"]
-    return (
-        f"Beside the constant 512, `linear` is {outcomes(ours)}, by {signed(percent.min())} to "
-        f"{signed(percent.max())} % of updates ({sample_sizes(ours)})."
-    )
+    by = f"by {span(ours['percent'])} % of updates ({sample_sizes(ours)})"
+    return f"Beside the constant {DEFAULTS['batch_size']}, `linear` is {outcomes(ours)}, {by}."
 
 
 def outcomes(rows: pd.DataFrame) -> str:
     """Such as `sooner on x_plus_y, equivalent on x_div_y`, or counts where an operation has several rows."""
-    in_each = rows.assign(outcome=[in_words(row) for _, row in rows.iterrows()])
-    told = in_each.groupby("outcome", sort=False)["operation"]
+    sides = rows["difference"].lt(0).map({True: "sooner", False: "later"})
+    alike = rows["verdict"].map({"equivalent": "equivalent", "cannot tell": "not to be told apart"})
+    told = rows.assign(outcome=alike.fillna(sides)).groupby("outcome", sort=False)["operation"]
     if rows["operation"].duplicated().any():
         return listed(f"{words} in {len(of)} of {len(rows)} contrasts" for words, of in told)
     return listed(f"{words} on {named(of)}" for words, of in told)
 
 
+def verdict_counts(found: pd.Series) -> str:
+    """How many of the claims came out which way."""
+    tally = Counter(found)
+    order = ["supported", "contradicted", "cannot tell", *sorted({v for v in tally if v.startswith("wrong")}), NOT_RUN]
+    told = [f"{tally[v]} {v}" for v in order if tally[v]]
+    return f"Of the original's {len(found)} claims: {listed(told)} ([Table](#verdicts))."
+
+
 def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The answer in numbers: a row an operation, linear less its reverse, its mean and the baseline."""
-    columns = {"linear-reversed": "its reverse", "linear-mean": "the constant at its mean", "baseline": "constant 512"}
+    columns = CONTROLS | {"baseline": f"constant {DEFAULTS['batch_size']}"}
     ours = rows[rows["claim"].isin([1, 3]) & rows["reference"].isin(columns) & (rows["n"] > 0)]
     table = []
     for operation in in_order(ours["operation"], OPERATIONS):
@@ -162,16 +122,105 @@ def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(table)
 
 
-def in_words(row: pd.Series) -> str:
-    """A contrast's outcome in words, whatever was claimed of it."""
-    if row["verdict"] in ("equivalent", "cannot tell"):
-        return "equivalent" if row["verdict"] == "equivalent" else "not to be told apart"
-    return "sooner" if row["difference"] < 0 else "later"
+# --- the verdicts -----------------------------------------------------------------------------------------------------
 
 
-def verdict_counts(found: pd.Series) -> str:
-    """How many of the claims came out which way."""
-    tally = Counter(found)
-    order = ["supported", "contradicted", "cannot tell", *sorted({v for v in tally if v.startswith("wrong")}), NOT_RUN]
-    told = [f"{tally[v]} {v}" for v in order if tally[v]]
-    return f"Of the original's {len(found)} claims: {listed(told)} ([Table](#verdicts))."
+def verdict_table(evidence: Evidence, rows: pd.DataFrame, by_clock: pd.DataFrame) -> pd.DataFrame:
+    """A row a claim: claim, text, reported, ours, n, p (Holm-adjusted), verdict, other_clocks (that change it).
+
+    `rows` are its contrasts, and `by_clock` its verdicts as from `robustness`.
+    """
+    found, changed = by_clock.set_index("claim")[CLOCKS[0]], changed_by_clocks(by_clock)
+    members = evidence.members[evidence.members["clock"] == CLOCKS[0]]
+    table = []
+    for claim in CLAIMS:
+        mine = rows[(rows["claim"] == claim.number) & rows["decides"]]
+        told = {"claim": claim.number, "text": claim.text, "reported": reported_words(claim, mine)}
+        told |= {"ours": our_words(claim, mine, members), "n": sizes(claim, mine, members)}
+        told |= {"p": adjusted_p(claim, mine), "verdict": found[claim.number]}
+        table.append(told | {"other_clocks": changed.get(claim.number, "–")})
+    return pd.DataFrame(table)
+
+
+def label(row: pd.Series, rows: pd.DataFrame) -> str:
+    """What a contrast is, as far as the claim's other contrasts do not share it."""
+    same = rows[["arm", "reference"]].drop_duplicates().shape[0] == 1
+    return row["operation"] if same else f"{row['arm']} − {row['reference']} on {row['operation']}"
+
+
+def our_words(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Our estimates with their intervals; of many, how many came out which way."""
+    told = [claim.formula] if claim.formula else []
+    if claim.share_of and len(at := of_arm(members, claim.share_of, "permutation")):
+        k, n = int(at["reached"].sum()), len(at)
+        low, high = share_interval(k, n)
+        told.append(f"{k} of {n} seeds reach 99 % ({100 * low:.0f} to {100 * high:.0f} %)")
+    known = rows[rows["n"] > 0]
+    if len(known) > FEW:
+        told.append(f"as claimed in {(known['verdict'] == 'supported').sum()} of {len(known)} contrasts")
+    elif len(known):
+        told += [f"{label(row, rows)}: {estimate(row)}" for _, row in known.iterrows()]
+    return "\n".join(told) or "–"
+
+
+def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
+    """What the original's own means say of the claim's contrasts, line by line as `our_words` once all are known."""
+    if claim.formula:
+        return "the formula"
+    if claim.share_of and rows.empty:
+        mean = reported_mean(claim.share_of, "permutation", RMST)
+        return f"{mean:,.0f} updates, the mean of {REPORTED_SEEDS} seeds"
+    told, tested, hits = ["–"] * (claim.share_of is not None), 0, 0
+    for _, row in rows.iterrows():
+        ours, theirs = (reported_mean(row[a], row["operation"], METRIC[row["column"]]) for a in ("arm", "reference"))
+        words = f"{ours:.3f} against {theirs:.3f}"
+        if row["column"] == "restricted":
+            words = f"{signed(ours - theirs)}, {signed(100 * (ours / theirs - 1))} %"
+        known = not np.isnan(ours - theirs)
+        told.append(("" if (rows["n"] > 0).all() else f"{label(row, rows)}: ") + (words if known else "–"))
+        tested, hits = tested + known, hits + (np.sign(ours - theirs) == row["claimed"])
+    if not tested:
+        return "not tested"
+    return f"as claimed in {hits} of {tested} contrasts" if tested > FEW else "\n".join(told)
+
+
+def sizes(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
+    """Pairs of the claim's contrasts, or seeds of its share."""
+    n = set(rows["n"])
+    if rows.empty and claim.share_of:
+        n = {len(of_arm(members, claim.share_of, "permutation"))}
+    return " to ".join(f"{k:.0f}" for k in sorted({min(n), max(n)})) if n else "–"
+
+
+def adjusted_p(claim: Claim, rows: pd.DataFrame) -> str:
+    """The adjusted p of each contrast, in the lines of `our_words`; of many, the smallest and the largest."""
+    p = [p_value(x).removeprefix("p ").removeprefix("= ") for x in rows["p_holm"].dropna()]
+    if len(p) > FEW:
+        return f"{p[rows['p_holm'].argmin()]} to {p[rows['p_holm'].argmax()]}"
+    return "\n".join(["–"] * (claim.share_of is not None or not p) + p)
+
+
+def robustness(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
+    """Each claim's verdict by every clock: claim, text, and a column a clock; `rows` are the contrasts on the first."""
+    table = pd.DataFrame({"claim": [c.number for c in CLAIMS], "text": [c.text for c in CLAIMS]})
+    for clock in CLOCKS:
+        if clock != CLOCKS[0]:
+            rows = all_contrasts(evidence.members[evidence.members["clock"] == clock])
+        table[clock] = verdicts(evidence, rows, clock).to_numpy()
+    return table
+
+
+def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
+    """What other clocks make of each claim's verdict, where they change it (see `robustness`)."""
+    changed: dict[int, str] = {}
+    for row in by_clock.to_dict("records"):
+        other = [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]
+        changed |= {row["claim"]: listed(other)} if other else {}
+    return changed
+
+
+def robustness_section(by_clock: pd.DataFrame) -> str:
+    """Which verdicts another clock changes."""
+    first = by_clock.set_index("claim")[CLOCKS[0]]
+    told = [f"claim {k} ({first[k]}) is {words}" for k, words in changed_by_clocks(by_clock).items()]
+    return f"Verdicts that another clock changes: {'; '.join(told)}." if told else "No other clock changes a verdict."

@@ -3,46 +3,49 @@
 `members` is `Evidence.members` of one clock everywhere.
 """
 
-from itertools import product
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import THRESHOLD, by_cell
-from grok_utils.analysis.inference import equivalent, holm, paired_contrast
+from grok_utils.analysis.inference import holm
 from grok_utils.analysis.intervals import mean_interval
-from grok_utils.evidence.members import CELLS, PRECISION
-from grok_utils.evidence.rules import margins
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.evidence.members import PRECISION, RATES, STUDIES, of_study
+from grok_utils.evidence.rules import contrast, margins
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import Arm, Cell, Follows, Study
 
 
-def of_study(members: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """The rows of these studies."""
-    return members[members["study"].isin(names)]
+def batch_sizes(study: Study, arm: str) -> np.ndarray:
+    """The batch size of each block of an arm that draws its batches: int64 [updates / 10]."""
+    of = study.arm(arm)
+    return of.course("batch_size", study.updates, of.settings.operations[0], of.cells[0])
 
 
-def dose_response(members: pd.DataFrame, study: str = "confirm") -> pd.DataFrame:
+def dose_response(members: pd.DataFrame) -> pd.DataFrame:
     """RMST against dose: operation, schedule, n, reached, constant (bool), dose, rmst, low, high, curve, added_up.
 
     dose is the mean batch size up to a member's crossing, or to the horizon where it has none, averaged over seeds.
     curve is the constants' RMST at that dose, interpolated against the logarithm of the batch size (NaN outside their
     range). added_up is `constants_added_up`, for the arms that change.
     """
-    rows = []
-    for key, cell in by_cell(of_study(members, study)):
+    study, rows = load_study(STUDIES[0]), []
+    for key, cell in by_cell(of_study(members, study.name)):
         rmst = mean_interval(cell["restricted"])
         row = key | {"n": rmst.n, "reached": int(cell["reached"].sum()), "dose": cell["mean_batch"].mean()}
-        row |= {"constant": key["schedule"] == "baseline" or key["schedule"].startswith("constant-")}
+        row |= {"constant": isinstance(study.arm(key["schedule"]).settings.batch_size, int)}
         rows.append(row | {"rmst": rmst.mean, "low": rmst.low, "high": rmst.high, "curve": np.nan, "added_up": np.nan})
-    table, about = pd.DataFrame(rows), load_study(study)
+    table = pd.DataFrame(rows)
     for operation, at in table.groupby("operation"):
         if at["constant"].any():
             points = constant_curve(table, operation)
             table.loc[at.index, "curve"] = np.interp(np.log(at["dose"]), *points, left=np.nan, right=np.nan)
             for i, row in at[~at["constant"]].iterrows():
-                table.loc[i, "added_up"] = constants_added_up(about.arm(row["schedule"]).batch_sizes(about), *points)
+                table.loc[i, "added_up"] = constants_added_up(batch_sizes(study, row["schedule"]), *points)
     return table
 
 
@@ -59,7 +62,7 @@ def constants_added_up(sizes: np.ndarray, log_doses: pd.Series, rmst: pd.Series)
     to 1, or never: at the horizon. The mean batch size alone does not say as much: 1 / T is no straight line.
     """
     way = (BLOCK / np.interp(np.log(sizes), log_doses, rmst)).cumsum()
-    return float(BLOCK * min(np.searchsorted(way, 1 - 1e-9) + 1, len(sizes)))
+    return float(BLOCK * min(int(np.searchsorted(way, 1 - 1e-9)) + 1, len(sizes)))
 
 
 def order_added_up(rows: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:
@@ -72,75 +75,77 @@ def order_added_up(rows: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:
     known = dose.loc[dose["constant"], "operation"]
     found = rows[(rows["claim"] == 3) & (rows["n"] > 0) & rows["operation"].isin(known)].reset_index(drop=True)
     table = found[["operation", "reference", "n", "difference", "low", "high"]].assign(predicted=np.nan)
-    for i, row in table.iterrows():
-        about, curve = load_study(f"order-{row['operation']}"), constant_curve(dose, row["operation"])
-        linear, control = (
-            constants_added_up(about.arm(arm).batch_sizes(about), *curve) for arm in ("linear", row["reference"])
-        )
+    for i, row in found.iterrows():
+        study, curve = load_study(row["study"]), constant_curve(dose, row["operation"])
+        linear, control = (constants_added_up(batch_sizes(study, row[k]), *curve) for k in ("arm", "reference"))
         table.loc[i, "predicted"] = linear - control
     return table
 
 
-def compared() -> list[tuple[str, str, str, str]]:
-    """The interactions' contrasts: study and arm, study and arm that it is compared with."""
-    cells = [(study, arm, study, "baseline") for study in CELLS for arm in ("constant-128", "linear")]
-    return [
-        *cells,
-        ("rate-sqrt-batch", "linear", "rate-one", "baseline"),
-        ("rate-mirror", "baseline", "rate-one", "linear"),
-    ]
+def compared(study: Study) -> Iterator[tuple[Arm, Arm, Cell]]:
+    """The contrasts of a study of rates: an arm, the one that it is compared with, and the cell of the latter.
+
+    In each cell, arms are compared with the study's reference. An arm whose rate follows a batch size is compared with
+    the arm of that batch size, or, where it is its own, with that at which it has the usual rate.
+    """
+    reference = study.arm(study.reference)
+    for cell in reference.cells:
+        yield from ((arm, reference, cell) for arm in study.arms if arm != reference and cell in arm.cells)
+    for arm in study.arms:
+        if isinstance(rate := arm.settings.learning_rate, Follows):
+            sizes = rate.follows or rate.at
+            other = next(a for a in study.arms if a.settings.batch_size == sizes)
+            usual = {"learning_rate": rate.value, "weight_decay": arm.settings.weight_decay}
+            yield arm, other, next(cell for cell in other.cells if dict(cell.values) == usual)
 
 
 def interactions(members: pd.DataFrame) -> pd.DataFrame:
     """Contrasts of times at each learning rate and weight decay, and where the rate follows the batch size.
 
-    Columns: study, operation, learning_rate, weight_decay, arm, reference, the fields of `Contrast`, percent (of the
-    reference's RMST), p_holm, corrected within the operation. Contrasts without pairs are left out.
+    Columns: operation, learning_rate, weight_decay, follows (whether the arm's rate does, and the cell is that of its
+    reference), arm, reference, those of `rules.contrast` but for equivalence, p_holm, corrected within the operation.
+    Contrasts without pairs are left out.
     """
-    named = members.assign(schedule=members["study"] + " " + members["schedule"])
-    rows = []
-    for study, arm, other, reference in compared():
-        about = load_study(study)
-        for operation in about.operations:
-            c = paired_contrast(named, f"{study} {arm}", f"{other} {reference}", operation)
-            row = {"study": study, "operation": operation, "learning_rate": about.learning_rate}
-            row |= {"weight_decay": about.weight_decay, "arm": arm, "reference": reference}
-            rows.append(row | c._asdict() | {"percent": 100 * c.difference / c.reference_mean})
-    table = pd.DataFrame(rows)
+    study, rows = load_study(RATES), []
+    for arm, reference, cell in compared(study):
+        follows = isinstance(arm.settings.learning_rate, Follows)  # such an arm has no cell
+        pair = of_study(members, study.name).query("cell in @names", local_dict={"names": [cell.name, ""]})
+        for operation in arm.settings.operations:
+            row = {"operation": operation, **dict(cell.values), "follows": follows}
+            row |= {"arm": arm.name, "reference": reference.name}
+            rows.append(row | contrast(pair, arm.name, reference.name, operation, None))
+    table = pd.DataFrame(rows).drop(columns=["margin", "equivalent"])
     table["p_holm"] = table.groupby("operation")["p"].transform(holm)
     return table[table["n"] > 0].reset_index(drop=True)
 
 
 def precision(members: pd.DataFrame) -> pd.DataFrame:
-    """Contrasts of times at a lower precision less float32, that of `confirm`: precision, operation, arm, the fields of
-    `Contrast`, percent, margin, equivalent. Contrasts without pairs are left out."""
-    named = members.assign(schedule=members["study"] + " " + members["schedule"])
-    margin, rows = margins(members), []
-    for study in map(load_study, PRECISION):
-        for operation, arm in product(study.operations, study.schedules):
-            names = f"{study.name} {arm.name}", f"confirm {arm.name}"
-            c = paired_contrast(named, *names, operation)
-            shares = named[named["operation"] == operation].groupby("schedule")["reached"].mean().reindex(names)
-            row = {"precision": study.precision, "operation": operation, "arm": arm.name} | c._asdict()
-            row |= {"percent": 100 * c.difference / c.reference_mean, "margin": margin.get(operation, np.nan)}
-            rows.append(row | {"equivalent": equivalent(c, margin.get(operation, np.nan), shares)})
+    """Contrasts of times at a lower precision less float32, that of the arm of `confirm` that is otherwise the same:
+    precision, operation, arm (of `confirm`) and those of `rules.contrast`. Contrasts without pairs are left out."""
+    study, usual, margin, rows = load_study(PRECISION), load_study(STUDIES[0]), margins(members), []
+    both = of_study(members, study.name, usual.name)
+    for arm in study.arms:
+        at = arm.settings
+        for other in usual.arms:
+            if replace(at, precision=other.settings.precision, operations=other.settings.operations) == other.settings:
+                for operation in at.operations:
+                    found = contrast(both, arm.name, other.name, operation, margin.get(operation, np.nan))
+                    rows.append({"precision": at.precision, "operation": operation, "arm": other.name} | found)
     table = pd.DataFrame(rows)
     return table[table["n"] > 0].reset_index(drop=True)
 
 
-def stability(members: pd.DataFrame, study: str = "confirm") -> pd.DataFrame:
+def stability(members: pd.DataFrame) -> pd.DataFrame:
     """After the first crossing, of the members that crossed: operation, schedule, n, crossed, share_below (of their
     later logs, the mean), unstable (members with one such log or more), ended_below (final accuracy not above 99 %),
     final_least and final_median (final accuracy)."""
     rows = []
-    for key, cell in by_cell(of_study(members, study)):
+    for key, cell in by_cell(of_study(members, STUDIES[0])):
         crossed = cell[cell["logs_after"] > 0]
         row = key | {"n": len(cell), "crossed": len(crossed), "share_below": crossed["share_below"].mean()}
-        row |= {"unstable": int((crossed["share_below"] > 0).sum())}
-        row |= {"ended_below": int((~(crossed["final_accuracy"] > np.float32(THRESHOLD))).sum())}
-        rows.append(
-            row | {"final_least": crossed["final_accuracy"].min(), "final_median": crossed["final_accuracy"].median()}
-        )
+        final, unstable = crossed["final_accuracy"], (crossed["share_below"] > 0).sum()
+        row |= {"unstable": int(unstable), "ended_below": int((~(final > np.float32(THRESHOLD))).sum())}
+        rows.append(row | {"final_least": final.min(), "final_median": final.median()})
     return pd.DataFrame(rows)
 
 
@@ -153,20 +158,18 @@ def time_of_an_update(bench: Path) -> tuple[float, float] | None:
     if not bench.exists():
         return None
     paper, timed = load_study("paper"), pd.read_csv(bench).query("precision == 'float32'").set_index("arm")
-    arms = [arm for arm in paper.schedules if arm.name in timed.index]
-    seconds = timed.loc[[arm.name for arm in arms], "train_s"] / timed.loc[[arm.name for arm in arms], "members"]
-    slope, intercept = np.polyfit([arm.batch_sizes(paper).mean() for arm in arms], seconds / paper.updates, 1)
+    arms = [arm.name for arm in paper.arms if arm.name in timed.index]
+    seconds = timed.loc[arms, "train_s"] / timed.loc[arms, "members"]
+    slope, intercept = np.polyfit([batch_sizes(paper, arm).mean() for arm in arms], seconds / paper.updates, 1)
     return float(intercept), float(slope)
 
 
-def cost(members: pd.DataFrame, bench: Path, study: str = "confirm") -> pd.DataFrame:
+def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
     """What an arm spends until 99 %, or until its end where it never gets there: operation, schedule, n, reached,
     updates, examples, seconds, each a mean over seeds; seconds by `time_of_an_update`, where it is known."""
     time, rows = time_of_an_update(bench), []
-    for key, cell in by_cell(of_study(members, study)):
+    for key, cell in by_cell(of_study(members, STUDIES[0])):
         row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
-        row["examples"] = (cell["restricted"] * cell["mean_batch"]).mean()
-        if time is not None:
-            row["seconds"] = time[0] * row["updates"] + time[1] * row["examples"]
-        rows.append(row)
-    return pd.DataFrame(rows)
+        rows.append(row | {"examples": (cell["restricted"] * cell["mean_batch"]).mean()})
+    table = pd.DataFrame(rows)
+    return table if time is None else table.assign(seconds=time[0] * table["updates"] + time[1] * table["examples"])

@@ -43,11 +43,12 @@ def forest(table: pd.DataFrame, margins: Mapping[str, float], xlabel: str, legen
     """A difference with its 95 % interval a row, an operation a panel; the band is ± the margin of equivalence.
 
     `table`: operation, label (the row's name), arm (gives the look), difference, low, high (NaN: no interval). Rows of
-    one label share a line, one below the other.
+    one label share a line, one below the other. A legend names the arms that their labels do not.
     """
-    labels, arms = list(dict.fromkeys(table["label"])), in_order(table["arm"])
+    labels = list(dict.fromkeys(table["label"]))
+    arms = in_order(table.loc[table["label"] != table["arm"], "arm"]) if legend else []
     operations, height = in_order(table["operation"], OPERATIONS), (0.22 if legend else 0.18) * len(labels) + 0.5
-    with panels(operations, arms if legend else None, height=height) as (figure, axes):
+    with panels(operations, arms or None, height=height) as (figure, axes):
         for operation, ax in axes.items():
             rows = table[table["operation"] == operation]
             margin = margins.get(operation, np.nan)
@@ -56,7 +57,8 @@ def forest(table: pd.DataFrame, margins: Mapping[str, float], xlabel: str, legen
             ax.axvline(0, color=INK, linewidth=0.8)
             for row in rows.to_dict("records"):
                 k = look(row["arm"])
-                y = labels.index(row["label"]) + (0.66 * arms.index(row["arm"]) / len(arms) - 0.22) * legend
+                shift = 0.66 * arms.index(row["arm"]) / len(arms) - 0.22 if row["arm"] in arms else 0
+                y = labels.index(row["label"]) + shift
                 ax.plot([row["low"], row["high"]], [y, y], color=k.colour, linewidth=1.8, solid_capstyle="butt")
                 ax.plot(row["difference"], y, k.marker, color=k.colour, markersize=4.5)
             ax.set_yticks(range(len(labels)), labels)

@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.inference import equivalent, holm, paired_contrast, verdict
+from grok_utils.evidence.members import STUDIES, of_arm, of_study
 
 MARGIN = 0.05  # of the baseline's RMST on the operation, in `confirm`
 
@@ -20,67 +22,9 @@ class Comparison:
     operation: str
     claimed: int
     column: str = "restricted"  # time; or final_accuracy, reached
-    study: str = "confirm"
+    study: str = STUDIES[0]
     margin: float | None = None  # of equivalence, where it is not that of times
     decides: bool = True  # or is in the family without deciding the claim
-
-
-@dataclass(frozen=True)
-class Claim:
-    """A claim, its family of comparisons, and how their rows (see `contrasts`) and a row a member decide it."""
-
-    number: int
-    text: str
-    family: tuple[Comparison, ...]
-    decide: Callable[[pd.DataFrame, pd.DataFrame], str]
-    share_of: str | None = None  # the arm whose share of seeds that grok permutation it speaks of
-    settled: str | None = None  # its verdict where the original's own formula or numbers give it
-
-    @property
-    def studies(self) -> tuple[str, ...]:
-        """The studies without which it cannot be decided: its tests', and `confirm` for the margins."""
-        return tuple(dict.fromkeys(["confirm", *(c.study for c in self.family)]))
-
-    @property
-    def timed(self) -> bool:
-        """Whether contrasts of times decide it."""
-        return any(c.decides and c.column == "restricted" for c in self.family)
-
-
-# --- what its comparisons give --------------------------------------------------------------------------------------
-
-
-def cell(members: pd.DataFrame, arm: str, operation: str, study: str = "confirm") -> pd.DataFrame:
-    """The members of one arm on one operation of a study."""
-    return members.query("study == @study and schedule == @arm and operation == @operation")
-
-
-def margins(members: pd.DataFrame) -> dict[str, float]:
-    """The margin of equivalence of times on each operation, in the unit of `members`' clock."""
-    baseline = members.query("study == 'confirm' and schedule == 'baseline'")
-    return (MARGIN * baseline.groupby("operation")["restricted"].mean()).to_dict()
-
-
-def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:
-    """A row for each of the claim's tests on one clock: the test, its `Contrast`, margin, p_holm and verdict.
-
-    `members` as `Evidence.members`, of one clock. p_holm is corrected within the claim's family, all its tests.
-    """
-    of_times, rows = margins(members), []
-    for c in claim.family:
-        found = paired_contrast(members[members["study"] == c.study], c.arm, c.reference, c.operation, c.column)
-        margin, shares = c.margin, []
-        if c.column == "restricted":
-            margin = of_times.get(c.operation, np.nan)
-            shares = [cell(members, arm, c.operation, c.study)["reached"].mean() for arm in (c.arm, c.reference)]
-        same = None if margin is None else equivalent(found, margin, shares)
-        rows.append({"claim": claim.number} | asdict(c) | found._asdict() | {"margin": margin, "equivalent": same})
-    table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"])
-    table["verdict"] = [
-        verdict(r["difference"], r["p_holm"], r["equivalent"], r["claimed"]) for r in table.to_dict("records")
-    ]
-    return table
 
 
 # --- rules ---------------------------------------------------------------------------------------------------------
@@ -114,9 +58,74 @@ def by_accuracy_and_share(rows: pd.DataFrame, members: pd.DataFrame) -> str:
 
 def never_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
     """Claim 2: contradicted by a single seed."""
-    return "contradicted" if cell(members, "linear", "permutation")["reached"].any() else "supported"
+    return "contradicted" if of_arm(members, "linear", "permutation")["reached"].any() else "supported"
 
 
 def not_every_seed_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
     """Claim 13: supported below 100 %."""
-    return "contradicted" if cell(members, "exponential", "permutation")["reached"].all() else "supported"
+    return "contradicted" if of_arm(members, "exponential", "permutation")["reached"].all() else "supported"
+
+
+# --- claims, and what their comparisons give --------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim, its family of comparisons, and how their rows (see `contrasts`) and a row a member decide it."""
+
+    number: int
+    text: str
+    family: tuple[Comparison, ...] = ()
+    decide: Callable[[pd.DataFrame, pd.DataFrame], str] = by_contrasts
+    share_of: str | None = None  # the arm whose share of seeds that grok permutation it speaks of
+    settled: str | None = None  # its verdict where the original's own formula or numbers give it
+    formula: str | None = None  # what that formula gives, in words, where it speaks of that
+
+    @property
+    def studies(self) -> tuple[str, ...]:
+        """The studies without which it cannot be decided: its tests', and `confirm` for the margins."""
+        return tuple(dict.fromkeys([STUDIES[0], *(c.study for c in self.family)]))
+
+    @property
+    def timed(self) -> bool:
+        """Whether contrasts of times decide it."""
+        return any(c.decides and c.column == "restricted" for c in self.family)
+
+
+def margins(members: pd.DataFrame) -> dict[str, float]:
+    """The margin of equivalence of times on each operation, in the unit of `members`' clock."""
+    baseline = of_study(members, STUDIES[0]).query("schedule == 'baseline'")
+    return (MARGIN * baseline.groupby("operation")["restricted"].mean()).to_dict()
+
+
+def contrast(
+    members: pd.DataFrame, arm: str, reference: str, operation: str, margin: float | None, column: str = "restricted"
+) -> dict[str, Any]:
+    """The `Contrast` of two arms of `members`, with percent (of the reference's mean), margin and equivalent.
+
+    Without a margin nothing is equivalent; of times only where enough seeds of both arms reach 99 %.
+    """
+    c, rows = paired_contrast(members, arm, reference, operation, column), members[members["operation"] == operation]
+    timed = (arm, reference) if column == "restricted" else ()
+    shares = [rows.loc[rows["schedule"] == name, "reached"].mean() for name in timed]
+    percent = 100 * c.difference / c.reference_mean if c.reference_mean else np.nan
+    same = None if margin is None else equivalent(c, margin, shares)
+    return c._asdict() | {"percent": percent, "margin": margin, "equivalent": same}
+
+
+def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:
+    """A row for each of the claim's tests on one clock: the test, its `contrast`, p_holm and verdict.
+
+    `members` as `Evidence.members`, of one clock. p_holm is corrected within the claim's family, all its tests.
+    """
+    of_times, rows = margins(members), []
+    for c in claim.family:
+        margin = of_times.get(c.operation, np.nan) if c.column == "restricted" else c.margin
+        found = contrast(of_study(members, c.study), c.arm, c.reference, c.operation, margin, c.column)
+        rows.append({"claim": claim.number} | asdict(c) | found)
+    table = pd.DataFrame(rows)
+    table["p_holm"] = holm(table["p"])
+    table["verdict"] = [
+        verdict(r["difference"], r["p_holm"], r["equivalent"], r["claimed"]) for r in table.to_dict("records")
+    ]
+    return table

@@ -3,17 +3,16 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from grok_utils.page.pdf import find_chromium, print_pdf
 from grok_utils.pipeline.execution import execute, from_notebooks, study_parameter
 from grok_utils.pipeline.locks import alone
 from grok_utils.pipeline.plan import planned_runs
 from grok_utils.studies import Study
 
 
-def execute_report(study: Study, results: Path, given: str | None = None) -> Path:
+def execute_report(study: Study, results: Path, given: str | None = None, precision: str | None = None) -> Path:
     """Build the study's report from its records; returns the path of the HTML page. Raises Damaged on a bad record.
 
-    `given` is the name or path that the study was loaded by (default: its name).
+    `given` is the name or path that the study was loaded by (default: its name), `precision` what replaced its own.
     """
     from grok_utils.page.export import export_html  # nbconvert takes a second to load, which a run need not wait for
 
@@ -22,7 +21,7 @@ def execute_report(study: Study, results: Path, given: str | None = None) -> Pat
     executed = folder / "report.ipynb"
     parameters = {"study": study_parameter(given or study.name), "results": from_notebooks(results)}
     with alone(folder, "report"):
-        execute("report.ipynb", executed, parameters | {"precision": study.precision})
+        execute("report.ipynb", executed, parameters | {"precision": precision})
         export_html(executed, folder / "report.html", study.title or study.name)
     return folder / "report.html"
 
@@ -44,6 +43,8 @@ def print_report(folder: Path, build: Callable[[], Path]) -> Path:
 
     Raises BadInput without Chromium.
     """
+    from grok_utils.page.export import find_chromium, print_pdf
+
     find_chromium()  # told before any work
     html = folder / "report.html"
     if not html.exists():

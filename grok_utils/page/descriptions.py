@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import THRESHOLD, in_order
+from grok_utils.analysis.summaries import over_two_settings
 from grok_utils.tasks import OPERATIONS
 
 PANELS = "a panel for each operation, a line for each arm"
@@ -81,15 +82,31 @@ def loss_curves(frame: pd.DataFrame) -> str:
 
 
 def updates_to_99(cells: pd.DataFrame) -> str:
-    """Of `figures.updates_to_99`, from `statistics.summarise`."""
+    """Of `figures.updates_to_99`, from `summaries.summarise`."""
     return (
         f"Dot chart of updates to 99 % validation accuracy, {ROWS}, every seed a small dot. The restricted mean, "
         f"with its interval: {of_cells(cells, 'rmst')}"
     )
 
 
+def rmst_by_cell(cells: pd.DataFrame) -> str:
+    """Of `figures.rmst_by_cell`, from `summaries.summarise`: each arm's extremes, the cells named."""
+    table, settings = over_two_settings(cells)
+    never = (table["reached"] == 0).sum()
+
+    def say(rows: pd.DataFrame) -> str:
+        arms = rows.set_index("cell").groupby("schedule", sort=False)["rmst"]
+        return ", ".join(f"{arm} {extremes(values)}" for arm, values in arms)
+
+    return (
+        f"Heat maps of restricted mean updates to 99 % validation accuracy, {ROWS}, over "
+        f"{' and '.join(settings[:2]).replace('_', ' ')}. No seed reached 99 % in {never} of {len(table)} cells. "
+        f"The cells: {in_each(table, say)}"
+    )
+
+
 def share_grokked(cells: pd.DataFrame) -> str:
-    """Of `figures.share_grokked`, from `statistics.summarise`."""
+    """Of `figures.share_grokked`, from `summaries.summarise`."""
     return (
         f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}. At the last "
         f"update: {of_cells(cells, 'share', '{:.0%}')}"

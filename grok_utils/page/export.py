@@ -1,39 +1,46 @@
-"""Export of an executed notebook to one HTML page that needs no address and no script; mathematics is MathML."""
+"""Export of an executed notebook to one HTML page without address or script, mathematics as MathML; and its print."""
 
 import os
 import re
+import shutil
+import subprocess
 import sys
+import tempfile
 from html import escape
 from pathlib import Path
 from typing import Any
 
 import nbformat
 from bs4 import BeautifulSoup
-from bs4.element import Tag
 from jinja2 import pass_context
 from math_core import LatexError, LatexToMathML
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from grok_utils.errors import BadInput, one_line
+from grok_utils.pipeline.execution import Failed
 from grok_utils.store.files import ROOT, written_whole
 
 TEMPLATES = ROOT / "notebooks"
 MATHEMATICS = LatexToMathML()
+NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
+ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
+# No first-run page, and no address asked on the browser's own account.
+OFF = ("gpu", "quic", "sync", "background-networking", "component-update")
+FLAGS = ("--no-first-run", *(f"--disable-{what}" for what in OFF))
+SECONDS = 120  # until a print that hangs is ended
+OTHERWISE = "try another one by CHROMIUM=/path/to/it, or open the page in any browser and print it there"
 
 
 class Renderer(IPythonRenderer):
     """Markdown to HTML with TeX as MathML; raises BadInput on TeX that math_core does not know."""
 
-    def inline_math(self, body: str, displaystyle: bool = False) -> str:
+    def inline_math(self, body: str) -> str:
         try:
-            return MATHEMATICS.convert_with_local_state(body, displaystyle=displaystyle)
+            return MATHEMATICS.convert_with_local_state(body, displaystyle=False)
         except LatexError:  # whose words are a drawing in colours
             said = f"formula: {one_line(body)} is not TeX that math_core knows"
             raise BadInput(f"{said}: correct it in the notebook") from None
-
-    def block_math(self, body: str) -> str:
-        return self.inline_math(body, displaystyle=True)
 
 
 class Exporter(HTMLExporter):
@@ -55,7 +62,7 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     notebook = nbformat.read(executed_notebook, as_version=4)
     text, _ = Exporter().from_notebook_node(notebook)
     page = BeautifulSoup(text, "html.parser")
-    page.title.string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)
+    page.select("title")[0].string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)
     join_code(page)
     keep_together(page)
     labels = name_headings(page) | number(page, "figure.picture", "Figure") | number(page, "figure.numbers", "Table")
@@ -74,13 +81,13 @@ def join_code(page: BeautifulSoup) -> None:
         following = silent.find_next("details")
         if following is not None:
             for block in reversed(silent.find_all("div", recursive=False)):
-                following.summary.insert_after(block.extract())
+                following.select("summary")[0].insert_after(block.extract())
             silent.decompose()
 
 
 def keep_together(page: BeautifulSoup) -> None:
     """Let no line end between a number and its per cent sign, or round an equals sign."""
-    for string in page.main.find_all(string=re.compile(" [%=]")):
+    for string in page.select("main")[0].find_all(string=re.compile(" [%=]")):
         if not string.find_parent(["pre", "code", "svg"]):
             string.replace_with(string.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"))
 
@@ -102,13 +109,13 @@ def number(page: BeautifulSoup, selector: str, word: str) -> dict[str, str]:
     """Number the figures or tables through their captions; returns their labels by id."""
     labels: dict[str, str] = {}
     for i, figure in enumerate(page.select(selector), start=1):
-        if figure["id"] in labels:
-            taken = f"{word} {i}: the name {figure['id']!r} is already that of {labels[figure['id']]}"
+        if (name := str(figure["id"])) in labels:
+            taken = f"{word} {i}: the name {name!r} is already that of {labels[name]}"
             raise BadInput(f"{taken}: give it another in the notebook")
-        labels[figure["id"]] = f"{word} {i}"
+        labels[name] = f"{word} {i}"
         label = page.new_tag("b")
         label.string = f"{word} {i}. "
-        figure.figcaption.insert(0, label)
+        figure.select("figcaption")[0].insert(0, label)
     return labels
 
 
@@ -124,7 +131,7 @@ def link(page: BeautifulSoup, labels: dict[str, str]) -> None:
 
 def list_contents(page: BeautifulSoup) -> None:
     """Fill the table of contents with the sections' headings."""
-    contents: Tag = page.select_one("nav ol")
+    contents = page.select("nav ol")[0]
     for section in page.select("main h2"):
         item, anchor = page.new_tag("li"), page.new_tag("a", href=f"#{section['id']}")
         anchor.string = section.get_text()
@@ -137,7 +144,7 @@ def put_title_first(page: BeautifulSoup) -> None:
     if page.h1:
         header = page.new_tag("header")
         below = page.h1.find_next_sibling()
-        page.nav.insert_before(header)
+        page.select("nav")[0].insert_before(header)
         header.extend([page.h1.extract()] + ([below.extract()] if below is not None and below.name == "p" else []))
 
 
@@ -152,3 +159,40 @@ def without_paths(text: str, results: Path, studies: Path) -> str:
         if len(Path(path).parts) > 1:  # a container's home may be /
             text = re.sub(rf"{re.escape(escape(path))}(?![\w-])", names[path], text)
     return text
+
+
+# --- printing --------------------------------------------------------------------------------------------------------
+
+
+class NoPrint(Failed):
+    """One line that says why there is no PDF."""
+
+
+def find_chromium() -> str:
+    """The path of Chromium or a relative of it: CHROMIUM of the environment, or the first found. Raises BadInput."""
+    asked = os.environ.get("CHROMIUM")
+    for name in [asked] if asked else [*NAMES, ON_MACOS]:
+        if found := shutil.which(name):
+            return found
+    what = f"CHROMIUM: {asked!r} is no program" if asked else "Chromium was not found"
+    raise BadInput(f"{what}: install it (Debian: apt-get install chromium) or give CHROMIUM=/path/to/chrome")
+
+
+def print_pdf(html: Path, pdf: Path) -> None:
+    """Print the page `html` to `pdf`, whole or not at all. Raises BadInput without Chromium, NoPrint if it fails."""
+    chromium = find_chromium()
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, written_whole(pdf) as temporary:
+        command = [chromium, "--headless", *FLAGS, f"--user-data-dir={profile}", "--no-pdf-header-footer"]
+        command.append("--generate-pdf-document-outline")  # the contents are not printed; a viewer lists the headings
+        if hasattr(os, "geteuid") and os.geteuid() == 0:  # Chromium's sandbox refuses root
+            command.append("--no-sandbox")
+        command += [f"--print-to-pdf={temporary.resolve()}", html.resolve().as_uri()]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
+        except subprocess.TimeoutExpired:
+            raise NoPrint(f"{chromium} did not print {html} within {SECONDS} seconds: {OTHERWISE}") from None
+        except OSError as error:  # a program of another machine, say
+            raise NoPrint(f"{chromium} cannot be started ({error.strerror}): {OTHERWISE}") from None
+        if done.returncode or not temporary.is_file():
+            said = done.stderr.strip().splitlines() or ["no reason given"]
+            raise NoPrint(f"{chromium} did not print {html} ({said[-1][:300]}): {OTHERWISE}")

@@ -3,26 +3,28 @@
 Functions return a matplotlib Figure that belongs to no window; `notebook.publish` saves it and shows it.
 """
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Mapping
+from itertools import product
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, PercentFormatter
 
-from grok_utils.analysis.crossings import in_order
-from grok_utils.analysis.summaries import share_by_update, summarise
-from grok_utils.page.style import INK, STYLE, WIDTH, legend_handles, look
+from grok_utils.analysis.crossings import in_order, measured
+from grok_utils.analysis.summaries import over_two_settings, share_by_update, summarise
+from grok_utils.page.style import INK, STYLE, WIDTH, curve, look, panels, short
 from grok_utils.schedules import BLOCK
 from grok_utils.tasks import OPERATIONS
 
 POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
 BANDED = 6  # arms
+CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)  # from 50 on a colour bar is no longer drawn in lines
+CELL_WORDS = 0.062  # inches that a digit of 7 points takes
 SPREAD = ("pi", 100)  # the band of a curve: from the lowest seed to the highest
 WORDS = {
     "update": "update",
@@ -41,65 +43,15 @@ def thin(frame: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
     return frame[frame["update"].isin(kept)]
 
 
-def short(value: float, _: Any = None) -> str:
-    """An axis number in few characters: 1500 as 1.5k, 2000000 as 2M."""
-    for unit, letter in ((1e6, "M"), (1e3, "k")):
-        if abs(value) >= unit:
-            return f"{value / unit:g}{letter}"
-    return f"{value:g}"
-
-
-@contextmanager
-def panels(names: list[str], arms: Any, height: float = 2.1) -> Iterator[tuple[Figure, dict[str, Axes]]]:
-    """A figure with a titled panel for each name, two in a row, and a legend of `arms` above them."""
-    columns = min(2, len(names))
-    rows = -(-len(names) // columns)
-    with matplotlib.rc_context(STYLE):
-        figure = Figure((WIDTH, height * rows * (1.0 if columns == 2 else 1.25) + 0.5), layout="constrained")
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        axes = dict(zip(names, grid.flat, strict=False))
-        for spare in grid.flat[len(names) :]:
-            spare.remove()
-            grid[-2, 1].xaxis.set_tick_params(labelbottom=True)
-        for name, ax in axes.items():
-            ax.set_title(name)
-        if arms is not None:
-            figure.legend(handles=legend_handles(arms), loc="outside upper center", ncols=3, handlelength=3.2)
-        yield figure, axes
-        for ax in axes.values():
-            ax.set(xlabel="", ylabel="")
-
-
-def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, marked: int = 10, **options: Any) -> None:
-    """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none)."""
-    looks = {arm: look(arm) for arm in in_order(frame["schedule"])}
-    seaborn.lineplot(
-        frame,
-        x=x,
-        y=y,
-        hue="schedule",
-        style="schedule",
-        hue_order=list(looks),
-        style_order=list(looks),
-        palette={arm: k.colour for arm, k in looks.items()},
-        dashes={arm: k.dashes or "" for arm, k in looks.items()},
-        markers={arm: k.marker for arm, k in looks.items()},
-        markersize=4 if marked else 0,
-        markeredgewidth=0,
-        markevery=(marked // 2, max(1, marked)),
-        legend=False,
-        ax=ax,
-        **options,
-    )
-
-
 def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
     """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin."""
     if few_arms(frame):
         thin_line = {"errorbar": None, "linewidth": 0.6, "alpha": 0.6}
-        curve(ax, frame, x, f"train_{measure}", marked=0, estimator="median", **thin_line)
+        train = thin(measured(frame, f"train_{measure}"))
+        curve(ax, train, x, f"train_{measure}", marked=0, estimator="median", **thin_line)
         band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
-    curve(ax, frame, x, f"val_{measure}", estimator="median", **(band if few_arms(frame) else {"errorbar": None}))
+    rows = thin(measured(frame, f"val_{measure}"))
+    curve(ax, rows, x, f"val_{measure}", estimator="median", **(band if few_arms(frame) else {"errorbar": None}))
 
 
 def few_arms(frame: pd.DataFrame) -> bool:
@@ -149,7 +101,7 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Figure:
         curves(ax, rows, against, "accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1))
 
-    return by_operation(thin(frame), draw, against, "val_accuracy")
+    return by_operation(frame, draw, against, "val_accuracy")
 
 
 def loss_curves(frame: pd.DataFrame) -> Figure:
@@ -159,11 +111,11 @@ def loss_curves(frame: pd.DataFrame) -> Figure:
         curves(ax, rows, "update", "loss")
         ax.set_yscale("log")
 
-    return by_operation(thin(frame), draw, "update", "val_loss")
+    return by_operation(frame, draw, "update", "val_loss")
 
 
 def share_grokked(members: pd.DataFrame) -> Figure:
-    """Share of each arm's seeds above 99 % by each update, from the rows of `statistics.crossings`."""
+    """Share of each arm's seeds above 99 % by each update, from the rows of `crossings.crossings`."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         curve(ax, rows, "update", "share", marked=1, estimator=None, drawstyle="steps-post")
@@ -174,7 +126,7 @@ def share_grokked(members: pd.DataFrame) -> Figure:
 
 
 def updates_to_99(members: pd.DataFrame) -> Figure:
-    """RMST of each arm with its 95 % interval and every seed beside it, from the rows of `statistics.crossings`.
+    """RMST of each arm with its 95 % interval and every seed beside it, from the rows of `crossings.crossings`.
 
     A seed that reached 99 % is a dot at its update; one that did not is an open triangle at the horizon.
     """
@@ -208,16 +160,54 @@ def draw_mean(ax: Axes, y: float, cell: pd.Series) -> None:
     ax.plot(cell["rmst"], y, k.marker, color=k.colour, markersize=6)
 
 
-def scaling(table: pd.DataFrame) -> Figure:
-    """Seconds of training a member against the members in a stack, from the rows of `bench_cuda.time_members`."""
-    with panels([""], None, height=2.2) as (figure, axes):
-        ax = axes[""]
-        seaborn.lineplot(
-            table, x="members", y="s_a_member", marker="o", markersize=6, color=look("linear").colour, ax=ax
-        )
-        ax.set(xscale="log", ylim=(0, None))
-        ax.set_xticks(table["members"], [str(n) for n in table["members"]])
-        ax.minorticks_off()
-        figure.supxlabel("members in a stack", fontsize=9)
-        figure.supylabel("seconds of training a member", fontsize=9)
+def rmst_by_cell(cells: pd.DataFrame) -> Figure:
+    """RMST in each cell of a grid over two settings, a row of panels an arm, from the rows of `summaries.summarise`.
+
+    × marks a cell in which no seed reached 99 %; one that an arm lacks is blank. See `over_two_settings`.
+    """
+    table, settings = over_two_settings(cells)
+    down, *across = sorted(settings[:2], key=lambda name: -table[name].nunique())  # a page is higher than wide
+    table["row"], rows = places(table[down])
+    table["column"], columns = places(table[across[0]]) if across else (0, [""])
+    arms, operations = in_order(table["schedule"]), in_order(table["operation"], OPERATIONS)
+    width = min(4, len(operations))
+    each = -(-len(operations) // width)  # rows of panels that an arm takes
+    colours = matplotlib.cm.ScalarMappable(Normalize(table["rmst"].min(), table["rmst"].max()), CELL_COLOURS)
+    fits = CELL_WORDS * len(f"{table['rmst'].max():.0f}0") <= (WIDTH - 0.9) / width / len(columns)
+    with matplotlib.rc_context(STYLE):
+        height = len(arms) * each * (0.17 * len(rows) + 0.32) + 1.1
+        figure = Figure((WIDTH, height), layout="constrained")
+        grid = figure.subplots(len(arms) * each, width, sharex=True, sharey=True, squeeze=False)
+        for i, (arm, operation) in enumerate(product(arms, operations)):
+            line, place = divmod(i % len(operations), width)
+            ax = grid[i // len(operations) * each + line, place]
+            of = table[(table["schedule"] == arm) & (table["operation"] == operation)]
+            draw_cells(ax, of, colours.to_rgba(of["rmst"]), fits)
+            ax.set_title(f"{operation}\n" if i < len(operations) or each > 1 else "")
+            ax.set_title("" if place else arm, loc="left")
+        for ax in grid.flat:
+            ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
+            ax.set_xticks(range(len(columns)), columns)
+            ax.set_yticks(range(len(rows)), rows)
+            ax.tick_params(length=0)
+            ax.grid(False)
+            ax.spines[:].set_visible(False)
+        figure.colorbar(colours, ax=grid, location="top", aspect=50, pad=0.02, label="updates to 99 % (RMST)")
+        figure.supxlabel(across[0].replace("_", " ") if across else "", fontsize=9)
+        figure.supylabel(down.replace("_", " "), fontsize=9)
     return figure
+
+
+def places(values: pd.Series) -> tuple[np.ndarray, list[str]]:
+    """The place of each value along an axis, by size, and the labels there; last where the setting is an arm's own."""
+    codes, distinct = pd.factorize(values, sort=True, use_na_sentinel=False)
+    return codes, ["own" if np.isnan(value) else f"{value:g}" for value in distinct]
+
+
+def draw_cells(ax: Axes, cells: pd.DataFrame, colours: np.ndarray, numbers: bool) -> None:
+    """The cells of one arm on one operation in their colours, with their RMST where there is room for `numbers`."""
+    ax.bar(cells["column"], 1, 1, cells["row"] - 0.5, color=colours, edgecolor=INK, linewidth=0.5)
+    for cell, colour in zip(cells.itertuples(), colours, strict=True):
+        text = "×" if cell.reached == 0 else f"{cell.rmst:.0f}" if numbers else ""
+        ink = "black" if seaborn.utils.relative_luminance(colour) > 0.179 else "white"  # whose contrast is 4.5 or more
+        ax.text(cell.column, cell.row, text, color=ink, fontsize=7, ha="center", va="center_baseline")

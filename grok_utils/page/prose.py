@@ -1,10 +1,16 @@
 """The report's sentences: every number in them is computed here from a study's rows."""
 
-from collections.abc import Sized
+from collections.abc import Iterable, Sized
 from typing import Any
 
 import numpy as np
 import pandas as pd
+
+from grok_utils.analysis.summaries import cell_settings
+from grok_utils.model import BLOCKS, HEADS, WIDTH
+from grok_utils.schedules import BLOCK, SCHEDULES
+from grok_utils.store.records import makings
+from grok_utils.studies import Study
 
 FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles no claim
 
@@ -12,6 +18,28 @@ FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles 
 def interval(low: float, high: float) -> str:
     """Such as `1,200 to 1,350`, in whole updates; `no interval` where there is none."""
     return "no interval" if np.isnan(low) else f"{low:,.0f} to {high:,.0f}".replace("-", "−")
+
+
+def signed(value: float, digits: int = 0) -> str:
+    """Such as `−1,067` or `+0.25`, and `0` for what rounds to it; `none` where there is no number."""
+    text = f"{value:+z,.{digits}f}"
+    return "none" if np.isnan(value) else text.replace("-", "−") if text.strip("+0.,") else text[1:]
+
+
+def listed(things: Iterable[str], last: str = "and") -> str:
+    """Such as `a, b and c`."""
+    *front, end = list(things)
+    return f"{', '.join(front)} {last} {end}" if front else end
+
+
+def named(names: Iterable[str]) -> str:
+    """Such as `a` and `b`, in code marks."""
+    return listed(f"`{name}`" for name in names)
+
+
+def p_value(p: float) -> str:
+    """Such as `p = 0.03`, with `< 0.001` for what is smaller."""
+    return "no p" if np.isnan(p) else "p < 0.001" if p < 0.001 else f"p = {p:.3f}" if p < 0.1 else f"p = {p:.2f}"
 
 
 def sample_sizes(table: pd.DataFrame) -> str:
@@ -24,29 +52,72 @@ def count(things: Sized, noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
-def commits(metadata: list[dict[str, Any]]) -> str:
-    """The commits that the records were made from, and whether the tree had uncommitted changes."""
-    return ", ".join(
-        sorted({(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in metadata})
-    )
+def commits(made: list[dict[str, Any]]) -> str:
+    """The commits that records were `made` from, and whether the tree had uncommitted changes."""
+    found = {(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in made}
+    return ", ".join(sorted(found))
 
 
-def days(metadata: list[dict[str, Any]]) -> str:
+def days(made: list[dict[str, Any]]) -> str:
     """The first and the last day of training, as elements that no line's end divides."""
-    started = sorted(m["started"][:10] for m in metadata)
+    started = sorted(m["started"][:10] for m in made)
     return " to ".join(f"<time>{day}</time>" for day in dict.fromkeys([started[0], started[-1]]))
 
 
-def heading(metadata: list[dict[str, Any]]) -> str:
+def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
     """The report's title, and a line with the study's name, size, date and commit."""
-    first = metadata[0]
-    seeds, arms = sorted({m["seed"] for m in metadata}), {m["schedule"] for m in metadata}
-    size = " × ".join([count(arms, "arm"), count(seeds, "seed"), count(first["operations"], "operation")])
+    seeds, arms = {m["seed"] for m in metadata}, {m["schedule"] for m in metadata}
+    cells = {cell.name for arm in study.arms for cell in arm.cells}
+    sizes = [count(arms, "arm"), count(seeds, "seed"), count(study.operations, "operation")]
+    size = " × ".join(sizes[:1] + ([f"up to {count(cells, 'cell')}"] if len(cells) > 1 else []) + sizes[1:])
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
-        f"Study **{first['study']}**: {size}, {first['updates']:,} updates each. Trained {days(metadata)}, "
-        f"commit {commits(metadata)}."
+        f"Study **{study.name}**: {size}, {study.updates:,} updates each. Trained {days(makings(metadata))}, "
+        f"commit {commits(makings(metadata))}."
     )
+
+
+def model() -> str:
+    """What is trained, and how."""
+    return (
+        f"Every model is a decoder transformer of {BLOCKS} blocks, width {WIDTH} and {HEADS} heads, that reads "
+        "`x ∘ y =` and names the result. A fixed share of all pairs is for training, the rest for validation. AdamW "
+        f"minimises cross-entropy on batches drawn with replacement; a log is kept every {BLOCK} updates. The same "
+        "seed means the same split and the same initial weights in every arm."
+    )
+
+
+def schedule_formulas(names: Iterable[str]) -> str:
+    """A list of schedules with their formulas, the first lines of their functions' docstrings."""
+    formulas = {name: (SCHEDULES[name].__doc__ or "a function of its own").strip().splitlines()[0] for name in names}
+    return "\n".join(f"- `{name}`: {formula}" for name, formula in formulas.items())
+
+
+def grid(cells: pd.DataFrame) -> str:
+    """The section on a study's grid but for its figure and tables; `cells` as from `summaries.summarise`."""
+    settings = listed(name.replace("_", " ") for name in cell_settings(cells))
+    tried = cells.groupby(["operation", "schedule"]).size()
+    return (
+        f"## The grid\n\nEach arm was trained in {' to '.join(map(str, sorted({tried.min(), tried.max()})))} cells, "
+        f"combinations of {settings}. [Figure](#grid) shows the restricted mean number of updates to 99 % (RMST, "
+        "[explained below](#section-updates-to-99)) in each, [Table](#best-cells) the best cell of each arm on each "
+        "operation: that of the smallest RMST. The answer and all that follows show each arm at its best cell; "
+        "[Table](#cells) has all cells. The seeds that chose a cell are those shown in it, so its RMST errs on the "
+        "small side, the more the more cells were tried."
+    )
+
+
+def grid_caption(cells: pd.DataFrame) -> str:
+    """What the heat map shows, of more than two settings too."""
+    shown, others = (list(cell_settings(cells))[part] for part in (slice(2), slice(2, None)))
+    text = f"RMST by {listed(shown)}, a row for each arm. ×: no seed reached 99 %; blank: no such cell."
+    text += f" Of {listed(others)} the best." if others else ""
+    return text.replace("_", " ")
+
+
+def at_best_cells(best: pd.DataFrame) -> str:
+    """What captions add where a study has a grid; `best` as from `summaries.best_cells`."""
+    return " Each arm at its best cell of the grid." if (best["tried"] > 1).any() else ""
 
 
 def question(reference: str) -> str:
@@ -61,7 +132,7 @@ def question(reference: str) -> str:
 def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "baseline") -> str:
     """What the study says about each arm against the reference arm, every number with its n and 95 % interval.
 
-    `cells` as from `statistics.summarise`, `differences` as from `statistics.paired_differences`.
+    `cells` as from `summaries.summarise`, `differences` as from `summaries.paired_differences`.
     """
     nothing = f"There are no pairs of seeds yet in which an arm can be compared with `{reference}`."
     lines = [verdict_counts(differences, reference) if len(differences) else nothing]
@@ -108,7 +179,7 @@ def contrast(row: pd.Series, cell: pd.Series) -> str:
     verdict = row["verdict"] if row["verdict"] == "cannot tell" else f"**{row['verdict']}**"
     if row["difference"] == 0 and cell["reached"] == 0:
         return f"`{row['schedule']}`: {verdict}; none of {cell['n']} seeds reached 99 % either"
-    number = f"{row['difference']:+,.0f} updates, {row['percent']:+.0f} %".replace("-", "−")
+    number = f"{signed(row['difference'])} updates, {signed(row['percent'])} %"
     return f"`{row['schedule']}`: {verdict}; {number} ({interval(row['low'], row['high'])}; n = {row['n']})"
 
 

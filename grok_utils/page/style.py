@@ -1,45 +1,42 @@
-"""One style for every figure: size, type, one look per arm, and SVG that is legible on light and on dark ground."""
+"""One style for every figure: size, type, panels, one look per arm, and SVG legible on light and dark ground."""
 
 import io
 import re
 import zlib
-from collections.abc import Iterable
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import matplotlib
+import pandas as pd
 import seaborn
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from grok_utils.analysis.crossings import in_order
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 INK = "#6a737d"  # axes and words: contrast 4.8 on white
 INK_ON_DARK = "#c9d1d9"
 
-STYLE: dict[str, Any] = (
+STYLE: dict[Any, Any] = (
     seaborn.axes_style("ticks")
     | {
         "font.family": "sans-serif",
         "font.sans-serif": ["DejaVu Sans"],
-        "font.size": 9,
         "axes.titlesize": 10,
-        "axes.labelsize": 9,
-        "xtick.labelsize": 9,
-        "ytick.labelsize": 9,
-        "legend.fontsize": 9,
-        "legend.frameon": False,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
         "axes.grid": True,
         "grid.alpha": 0.25,
         "grid.linewidth": 0.6,
         "lines.linewidth": 1.6,
-        "figure.facecolor": "none",
-        "axes.facecolor": "none",
-        "savefig.facecolor": "none",
         "svg.fonttype": "none",  # words stay words: searchable, and small
     }
-    | dict.fromkeys(
-        ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color", "grid.color"), INK
-    )
+    | dict.fromkeys(("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
+    | dict.fromkeys(("legend.frameon", "axes.spines.top", "axes.spines.right"), False)
+    | dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none")
+    | dict.fromkeys([f"{part}.color" for part in ("text", "xtick", "ytick", "grid")], INK)
+    | dict.fromkeys(("axes.labelcolor", "axes.edgecolor"), INK)
 )
 
 LINES = "svg.plot *{stroke-linejoin:round;stroke-linecap:butt}"
@@ -74,6 +71,12 @@ CONSTANTS = (32, 64, 96, 128, 144, 192, 256)  # solid lines, as the baseline's, 
 LOOKS |= {f"constant-{b}": Look(c, m) for b, c, m in zip(CONSTANTS, OTHERS, MARKERS, strict=True)}
 CONTROLS = ("mean", *(f"shuffled-{k}" for k in range(1, 6)), "reversed")
 LOOKS |= {f"linear-{k}": Look(c, m, (4, 1.5)) for k, c, m in zip(CONTROLS, OTHERS, MARKERS[::-1], strict=True)}
+LOOKS |= {"constant-1024": Look(OTHERS[2], "o"), "constant-2048": Look(OTHERS[5], "s")}
+LOOKS["all-pairs"] = Look(OTHERS[3], "D")
+# At another length a schedule keeps its colour: 14 that all differ do not exist.
+FAMILIES = {name: LOOKS[name].colour for name in ("linear", "exponential", "cyclic")} | {"shrinking": OTHERS[6]}
+LENGTHS = {500: ("X", (1, 1)), 2000: ("*", (9, 2))}
+LOOKS |= {f"{name}-{t}": Look(colour, *of) for name, colour in FAMILIES.items() for t, of in LENGTHS.items()}
 
 
 def look(arm: str) -> Look:
@@ -84,15 +87,62 @@ def look(arm: str) -> Look:
     return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (1 + n // 49 % 5, 1 + n // 245 % 2))
 
 
-def legend_handles(arms: Iterable[str]) -> list[matplotlib.lines.Line2D]:
+def legend_handles(arms: list[str]) -> list[Line2D]:
     """A short line with marker for each arm."""
-    looks = {arm: look(arm) for arm in arms}
-    return [
-        matplotlib.lines.Line2D(
-            [], [], color=k.colour, marker=k.marker, ls=(0, k.dashes) if k.dashes else "-", label=arm
-        )
-        for arm, k in looks.items()
-    ]
+    lines = ((arm, k, (0, k.dashes) if k.dashes else "-") for arm, k in zip(arms, map(look, arms), strict=True))
+    return [Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=arm) for arm, k, dashes in lines]
+
+
+def short(value: float, _: Any = None) -> str:
+    """An axis number in few characters: 1500 as 1.5k, 2000000 as 2M."""
+    for unit, letter in ((1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:g}{letter}"
+    return f"{value:g}"
+
+
+@contextmanager
+def panels(names: list[str], arms: Any, height: float = 2.1) -> Iterator[tuple[Figure, dict[str, Axes]]]:
+    """A figure with a titled panel for each name, two in a row, and a legend of `arms` above them."""
+    columns = min(2, len(names))
+    rows = -(-len(names) // columns)
+    with matplotlib.rc_context(STYLE):
+        figure = Figure((WIDTH, height * rows * (1.0 if columns == 2 else 1.25) + 0.5), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
+        axes = dict(zip(names, grid.flat, strict=False))
+        for spare in grid.flat[len(names) :]:
+            spare.remove()
+            grid[-2, 1].xaxis.set_tick_params(labelbottom=True)
+        for name, ax in axes.items():
+            ax.set_title(name)
+        if arms is not None:
+            figure.legend(handles=legend_handles(arms), loc="outside upper center", ncols=3, handlelength=3.2)
+        yield figure, axes
+        for ax in axes.values():
+            ax.set(xlabel="", ylabel="")
+
+
+def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, marked: int = 10, **options: Any) -> None:
+    """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none)."""
+    looks = {arm: look(arm) for arm in in_order(frame["schedule"])}
+    seaborn.lineplot(
+        frame,
+        x=x,
+        y=y,
+        hue="schedule",
+        style="schedule",
+        hue_order=list(looks),
+        style_order=list(looks),
+        palette={arm: k.colour for arm, k in looks.items()},
+        dashes={arm: k.dashes or "" for arm, k in looks.items()},
+        markers={arm: k.marker for arm, k in looks.items()},
+        markersize=4 if marked else 0,
+        markeredgewidth=0,
+        markevery=(marked // 2, max(1, marked)),
+        legend=False,
+        ax=ax,
+        **options,
+    )
 
 
 def svg(figure: Figure, name: str) -> str:

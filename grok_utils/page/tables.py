@@ -5,39 +5,44 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis import summaries
 from grok_utils.analysis.crossings import by_cell, in_order
 from grok_utils.analysis.summaries import FINAL
-from grok_utils.store.records import part_of_run
-from grok_utils.studies import Study
+from grok_utils.optimizers import WARM_UP
+from grok_utils.studies import HYPER, Follows, Scheduled, Study
 
-SETTINGS = {
-    "operations": "operations",
-    "updates": "updates",
-    "schedule_length": "length of the schedules, in updates",
-    "modulus": "modulus of the residues",
-    "train_fraction": "share of the pairs in training",
-    "lo": "smallest batch of the schedules",
-    "hi": "largest batch of the schedules",
-    "learning_rate": "learning rate (AdamW, 50 updates of warm-up)",
-    "rate_factor": "learning rate follows the batch size",
-    "weight_decay": "weight decay",
-    "precision": "precision",
-}
+SETTINGS = {name: name.replace("_", " ") for name in ("operations", "modulus", "train_fraction", *HYPER, "precision")}
+SETTINGS |= {"modulus": "modulus of the residues", "train_fraction": "share of the pairs in training"}
+SETTINGS |= {"learning_rate": f"learning rate (AdamW, {WARM_UP} updates of warm-up)"}
 
 
-def settings(metadata: list[dict[str, Any]]) -> pd.DataFrame:
-    """The study's settings, from its records: setting, value."""
-    first = {"rate_factor": Study.rate_factor} | metadata[0]  # a setting younger than some records
-    first["schedule_length"] = first["schedule_length"] or first["updates"]
-    rows = [("arms", ", ".join(in_order(m["schedule"] for m in metadata)))]
-    rows.append(("seeds", ", ".join(map(str, sorted({m["seed"] for m in metadata})))))
-    rows += [(words, in_words(first[name])) for name, words in SETTINGS.items()]
+def settings(study: Study) -> pd.DataFrame:
+    """The study's settings: setting, value; where arms differ, each value with its arms."""
+    rows = [("arms", ", ".join(in_order(a.name for a in study.arms))), ("seeds", in_words(study.seeds))]
+    rows.append(("updates", in_words(study.updates)))
+    for name, words in SETTINGS.items():
+        of: dict[str, list[str]] = {}
+        for arm in study.arms:
+            of.setdefault(in_words(getattr(arm.settings, name)), []).append(arm.name)
+        told = [f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()]
+        rows.append((words, "; ".join(told)))
+    cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.name)
+    rows += [("cells of the grid", ", ".join(cells))] if cells else []
     return pd.DataFrame(rows, columns=["setting", "value"])
 
 
 def in_words(value: Any) -> str:
     """A setting's value in words."""
-    return ", ".join(value) if isinstance(value, list) else f"{value:,}" if type(value) is int else str(value)
+    if isinstance(value, Scheduled):
+        course = f"{value.schedule} from {value.lo:g} to {value.hi:g}"
+        course += f" over {value.length:,} updates" if value.length else ""
+        return course + (f", its {value.control} to update {value.window or 'the last'}" if value.control else "")
+    if isinstance(value, Follows):
+        base = "the batch size" if value.follows is None else f"a batch size {in_words(value.follows)}"
+        return f"{value.value:g} at {value.at:g} of {base}, to the power {value.power:g}"
+    if isinstance(value, tuple):
+        return ", ".join(f"{v[0]} {in_words(v[1])}" if isinstance(v, tuple) else in_words(v) for v in value)
+    return f"{value:,}" if type(value) is int else str(value)
 
 
 def schedules(frame: pd.DataFrame) -> pd.DataFrame:
@@ -59,7 +64,7 @@ def batch_sizes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
-    """How many of its n seeds have grokked by each fifth of the run: one row a cell of `statistics.crossings`."""
+    """How many of its n seeds have grokked by each fifth of the run: one row a cell of `crossings.crossings`."""
     horizon = int(members["horizon"].max())
     rows = []
     for key, cell in by_cell(members):
@@ -70,7 +75,7 @@ def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
 
 
 def final(metrics: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `statistics.final_metrics` as one row a cell: n, then mean, low and high of each metric."""
+    """The rows of `summaries.final_metrics` as one row a cell: n, then mean, low and high of each metric."""
     rows = []
     for key, cell in by_cell(metrics):
         row = key | {"n": int(cell["n"].min())}
@@ -84,29 +89,34 @@ def final_headings() -> dict[str | tuple[str, str], str]:
     """Headings of `final` for `notebook.publish_table`."""
     headings: dict[str | tuple[str, str], str] = {"operation": "operation", "schedule": "arm", "n": "n"}
     for metric in FINAL:
-        headings |= {
-            metric: metric.removeprefix("final_").replace("_", " "),
-            (f"{metric}_low", f"{metric}_high"): "95 % interval",
-        }
+        headings[metric] = metric.removeprefix("final_").replace("_", " ")
+        headings[f"{metric}_low", f"{metric}_high"] = "95 % interval"
     return headings
 
 
-def provenance(metadata: list[dict[str, Any]]) -> pd.DataFrame:
-    """Where and with what the records were made: item, value; distinct values side by side."""
+def best_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """`summaries.best_cells` of the rows of `summaries.summarise`, each setting as text, in all of its digits."""
+    best = summaries.best_cells(cells)
+    settings = list(summaries.cell_settings(cells))
+    return best.assign(**best[settings].map("{:g}".format, na_action="ignore"))
+
+
+def provenance(made: list[dict[str, Any]]) -> pd.DataFrame:
+    """Where and with what records were `made`, from `records.makings`: item, value; distinct values side by side."""
     columns = {
-        "device": [f"{m['device']}: {m['device_name']}" for m in metadata],
-        "execution": [execution(m) for m in metadata],
-        "commit": [(m["commit"] or "none") + (" with uncommitted changes" if m["dirty"] else "") for m in metadata],
-        "platform": [m["platform"] for m in metadata],
-        "training time": [f"{sum(m['seconds'] * part_of_run(m) for m in metadata) / 60:,.1f} minutes in all"],
+        "device": [f"{m['device']}: {m['device_name']}" for m in made],
+        "execution": [execution(m) for m in made],
+        "commit": [(m["commit"] or "none") + (" with uncommitted changes" if m["dirty"] else "") for m in made],
+        "platform": [m["platform"] for m in made],
+        "training time": [f"{sum(m['seconds'] * m['share'] for m in made) / 60:,.1f} minutes in all"],
     }
-    for package in dict.fromkeys(p for m in metadata for p in m["versions"]):
-        columns[package] = [str(m["versions"].get(package) or "none") for m in metadata]
+    for package in dict.fromkeys(p for m in made for p in m["versions"]):
+        columns[package] = [str(m["versions"].get(package) or "none") for m in made]
     rows = [(item, ", ".join(dict.fromkeys(values))) for item, values in columns.items()]
     return pd.DataFrame(rows, columns=["item", "value"])
 
 
-def execution(m: dict[str, Any]) -> str:
+def execution(made: dict[str, Any]) -> str:
     """How a record's numbers were computed."""
-    threads = "1 CPU thread" if m["threads"] == 1 else f"{m['threads']} CPU threads"
-    return f"{m['precision']}, {'compiled' if m['compiled'] else 'eager'}, {threads}"
+    threads = "1 CPU thread" if made["threads"] == 1 else f"{made['threads']} CPU threads"
+    return f"{made['precision']}, {'compiled' if made['compiled'] else 'eager'}, {threads}"

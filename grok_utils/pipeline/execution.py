@@ -145,9 +145,9 @@ def execute_run(run: Run, study: str) -> None:
             return
         if not run.checkpoint.exists():  # a block that was begun is finished as it is
             run = replace(run, seeds=missing)
-        parameters = {"study": study_parameter(study), "schedule": run.arm.name, "seeds": list(run.seeds)}
-        parameters |= {"results": from_notebooks(run.results), "device": run.device, "threads": run.threads}
-        parameters["precision"] = run.study.precision
+        parameters: dict[str, object] = {"study": study_parameter(study), "schedule": run.arm.name}
+        parameters |= {"seeds": list(run.seeds), "results": from_notebooks(run.results), "device": run.device}
+        parameters |= {"threads": run.threads, "precision": run.arm.settings.precision}
         try:
             load_checkpoint(run)
         except Damaged as error:  # told here, where it is seen; the notebook then starts again
@@ -164,7 +164,7 @@ def execute_run(run: Run, study: str) -> None:
     found = f"{sum(path.exists() for path in paths)} of {len(paths)} records"
     if not set(run.seeds) <= set(run.study.seeds):  # not among those that the study counts
         found = ", ".join(str(run.record(seed)) for seed in missing)
-    elif left := time_left(run, seconds):
-        found += f", about {left} left"
+    elif rest := time_left(run, seconds):
+        found += f", about {rest} left"
     notebook = run.folder / "runs" / f"{run.name}.ipynb"
     print(f"{run.name}: done in {clock(seconds)} ({found}), see {notebook}", flush=True)

@@ -1,185 +1,40 @@
-"""Study files and the parameters of a run: read, and checked before any work is done."""
+"""The parameters of a run, checked before any work is done."""
 
-import dataclasses
-import math
-import os
-import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import psutil
-import torch
-import yaml
+from grok_utils.engine.machine import on_cuda, require_fit
+from grok_utils.errors import require
+from grok_utils.pipeline.settings import check_seeds, is_whole
+from grok_utils.pipeline.study_files import load_study
+from grok_utils.studies import Run, Study
 
-from grok_utils.errors import BadInput, one_line, require, with_remedy
-from grok_utils.schedules import BLOCK, CONTROLS, RATE_FACTORS, SCHEDULES
-from grok_utils.store.files import ROOT
-from grok_utils.studies import Arm, Run, Study
-from grok_utils.tasks import OPERATIONS, count_pairs, count_train
-
-STUDIES = ROOT / "notebooks" / "studies"
 DEVICES = ("auto", "cpu", "cuda")
-PRECISIONS = ("float32", "tf32", "bf16")
 CPU_PRECISIONS = "available on a CPU (allowed: float32, bf16)"
-NAME = re.compile(r"\w[\w.-]{0,49}")  # of a study or an arm: the name of a folder or file, and a word of a command line
-NAME_ALLOWED = "a name of at most 50 letters, digits, _ . and -, which . and - do not begin"
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML's plain types only, and no key twice."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        merge = "tag:yaml.org,2002:merge"
-        names = [self.construct_object(name, deep=True) for name, _ in node.value if name.tag != merge]
-        for i, name in enumerate(names):
-            if name in names[:i]:
-                raise yaml.constructor.ConstructorError(None, None, f"{name!r} is given twice", node.start_mark)
-        return super().construct_mapping(node, deep)
-
-
-def load_study(study: str, **overrides: Any) -> Study:
-    """The checked study of a name in notebooks/studies, or of a path to a YAML file; `overrides` replace its settings.
-
-    Raises BadInput with one line for whatever is not allowed.
-    """
-    require(isinstance(study, str) and study != "", "study", study, "a study's name or the path of a .yaml file")
-    path = Path(study) if study.endswith((".yaml", ".yml")) else STUDIES / f"{study}.yaml"
-    known = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
-    claims = "; make evidence builds the page of the claims" if study == "evidence" else ""
-    require(os.path.isfile(path), "study", study, f"a study ({known}) or the path of a .yaml file{claims}")
-    taken = "a name for a study: results/evidence, results/bench and results/explore hold something else"
-    require(path.stem not in ("evidence", "bench", "explore"), "study", path.stem, taken)
-    try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
-    except OSError as error:
-        raise BadInput(f"study: {with_remedy(error)}") from None
-    except Exception as error:  # YAML's constructors raise whatever their argument happens to cause
-        raise BadInput(one_line(f"study: {path.name} cannot be read as YAML: {error}")) from None
-    require(isinstance(values, dict), "study", path.name, "a YAML mapping of settings")
-    return make_study(path.stem, values | {k: v for k, v in overrides.items() if v is not None})
-
-
-def make_study(name: str, settings: dict[str, Any]) -> Study:
-    """The checked study of settings as a study file has them. Raises BadInput for whatever is not allowed."""
-    require(NAME.fullmatch(name) is not None, "study", name, NAME_ALLOWED)
-    allowed = [f.name for f in dataclasses.fields(Study) if f.name != "name"]
-    for setting in settings:
-        require(setting in allowed, "study", setting, f"a setting (allowed: {', '.join(allowed)})")
-    require("schedules" in settings, "schedules", None, "given; a study names its arms")
-    values = settings | {"schedules": _arms(settings["schedules"])}
-    for setting in {"seeds", "operations"} & set(values):
-        require(isinstance(values[setting], list), setting, values[setting], "a list")
-        values[setting] = tuple(values[setting])
-    return _checked(Study(name=name, **values))
-
-
-def _arms(schedules: Any) -> tuple[Arm, ...]:
-    """Arms from a list of schedule names, or from a mapping of arm names to what `Arm` holds."""
-    if isinstance(schedules, list):
-        for name in schedules:
-            require(isinstance(name, str), "schedules", name, NAME_ALLOWED)
-        require(len(set(schedules)) == len(schedules), "schedules", schedules, "free of repetitions")
-        schedules = dict.fromkeys(schedules)
-    good = isinstance(schedules, dict) and len(schedules) > 0
-    require(good, "schedules", schedules, "a non-empty list or mapping of arms")
-    allowed = [f.name for f in dataclasses.fields(Arm) if f.name != "name"]
-    arms = []
-    for name, spec in schedules.items():
-        require(isinstance(name, str) and NAME.fullmatch(name) is not None, "schedules", name, NAME_ALLOWED)
-        require(isinstance(spec, dict | None), f"schedules.{name}", spec, "a mapping")
-        spec = {"schedule": name} | (spec or {})
-        for k in spec:
-            require(k in allowed, f"schedules.{name}", k, f"a setting of an arm (allowed: {', '.join(allowed)})")
-        arms.append(Arm(name=name, **spec))
-    return tuple(arms)
-
-
-def _is_whole(value: Any, low: int, high: int) -> bool:
-    return type(value) is int and low <= value <= high
-
-
-def _is_number(value: Any, low: float, high: float) -> bool:
-    return type(value) in (int, float) and low <= value <= high  # false of NaN
-
-
-def _is_prime(p: int) -> bool:
-    return p > 1 and all(p % d for d in range(2, math.isqrt(p) + 1))
-
-
-def check_seeds(seeds: Any) -> tuple[int, ...]:
-    """`seeds` as a sorted tuple; BadInput unless it is a non-empty list of distinct whole numbers from 0 on."""
-    good = isinstance(seeds, list | tuple) and len(seeds) > 0 and all(_is_whole(s, 0, 2**31 - 1) for s in seeds)
-    seeds = list(seeds) if isinstance(seeds, tuple) else seeds
-    require(good, "seeds", seeds, "a non-empty list of whole numbers from 0 to 2147483647")
-    require(len(set(seeds)) == len(seeds), "seeds", seeds, "free of repetitions")
-    return tuple(sorted(seeds))
-
-
-def _checked(s: Study) -> Study:
-    """The study itself, once every setting is known to be allowed."""
-    check_seeds(s.seeds)
-    require(isinstance(s.title, str) and s.title.isprintable(), "title", s.title, "one line of text")
-    require(_is_whole(s.modulus, 2, 1999) and _is_prime(s.modulus), "modulus", s.modulus, "a prime from 2 to 1999")
-    whole = f"a whole number from {BLOCK} to 1000000 that is a multiple of {BLOCK}, the log interval"
-    require(_is_whole(s.updates, BLOCK, 10**6) and s.updates % BLOCK == 0, "updates", s.updates, whole)
-    length = s.schedule_length
-    good = length is None or (_is_whole(length, BLOCK, 10**6) and length % BLOCK == 0)
-    require(good, "schedule_length", length, whole)
-    require(_is_whole(s.hi, 1, 2**31 - 1), "hi", s.hi, "a batch size, a whole number from 1 to 2147483647")
-    require(_is_whole(s.lo, 1, s.hi), "lo", s.lo, f"a batch size, a whole number from 1 to hi = {s.hi}")
-    require(_is_number(s.learning_rate, 0, 1), "learning_rate", s.learning_rate, "a number from 0 to 1 (write 1.0e-3)")
-    good = isinstance(s.rate_factor, str) and s.rate_factor in RATE_FACTORS
-    require(good, "rate_factor", s.rate_factor, f"one of {', '.join(RATE_FACTORS)}")
-    require(_is_number(s.weight_decay, 0, 100), "weight_decay", s.weight_decay, "a number from 0 to 100")
-    require(s.precision in PRECISIONS, "precision", s.precision, f"one of {', '.join(PRECISIONS)}")
-    fraction = s.train_fraction
-    require(_is_number(fraction, 0, 1) and 0 < fraction < 1, "train_fraction", fraction, "a number between 0 and 1")
-    require(len(s.operations) > 0, "operations", list(s.operations), "a non-empty list")
-    for op in s.operations:
-        require(isinstance(op, str) and op in OPERATIONS, "operation", op, f"one of {', '.join(OPERATIONS)}")
-        pairs = count_pairs(op, s.modulus)
-        split = f"a fraction that leaves a training and a validation pair of the {pairs} of {op}"
-        require(1 <= count_train(op, s.modulus, fraction) < pairs, "train_fraction", fraction, split)
-    require(len(set(s.operations)) == len(s.operations), "operations", list(s.operations), "free of repetitions")
-    for arm in s.schedules:
-        _check_arm(arm, s)
-    return s
-
-
-def _check_arm(a: Arm, s: Study) -> None:
-    where = f"schedules.{a.name}"
-    known = (*SCHEDULES, "constant")
-    require(a.schedule in known, where, a.schedule, f"a schedule (known: {', '.join(known)})")
-    constant_size = a.schedule == "constant"
-    size = (
-        f"a batch size, a whole number from 1 to hi = {s.hi}" if constant_size else "for this schedule, only `constant`"
-    )
-    good = _is_whole(a.batch_size, 1, s.hi) if constant_size else a.batch_size is None
-    require(good, f"{where}.batch_size", a.batch_size, size)
-    require(a.control in (None, *CONTROLS), f"{where}.control", a.control, f"one of {', '.join(CONTROLS)}")
-    good = a.window is None or (_is_whole(a.window, BLOCK, s.updates) and a.window % BLOCK == 0)
-    require(good, f"{where}.window", a.window, f"a multiple of {BLOCK} from {BLOCK} to updates = {s.updates}")
-    require(_is_whole(a.order, 0, 2**31 - 1), f"{where}.order", a.order, "a whole number from 0")
-    a.batch_sizes(s)
 
 
 def make_run(
-    study: str,
+    study: str | Study,
     schedule: str,
-    seeds: list[int],
-    results: str = "results",
+    seeds: Sequence[int],
+    results: str | Path = "results",
     device: str = "auto",
     threads: int = 1,
     precision: str | None = None,
 ) -> Run:
-    """A checked run; `precision` replaces the study's. Raises BadInput with one line for whatever is not allowed."""
-    loaded = load_study(study, precision=precision)
+    """A checked run of a study, or of the one of a name or path, with `precision` in place of its own.
+
+    Raises BadInput with one line for whatever is not allowed.
+    """
+    loaded = study if isinstance(study, Study) else load_study(study, precision)
+    arm = loaded.arm(schedule)
     _check_device(device)
-    require(loaded.precision != "tf32" or device != "cpu", "precision", "tf32", CPU_PRECISIONS)
-    require(_is_whole(threads, 1, 1024), "threads", threads, "a whole number from 1 to 1024")
+    require(arm.settings.precision != "tf32" or device != "cpu", "precision", "tf32", CPU_PRECISIONS)
+    require(is_whole(threads, 1, 1024), "threads", threads, "a whole number from 1 to 1024")
     good = isinstance(results, str | Path) and str(results) != "" and "\0" not in str(results)
     require(good, "results", results, "the path of a folder")
-    return Run(loaded, loaded.arm(schedule), check_seeds(seeds), Path(results), device, threads)
+    return Run(loaded, arm, check_seeds(seeds), Path(results), device, threads)
 
 
 def _check_device(device: Any) -> None:
@@ -190,28 +45,10 @@ def on_this_machine(run: Run) -> Run:
     """The run itself, once this machine is known to have the device, precision and memory; else raises BadInput."""
     _check_device(run.device)
     available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
-    require(run.device != "cuda" or run.on_cuda, "device", run.device, available)
-    require(run.study.precision != "tf32" or run.on_cuda, "precision", "tf32", CPU_PRECISIONS)
-    # Compiled on a GPU an example takes a part of what it does here, and there the trainer tells how many models fit.
-    memory = 4 * torch.cuda.mem_get_info()[1] if run.on_cuda else psutil.virtual_memory().total
-    size, needed = int(run.batch_sizes.max()), memory_needed(run)
-    models = f"small enough for {len(run.seeds) * len(run.study.operations)} models at once"
-    enough = f"{models}: they need some {needed / 2**30:,.0f} GiB of memory, more than the {memory / 2**30:,.0f} here"
-    less = "smaller batches, fewer operations or fewer SEEDS_PER_RUN take less"
-    require(needed <= memory, "hi", size, f"{enough}; {less}")
+    require(run.device != "cuda" or on_cuda(run.device), "device", run.device, available)
+    require(run.arm.settings.precision != "tf32" or on_cuda(run.device), "precision", "tf32", CPU_PRECISIONS)
+    require_fit(run)
     return run
-
-
-def memory_needed(run: Run) -> int:
-    """Bytes that training the run takes, roughly: what an update keeps of each example, parameters and pairs.
-
-    46 kB an example were measured on a CPU with 97 classes, 192 kB with 1,999; parameters and AdamW's state take 7 MB.
-    """
-    s, largest = run.study, int(run.batch_sizes.max())
-    pairs = [count_pairs(operation, s.modulus) for operation in s.operations]
-    classes = max(OPERATIONS[operation].elements or s.modulus for operation in s.operations)
-    example = (40_000 + 70 * classes) // (2 if s.precision == "bf16" else 1)
-    return len(run.seeds) * sum(largest * example + 7_000_000 + 60 * n for n in pairs)
 
 
 def run_from_parameters(namespace: dict[str, Any]) -> Run:

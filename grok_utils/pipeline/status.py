@@ -9,15 +9,15 @@ from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 
+from grok_utils.engine.machine import forward_passes, work_by_block
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.pipeline.locks import at_work, is_at_work
-from grok_utils.pipeline.parameters import check_seeds
 from grok_utils.pipeline.plan import begun_runs, record_paths
+from grok_utils.pipeline.settings import check_seeds
 from grok_utils.schedules import BLOCK
 from grok_utils.store import checkpoints
-from grok_utils.store.records import is_complete, part_of_run, read_record
-from grok_utils.studies import Run, Study
-from grok_utils.training import forward_passes, work_by_block
+from grok_utils.store.records import is_complete, read_record
+from grok_utils.studies import Run, Study, runs_of
 
 REPORT_SECONDS = 30.0  # between two lines of progress of a run
 LOOK_SECONDS = 2.0  # between two looks at its checkpoint
@@ -69,8 +69,7 @@ def progress_lines(run: Run) -> Iterator[None]:
 def time_left(run: Run, seconds: float) -> str | None:
     """How long the study's missing runs will take if they go as this one of `seconds` did, with as many at a time."""
     work = 0
-    for arm in run.study.schedules:
-        every = Run(run.study, arm, run.study.seeds, run.results)
+    for every in runs_of(run.study, run.results):
         missing = tuple(seed for seed in run.study.seeds if not every.record(seed).exists())
         work += forward_passes(replace(every, seeds=missing)) if missing else 0
     others = len(at_work(run.folder)) // len(run.seeds)  # runs that hold as many records
@@ -118,8 +117,7 @@ def pending_runs(study: Study, results: Path) -> list[Pending]:
     checkpoint yet. Raises Damaged where a record is there but is not valid.
     """
     working, pending = at_work(results / study.name), []
-    for arm in study.schedules:
-        every = Run(study, arm, study.seeds, results)
+    for every in runs_of(study, results):
         missing = {seed for seed in study.seeds if not is_complete(every, seed)}
         failures = dict(left_notebooks(every))
         begun = {run: failures.get(run) for run in [*failures, *begun_runs(every)]}
@@ -128,10 +126,10 @@ def pending_runs(study: Study, results: Path) -> list[Pending]:
         for run, failure in begun.items():
             running = is_at_work(run, working)
             runs.append(Pending(run, running, True, None if running else failure, *progress_of(run)))
-        for run in sorted(runs, key=lambda p: (p.running, p.updates), reverse=True):
-            if missing & set(run.run.seeds):
-                missing -= set(run.run.seeds)
-                pending.append(run)
+        for found in sorted(runs, key=lambda p: (p.running, p.updates), reverse=True):
+            if missing & set(found.run.seeds):
+                missing -= set(found.run.seeds)
+                pending.append(found)
         by_hand = {seed for seed in missing if every.record(seed).stem in working}
         for seeds in filter(None, (by_hand, missing - by_hand)):
             pending.append(Pending(replace(every, seeds=tuple(sorted(seeds))), running=seeds is by_hand))
@@ -150,7 +148,7 @@ def status_lines(study: Study, results: Path, given: str | None = None) -> list[
         if path.exists():
             metadata = read_record(path)[1]
             run = Run(study, study.arm(metadata["schedule"]), (metadata["seed"],), results)
-            paces.append(metadata["seconds"] * part_of_run(metadata) / forward_passes(run))
+            paces.append(sum(m["seconds"] * m["share"] for m in metadata["made"]) / forward_passes(run))
     work = sum(forward_passes(p.run) * (1 - share_done(p.run, p.updates)) for p in pending)
     running, failed = sum(p.running for p in pending), sum(p.failure is not None for p in pending)
     summary = f"{study.name}: {sum(path.exists() for path in paths)} of {len(paths)} records complete"

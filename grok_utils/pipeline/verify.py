@@ -10,33 +10,40 @@ from typing import Any
 import pandas as pd
 import torch
 
-from grok_utils.engine.trainer import ExecutionPath
-from grok_utils.errors import Damaged
+from grok_utils.engine.machine import has_compiler
+from grok_utils.errors import Damaged, require
 from grok_utils.pipeline.plan import record_paths
 from grok_utils.store.provenance import output_of, provenance
-from grok_utils.store.records import LOGGED, frame, read_study
-from grok_utils.studies import Run, Study
-from grok_utils.training import has_compiler, make_trainer
+from grok_utils.store.records import MEASURED, frame, kept, read_study
+from grok_utils.studies import ExecutionPath, Run, Study
+from grok_utils.training import make_trainer
 
 SECONDS = 60.0  # of training a record again: a short one whole, of a longer one the beginning
 # What decides a record's numbers.
 CODE = [
-    *("tasks", "schedules", "studies", "model", "engine/stack", "engine/trainer", "engine/cuda", "engine/attention"),
-    *("training", "store/records", "pipeline/parameters"),
+    *("tasks", "schedules", "studies", "model", "optimizers", "engine/stack", "engine/examples", "engine/machine"),
+    *("engine/trainer", "engine/cuda", "engine/attention", "training", "store/records", "pipeline/study_files"),
 ]
 MEND = "check out the code that made it, or move it away and let this code make it anew"
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision
 
 
-def verify(study: Study, results: Path) -> Iterator[str]:
-    """Yield what is found, a line each. Raises Damaged where a record is not valid or is not made again."""
+def verify(study: Study, results: Path, name: str | None = None) -> Iterator[str]:
+    """Yield what is found, a line each; the record `name`, such as linear-seed0 (default: any), is made again.
+
+    Raises Damaged where a record is not valid or is not made again, BadInput where there is no record of that name.
+    """
     rows, metadata = read_study(study, results)
     missing = len(record_paths(study, results)) - len(metadata)
     yield f"{study.name}: {len(metadata)} records, {missing} missing; every checksum is right"
-    for commit, dirty in sorted({(m["commit"] or "", bool(m["dirty"])) for m in metadata}):
+    for commit, dirty in sorted({(made["commit"] or "", bool(made["dirty"])) for m in metadata for made in m["made"]}):
         yield code_line(commit, dirty)
-    yield from made_again(study, results, rows, random.choice(metadata))
-    well = "the records are whole, and this tree makes one of them, chosen at random, again"
+    records = {f"{m['schedule']}-seed{m['seed']}": m for m in metadata}
+    chosen = name or random.choice(list(records))
+    require(chosen in records, "record", chosen, f"a record that is there, such as {next(iter(records))}")
+    yield from made_again(study, results, rows, records[chosen])
+    how = "" if name else ", chosen at random,"
+    well = f"the records are whole, and this tree makes one of them{how} again"
     yield f"{study.name}: all is well: {well} (README.md, Trust, says what that means)"
 
 
@@ -58,9 +65,9 @@ def code_line(commit: str, dirty: bool) -> str:
     return f"{made}: " + (f"since then changed {', '.join(changed)}" if changed else "the same code is in this tree")
 
 
-def path_here(m: dict[str, Any]) -> ExecutionPath:
-    """The path that a record was made on where this machine has it, else eager on the CPU."""
-    path = ExecutionPath(**{f.name: m[f.name] for f in dataclasses.fields(ExecutionPath)})
+def path_here(made: dict[str, Any]) -> ExecutionPath:
+    """The path that a record was made on, where this machine has it, else eager on the CPU."""
+    path = ExecutionPath(**{f.name: made[f.name] for f in dataclasses.fields(ExecutionPath)})
     if path.device == "cuda" and not torch.cuda.is_available():
         precision = "float32" if path.precision == "tf32" else path.precision
         return ExecutionPath("cpu", precision, compiled=False, threads=1)
@@ -69,36 +76,37 @@ def path_here(m: dict[str, Any]) -> ExecutionPath:
 
 def differences_of(m: dict[str, Any], path: ExecutionPath) -> list[str]:
     """What differs between the making of a record and its making here on `path`, and may round otherwise."""
-    here = provenance(path.device) | dataclasses.asdict(path)
-    differs = [f"{k} {m[k]} there, {here[k]} here" for k in ("device_name", "compiled", "precision") if m[k] != here[k]]
-    for package in ("torch", "triton", "numpy", "cuda"):
-        there, now = m["versions"].get(package), here["versions"].get(package)
-        if there != now:
-            differs.append(f"{package} {there} there, {now} here")
-    if "seeds" not in m and m["members"] != len(m["operations"]):
-        differs.append(f"a stack of {m['members']} models there")
-    if m["dirty"] or changed_since(m["commit"] or "") != []:
-        differs.append("perhaps other code")
-    return differs
+    here, differs = provenance(path.device) | dataclasses.asdict(path), []
+    for made in m["made"]:
+        names = ("device_name", "compiled", "precision")
+        differs += [f"{k} {made[k]} there, {here[k]} here" for k in names if made[k] != here[k]]
+        for package in ("torch", "triton", "numpy", "cuda"):
+            there, now = made["versions"].get(package), here["versions"].get(package)
+            if there != now:
+                differs.append(f"{package} {there} there, {now} here")
+        if made["dirty"] or changed_since(made["commit"] or "") != []:
+            differs.append("perhaps other code")
+    return list(dict.fromkeys(differs))
 
 
 def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any]) -> Iterator[str]:
     """Train the record with metadata `m` again for SECONDS, and compare it with its rows among `rows`."""
-    path, seeds = path_here(m), tuple(m.get("seeds", [m["seed"]]))
+    path, seeds = path_here(m["made"][0]), tuple(m["made"][0].get("seeds", [m["seed"]]))
     run = Run(study, study.arm(m["schedule"]), seeds, results)
     record, differs = run.record(m["seed"]), differences_of(m, path)
+    least = 10 if study.every_tenth else 1  # blocks up to the first whole log
     yield f"training {record.stem} again for up to {SECONDS:.0f} s"
     trainer, start = make_trainer(run, path), time.monotonic()
-    while trainer.block < len(run.batch_sizes) and (trainer.block == 0 or time.monotonic() - start < SECONDS):
+    while trainer.block < len(run.batch_sizes) and (trainer.block < least or time.monotonic() - start < SECONDS):
         trainer.run_block()
-    again = frame(run, trainer.logged().cpu().numpy())
+    again = kept(study, frame(run, trainer.logged().cpu().numpy()))
     again = again[again["seed"] == m["seed"]]
     was = rows[(rows["schedule"] == m["schedule"]) & (rows["seed"] == m["seed"])]
     was = was[was["update"] <= again["update"].max()]
-    new, old = (f.sort_values(["operation", "update"], ignore_index=True) for f in (again, was))
+    new, old = (f.sort_values(["operation", "cell", "update"], ignore_index=True) for f in (again, was))
     update = new["update"]
     yield f"again: {record.name}, updates 1 to {update.max():,} of {study.updates:,}"
-    same = new[LOGGED].eq(old[LOGGED]) | (new[LOGGED].isna() & old[LOGGED].isna())
+    same = new[[*MEASURED]].eq(old[[*MEASURED]]) | (new[[*MEASURED]].isna() & old[[*MEASURED]].isna())
     if not differs:
         yield "equal means bit for bit: same code, device, path and versions"
         if not same.all(axis=None):
@@ -106,14 +114,14 @@ def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any
             raise Damaged(f"{record} is not what this tree makes, from update {first:,} on: {MEND}")
         yield "equal"
         return
-    limit = ROUNDING[m["precision"]]
+    limit = ROUNDING[run.arm.settings.precision]
     yield (
         f"equal means the losses of the first log to {limit:.1%}; from there rounding grows, training is chaotic, and "
         f"only many seeds could be compared ({'; '.join(differs)})"
     )
     losses = ["train_loss", "val_loss"]
     error = (new[losses] / old[losses] - 1).abs().mask(same[losses], 0.0).fillna(float("inf"))
-    error = error.max(axis=1).groupby(update).max()
+    error = error[old[losses].notna().any(axis=1)].max(axis=1).groupby(update).max()
     if error.iloc[0] >= limit:
         raise Damaged(f"{record} is not what this tree makes, its first log differs by {error.iloc[0]:.2%}: {MEND}")
     apart = error.index[error >= limit]

@@ -19,7 +19,7 @@ def digest(tensors: dict[str, Tensor], text: str) -> str:
     h = hashlib.sha256(text.encode())
     for name in sorted(tensors):
         h.update(f"{name}{tuple(tensors[name].shape)}{tensors[name].dtype}".encode())
-        h.update(tensors[name].numpy())
+        h.update(tensors[name].numpy().data)
     return h.hexdigest()
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,36 +15,44 @@ from grok_utils.errors import Damaged, one_line, with_remedy
 from grok_utils.schedules import BLOCK
 from grok_utils.store.files import written_whole
 from grok_utils.store.provenance import provenance
-from grok_utils.studies import Run, Study
-from grok_utils.training import Result
+from grok_utils.studies import DEFAULTS, HYPER, Result, Run, Study, runs_of, unlike
 
-SCHEMA_VERSION = 1
-LOGGED = ["train_loss", "train_accuracy", "val_loss", "val_accuracy"]
+SCHEMA_VERSION = 2
+MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 # One row a log. Readers and other tools rely on these names: add columns, don't rename them.
 COLUMNS = {
     "schedule": pa.string(),
     "operation": pa.string(),
     "seed": pa.int32(),
+    "cell": pa.string(),  # of the grid; empty without one
     "update": pa.int32(),
     "batch_size": pa.int32(),
+    "learning_rate": pa.float64(),  # of the block, before the warm-up
+    "weight_decay": pa.float64(),
     "examples_seen": pa.int64(),
-    **dict.fromkeys(LOGGED, pa.float32()),
+    **dict.fromkeys(MEASURED, pa.float32()),
     "diverged": pa.bool_(),  # true from the first log on whose loss is not finite
 }
-SCHEMA = pa.schema(list(COLUMNS.items()))
+VARIED = {"beta1": pa.float64(), "beta2": pa.float64()}  # columns of a study that varies them
 
 
 def frame(run: Run, logs: np.ndarray) -> pd.DataFrame:
     """The logs [logs, M, 4] of a run, complete or not, as one row a log: member by member, in the columns above."""
-    sizes = run.batch_sizes[: len(logs)]
-    members = []
-    for i, task in enumerate(run.tasks()):
-        finite = np.isfinite(logs[:, i, [LOGGED.index("train_loss"), LOGGED.index("val_loss")]]).all(axis=1)
-        member = {"schedule": run.arm.name, "operation": task.operation, "seed": task.seed}
-        member |= {"update": BLOCK * np.arange(1, len(logs) + 1), "batch_size": sizes}
-        member |= {"examples_seen": BLOCK * sizes.cumsum()} | dict(zip(LOGGED, logs[:, i].T, strict=True))
-        members.append(pd.DataFrame(member | {"diverged": np.logical_or.accumulate(~finite)}))
-    return pd.concat(members, ignore_index=True)
+    return pd.concat([rows_of(run, i, logs[:, i]) for i in range(len(run.members))], ignore_index=True)
+
+
+def rows_of(run: Run, i: int, logs: np.ndarray) -> pd.DataFrame:
+    """The logs [logs, 4] of member number `i` of a run as rows."""
+    member, n = run.members[i], len(logs)
+    sizes = run.courses.batch_size[:n, i]
+    rows = {"schedule": run.arm.name, "operation": member.operation, "seed": member.seed, "cell": member.cell.name}
+    rows |= {"update": BLOCK * np.arange(1, n + 1), "batch_size": sizes}
+    for name in ("learning_rate", "weight_decay", *filter(run.study.varies, VARIED)):
+        rows[name] = getattr(run.courses, name)[:n, i]
+    rows |= {"examples_seen": BLOCK * sizes.cumsum()} | dict(zip(MEASURED, logs.T, strict=True))
+    finite = np.isfinite(logs[:, [MEASURED.index("train_loss"), MEASURED.index("val_loss")]]).all(axis=1)
+    table = pd.DataFrame(rows | {"diverged": np.logical_or.accumulate(~finite)})
+    return table[[*COLUMNS, *(c for c in table if c in VARIED)]]
 
 
 def write_records(result: Result) -> pd.DataFrame:
@@ -54,30 +62,40 @@ def write_records(result: Result) -> pd.DataFrame:
     """
     run = result.run
     rows = frame(run, result.logs)
-    shared = run.study.settings(run.arm) | asdict(result.path) | provenance(result.path.device)
-    shared |= {"study": run.study.name, "schedule": run.arm.name, "schema_version": SCHEMA_VERSION}
-    shared |= {"started": result.started, "seconds": round(result.seconds, 3), "members": result.logs.shape[1]}
-    shared |= {"seeds": list(run.seeds)}  # of the stack
+    made = asdict(result.path) | provenance(result.path.device)
+    made |= {"started": result.started, "seconds": round(result.seconds, 3)}
+    made |= {"seeds": list(run.seeds), "share": 1 / len(run.seeds)}  # of the run's time that falls to a record
     for seed in run.seeds:
         if not is_complete(run, seed):
-            write_record(run.record(seed), rows[rows["seed"] == seed], shared | {"seed": seed})
+            write_record(run, seed, rows[rows["seed"] == seed], [made])
     run.checkpoint.unlink(missing_ok=True)
     return rows
 
 
-def write_record(path: Path, rows: pd.DataFrame, metadata: dict[str, Any]) -> None:
-    """Write `rows` (the columns above) and JSON-able `metadata` atomically."""
-    table = pa.Table.from_pandas(rows, schema=SCHEMA, preserve_index=False)
+def kept(study: Study, rows: pd.DataFrame) -> pd.DataFrame:
+    """`rows` as a record keeps them: the columns in `every_tenth` at every tenth log and at the last, else null."""
+    thin = (rows["update"] % (10 * BLOCK) != 0) & (rows["update"] != study.updates)
+    return rows.assign(**{name: rows[name].mask(thin) for name in study.every_tenth})
+
+
+def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, Any]]) -> None:
+    """Write `rows` (the columns above) of one seed of a run atomically, and how each part of them was `made`."""
+    study = run.study
+    metadata = {"schema_version": SCHEMA_VERSION, "study": study.name, "schedule": run.arm.name, "seed": seed}
+    metadata |= {"identity": run.identity, "made": made}
+    rows = kept(study, rows)
+    table = pa.Table.from_pandas(rows, pa.schema([(c, (COLUMNS | VARIED)[c]) for c in rows]), preserve_index=False)
     text = json.dumps(metadata, sort_keys=True)
+    path = run.record(seed)
     write_table(path, table.replace_schema_metadata({"grok_utils": text, "sha256": digest(table, text)}))
 
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a record's table, with its metadata, atomically and in few bytes: thousands of records live in git."""
-    encodings = dict.fromkeys(LOGGED, "BYTE_STREAM_SPLIT")
-    encodings |= {f.name: "DELTA_BINARY_PACKED" for f in SCHEMA if pa.types.is_integer(f.type)}
-    texts = [f.name for f in SCHEMA if pa.types.is_string(f.type)]
-    options = {"compression": "zstd", "compression_level": 19, "use_dictionary": texts, "column_encoding": encodings}
+    encodings = dict.fromkeys(MEASURED, "BYTE_STREAM_SPLIT")
+    encodings |= {f.name: "DELTA_BINARY_PACKED" for f in table.schema if pa.types.is_integer(f.type)}
+    others = [name for name in table.column_names if name not in encodings and name != "diverged"]
+    options = {"compression": "zstd", "compression_level": 19, "use_dictionary": others, "column_encoding": encodings}
     # A third of a record of one operation would be statistics, and Arrow's schema beside Parquet's own.
     options |= {"write_statistics": False, "store_schema": False}
     with written_whole(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
@@ -92,7 +110,7 @@ def digest(table: pa.Table, text: str) -> str:
         column = table[name]
         h.update(f"{name}{column.type}{len(column)}".encode())
         values = column.to_numpy(zero_copy_only=False)
-        h.update("\0".join(values).encode() if pa.types.is_string(column.type) else np.ascontiguousarray(values))
+        h.update("\0".join(values).encode() if pa.types.is_string(column.type) else np.ascontiguousarray(values).data)
     return h.hexdigest()
 
 
@@ -106,6 +124,7 @@ def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         intact = digest(table, text) == stored[b"sha256"].decode()
         metadata = json.loads(text)
         version, name = metadata["schema_version"], f"{metadata['schedule']}-seed{metadata['seed']}.parquet"
+        known = [f for f in table.schema if f.name in COLUMNS] == list(pa.schema(list(COLUMNS.items())))
     except Exception as error:  # whatever a parser may raise on arbitrary bytes
         if getattr(error, "errno", None):  # it was not even read
             raise Damaged(f"{path} cannot be read: {with_remedy(error)}") from None
@@ -113,17 +132,11 @@ def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
         raise Damaged(f"{path} is not a readable record ({type(error).__name__}: {reason}): {mend}") from None
     if not intact:
         raise Damaged(f"{path} is damaged (its checksum differs): {mend}")
-    if version != SCHEMA_VERSION or not table.schema.equals(SCHEMA):
+    if version != SCHEMA_VERSION or not known:
         raise Damaged(f"{path} has another schema than this version reads: {mend}")
     if path.name != name:
         raise Damaged(f"{path} holds schedule {metadata['schedule']}, seed {metadata['seed']}: give it back its name")
     return table.to_pandas(), metadata
-
-
-def recorded_setting(metadata: dict[str, Any], name: str) -> Any:
-    """The value of a setting of the study that a record was made with."""
-    defaults = {f.name: f.default for f in fields(Study)}  # a setting younger than the record had its default then
-    return metadata.get(name, defaults.get(name))
 
 
 def is_complete(run: Run, seed: int) -> bool:
@@ -131,22 +144,52 @@ def is_complete(run: Run, seed: int) -> bool:
     path = run.record(seed)
     if not path.exists():
         return False
-    check_settings(path, read_record(path)[1], settings(run))
+    check(run, path, *read_record(path))
     return True
 
 
-def settings(run: Run) -> dict[str, Any]:
-    """What the metadata of the run's records must say."""
-    return run.study.settings(run.arm) | {"study": run.study.name}
+WORDS = {"batch_size": "batch sizes", "learning_rate": "learning rates", "weight_decay": "weight decays"}
+WORDS |= {
+    "beta1": "values of beta1",
+    "beta2": "values of beta2",
+    "operations": "operations",
+    "cells": "cells of the grid",
+}
 
 
-def check_settings(path: Path, metadata: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Raise Damaged unless the record at `path` was made with the `expected` settings."""
-    for name, value in expected.items():
-        recorded = recorded_setting(metadata, name)
-        if recorded != value:
-            how = f"{path} was made with {name} = {recorded!r}, the study says {value!r}"
-            raise Damaged(f"{how}: move it away, or give the changed study a name of its own")
+def check(run: Run, path: Path, rows: pd.DataFrame, metadata: dict[str, Any]) -> None:
+    """Raise Damaged unless the record at `path` was made with the run's settings, saying in words what differs."""
+    expected, recorded = run.identity, metadata["identity"]
+    causes = {"operations": 1, "cells": 2} | dict.fromkeys(HYPER, 3)  # those that entail others come first
+    differ = sorted(unlike(recorded, expected), key=lambda name: causes.get(name, 0))
+    if metadata["study"] != run.study.name:
+        raise Damaged(f"{path} is of study {metadata['study']}, not of {run.study.name}: move it away")
+    if not differ:
+        return
+    name, arm = differ[0], run.arm.name
+    out = f"give what was changed a name of its own, or choose another folder (RESULTS=elsewhere), or move {path} away"
+    there, here = (of.get(name, DEFAULTS.get(name)) for of in (recorded, expected))
+    if name not in causes:
+        raise Damaged(f"{path} was made with {name} = {there!r}, the study says {here!r}: {out}")
+    if name in HYPER:
+        apart = first_difference(run, rows, name)
+    else:
+        there, here = there or {}, here or {}  # without a grid there are no cells
+        apart = f", in {', '.join(o for o in there | here if there.get(o) != here.get(o))}"
+    raise Damaged(f"{arm}'s {WORDS[name]} differ from those its records were made with{apart}: {out}")
+
+
+def first_difference(run: Run, rows: pd.DataFrame, name: str) -> str:
+    """From which update on a hyper-parameter of a record's `rows` is another than the run's, in words."""
+    found = []
+    for (operation, cell), course in run.arm.courses(name, run.study.updates).items() if name in rows else ():
+        of = rows[(rows["operation"] == operation) & (rows["cell"] == cell.name)].sort_values("update")
+        there = of[name].to_numpy()
+        apart = ~np.isclose(there, course, rtol=1e-11, atol=0)
+        if apart.any():
+            i = int(apart.argmax())
+            found.append((i, f", from update {BLOCK * i + 1:,} on ({there[i]:g} there, {course[i]:g} in the study)"))
+    return min(found, default=(0, ""))[1]
 
 
 def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
@@ -156,12 +199,10 @@ def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[di
     with other settings, and where there is none.
     """
     frames, metadata = [], []
-    for arm in study.schedules:
-        run = Run(study, arm, study.seeds, Path(results))
-        expected = settings(run)
+    for run in runs_of(study, Path(results)):
         for path in filter(Path.exists, map(run.record, study.seeds)):
             rows, about = read_record(path)
-            check_settings(path, about, expected)
+            check(run, path, rows, about)
             frames.append(rows)
             metadata.append(about)
     if not frames:
@@ -170,22 +211,18 @@ def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[di
     return pd.concat(frames, ignore_index=True), metadata
 
 
-def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
-    """The rows of the records in `folder`/records that were made with `run`'s settings, arm and seeds aside.
+def makings(metadata: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """How each part of each record was made: versions, device, commit, time."""
+    return [made for m in metadata for made in m["made"]]
 
-    The columns alone where no record was. Raises Damaged on a bad record.
+
+def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
+    """The rows of the records in `folder`/records that differ from `run`'s in hyper-parameters alone, or in nothing.
+
+    The columns alone where there is none. Raises Damaged on a bad record.
     """
-    alike = {k: v for k, v in run.study.settings(run.arm).items() if k not in ("arm", "batch_sizes_sha256")}
-    kept = [SCHEMA.empty_table().to_pandas()]
+    kept = [pa.schema(list(COLUMNS.items())).empty_table().to_pandas()]
     for rows, metadata in map(read_record, sorted(Path(folder).glob("records/*.parquet"))):
-        if all(recorded_setting(metadata, name) == value for name, value in alike.items()):
+        if set(unlike(metadata["identity"], run.identity)) <= set(HYPER):
             kept.append(rows)
     return pd.concat(kept[1:] or kept, ignore_index=True)
-
-
-# --- provenance ----------------------------------------------------------------------------------------------------
-
-
-def part_of_run(m: dict[str, Any]) -> float:
-    """The part of its run's time that falls to a record: a run of several seeds leaves one record for each."""
-    return len(m["operations"]) / m["members"]

@@ -13,7 +13,7 @@ from support.synthetic import crossing, member
 
 from grok_utils.analysis import crossings, inference, intervals, summaries
 from grok_utils.analysis.inference import Contrast
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_study
 
 
@@ -26,7 +26,7 @@ def table(times: dict[str, list[int]], logs: int = 100) -> pd.DataFrame:
 
 @pytest.fixture(scope="module")
 def paper() -> pd.DataFrame:
-    return read_study(load_study("paper"), ROOT / "results")[0]
+    return read_study(load_study("paper"), ROOT / "results")[0].assign(cell="")
 
 
 # --- intervals -------------------------------------------------------------------------------------------------------

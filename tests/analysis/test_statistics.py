@@ -6,7 +6,8 @@ import pytest
 from scipy import stats
 from support.synthetic import crossing, member
 
-from grok_utils.analysis import crossings, intervals, reported, summaries
+from grok_utils.analysis import crossings, inference, intervals, reported, summaries
+from grok_utils.pipeline.study_files import make_study
 
 
 @pytest.fixture
@@ -171,6 +172,89 @@ def test_arms_and_operations_come_in_the_protocols_order():
     assert cells["schedule"].tolist()[:6] == crossings.in_order(names)
 
 
+# --- cells of a grid -----------------------------------------------------------------------------------------------
+
+CELLS = [f"learning_rate={rate} weight_decay={decay}" for rate in ("0.0005", "0.002", "0.01") for decay in (0.5, 1)]
+
+
+def grid(times: dict[tuple[str, str], list[int]], logs: int = 10) -> pd.DataFrame:
+    """Rows of members by (arm, cell): seeds 0, 1, … cross at these updates."""
+    frames = [
+        crossing(s, t, arm, logs).assign(cell=cell) for (arm, cell), of in times.items() for s, t in enumerate(of)
+    ]
+    return pd.concat(frames, ignore_index=True)
+
+
+def test_cells_are_groups_of_their_own_in_the_order_of_their_numbers():
+    frame = grid({("linear", cell): [10 * i, 20 * i] for i, cell in enumerate(CELLS, start=1)})
+    shuffled = frame.sample(frac=1, random_state=0)
+    members = crossings.crossings(shuffled)
+    assert members["cell"].unique().tolist() == CELLS and len(members) == 12
+    cells = summaries.summarise(members)
+    assert cells["cell"].tolist() == CELLS and cells["n"].eq(2).all()
+    assert cells["rmst"].tolist() == [15, 30, 45, 60, 75, 80]  # 120 updates are restricted to 100
+    final = summaries.final_metrics(shuffled)
+    assert final.loc[final["metric"] == summaries.RMST, "mean"].tolist() == cells["rmst"].tolist()
+    assert summaries.share_by_update(members).groupby("cell")["n"].first().eq(2).all()
+
+
+def test_an_arm_is_compared_with_the_reference_in_the_same_cell():
+    """In the first cell linear is 20 and 40 sooner, in the second 10 and 30 later; the third has no reference."""
+    a, b, c = CELLS[:3]
+    times = {("baseline", a): [50, 90], ("linear", a): [30, 50], ("baseline", b): [20, 40], ("linear", b): [30, 70]}
+    members = crossings.crossings(grid(times | {("linear", c): [10, 10]}))
+    found = summaries.paired_differences(members)
+    assert found[["cell", "n", "difference"]].to_numpy().tolist() == [[a, 2, -30], [b, 2, 20]]
+    assert found["percent"].tolist() == pytest.approx([-100 * 30 / 70, 100 * 20 / 30])
+    with pytest.raises(ValueError, match="a seed comes twice"):
+        summaries.paired_differences(members, same_cell=False)
+    best = summaries.at_best_cells(members, summaries.best_cells(summaries.summarise(members)))
+    tuned = summaries.paired_differences(best, same_cell=False).iloc[0]  # linear in c less baseline in b
+    assert (tuned["cell"], tuned["difference"]) == (c, -20)
+
+
+def test_the_best_cell_has_the_smallest_rmst_and_of_equals_the_gentlest():
+    low, lower_rate, higher_rate = (
+        "learning_rate=0.01 weight_decay=0.5",
+        CELLS[3],
+        "learning_rate=0.004 weight_decay=0.5",
+    )
+    times = {("baseline", cell): [90] for cell in CELLS} | {("baseline", CELLS[4]): [20], ("linear", ""): [80]}
+    times |= {("cyclic", cell): [50] for cell in (low, higher_rate, lower_rate)}  # 0.005, 0.002 and 0.002
+    best = summaries.best_cells(summaries.summarise(crossings.crossings(grid(times))))
+    assert best["schedule"].tolist() == ["baseline", "linear", "cyclic"]
+    assert best["cell"].tolist() == [CELLS[4], "", lower_rate] and best["tried"].tolist() == [6, 1, 3]
+    assert best["learning_rate"].tolist() == pytest.approx([0.01, np.nan, 0.002], nan_ok=True)
+    assert best["weight_decay"].tolist() == pytest.approx([0.5, np.nan, 1], nan_ok=True)
+
+
+def test_best_cells_differ_between_operations():
+    one, two = (grid({("linear", a): [t], ("linear", b): [60]}) for a, b, t in [(*CELLS[:2], 30), (*CELLS[:2], 90)])
+    frame = pd.concat([one, two.assign(operation="x_div_y")])
+    best = summaries.best_cells(summaries.summarise(crossings.crossings(frame)))
+    kept = summaries.at_best_cells(frame, best)
+    assert kept.groupby("operation")["cell"].unique().to_dict() == {"x_plus_y": CELLS[0], "x_div_y": CELLS[1]}
+    assert kept.groupby("operation").size().tolist() == [10, 10]
+
+
+def test_without_a_grid_best_cells_are_all_there_is(members):
+    cells = summaries.summarise(members)
+    best = summaries.best_cells(cells)
+    pd.testing.assert_frame_equal(best, cells.assign(tried=1))
+    pd.testing.assert_frame_equal(summaries.at_best_cells(members, best), members)
+
+
+def test_an_accuracy_kept_at_every_tenth_log_is_read_there():
+    """Logs 10, 20, 25 of 25 have it, the last whatever its number: 99 % are first seen exceeded at log 20."""
+    frame = crossing(0, 150, logs=25)
+    frame.loc[~frame["update"].isin([100, 200, 250]), "val_accuracy"] = np.nan
+    assert crossings.measured(frame, "val_accuracy")["update"].tolist() == [100, 200, 250]
+    assert len(crossings.measured(frame, "val_loss")) == 25
+    assert crossings.crossings(frame)["updates"].tolist() == [200]
+    assert inference.sustained_crossings(frame, logs=2)["updates"].tolist() == [200]
+    assert inference.instability(frame)[["logs_after", "share_below"]].to_numpy().tolist() == [[1, 0]]
+
+
 # --- the reported numbers ------------------------------------------------------------------------------------------
 
 
@@ -217,12 +301,18 @@ def test_nothing_to_set_beside_an_arm_that_was_not_reported():
 
 
 def test_other_settings_are_named():
-    same = {**reported.PROTOCOL, "schedule_length": None}
-    assert reported.unlike_protocol([same, same]) == []
-    assert reported.unlike_protocol([same, {**same, "modulus": 67}]) == ["modulus 67, 97 instead of 97"]
-    older = {k: v for k, v in same.items() if k != "rate_factor"}
-    assert reported.unlike_protocol([older]) == []
-    assert reported.unlike_protocol([{**same, "rate_factor": "sqrt_batch"}]) == [
-        "rate_factor sqrt_batch instead of constant"
+    def unlike(**changes):
+        arms = {} if "arms" in changes else {"schedules": ["baseline", "linear", "cyclic"]}
+        return reported.unlike_protocol(make_study("other", arms | changes))
+
+    assert unlike() == unlike(precision="bf16") == unlike(operations=["x_plus_y"]) == []
+    assert unlike(modulus=67, updates=1500) == ["updates 1500 instead of 7500", "modulus 67 instead of 97"]
+    rates = ["another learning rate of baseline", "another learning rate of linear"]
+    assert unlike(learning_rate=2e-3) == unlike(grid={"learning_rate": [1e-3, 2e-3]}) == rates
+    assert unlike(grid={"learning_rate": [1e-3]}) == []
+    schedule = {"schedule": "linear", "length": 3000}
+    arms = {"linear": {"batch_size": schedule}, "cyclic": {"batch_size": 64}}
+    assert unlike(arms=arms) == ["another batch size of linear"]  # the original reported no cyclic
+    assert unlike(updates=30000, arms={"linear": {"batch_size": schedule | {"length": 7500}}}) == [
+        "updates 30000 instead of 7500"
     ]
-    assert reported.unlike_protocol([{**same, "schedule_length": 3000}]) == ["schedule_length 3000 instead of 7500"]

@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from support.project import ROOT
 
-from grok_utils.page.pdf import FLAGS, find_chromium
+from grok_utils.page.export import FLAGS, find_chromium
 
 RESULTS = ROOT / "results"
 

@@ -10,7 +10,7 @@ from pypdf import PageObject, PdfReader
 from pypdf.generic import DictionaryObject
 from pypdf.generic._font import Font  # which alone knows how wide a letter is
 
-from grok_utils.page.pdf import print_pdf
+from grok_utils.page.export import print_pdf
 
 AXE = ROOT.joinpath(axe_playwright_python.__path__[0], "axe.min.js")
 WIDTHS = pytest.mark.parametrize("width", [390, 1440])

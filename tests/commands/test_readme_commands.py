@@ -12,7 +12,7 @@ import pytest
 from support.project import ROOT, copy_project, environment, shrink
 
 from grok_utils.errors import BadInput
-from grok_utils.page.pdf import find_chromium
+from grok_utils.page.export import find_chromium
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PROGRAMS = ("make", "pip", "export", "conda", "sbatch")
@@ -67,12 +67,14 @@ def test_nothing_but_the_long_and_the_costly_is_left_out():
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """The copy, without most records, those of `paper` among them; `mine` is the README's own study."""
+    """The copy, without most records, those of `paper` among them; `mine` and `sweep` are the README's own studies."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
     studies = folder / "notebooks" / "studies"
-    section = README.split("\n## A study of your own\n")[1]
-    (studies / "mine.yaml").write_text(re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1], encoding="utf-8")
-    for name in ("quick", "paper", "mine"):
+    for heading, name in (("A study of your own", "mine"), ("Sweep", "sweep")):
+        section = README.split(f"\n## {heading}\n")[1]
+        text = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1]
+        (studies / f"{name}.yaml").write_text(text, encoding="utf-8")
+    for name in ("quick", "paper", "mine", "sweep"):
         shrink(studies / f"{name}.yaml")
     for record in folder.glob("results/paper/records/*"):
         record.unlink()
@@ -122,6 +124,9 @@ def test_every_command_does_what_the_readme_says(project, tmp_path):
     assert (results / "quick" / "report.html").exists() and (results / "mine" / "report.html").exists()
     assert printed["make all"][-1] == "paper: read results/paper/report.html"
     assert (project / "elsewhere" / "paper" / "report.html").exists()
+    assert {path.stem for path in project.glob("results/sweep/runs/*")} == {"baseline-seed0", "linear-seed0"}
+    assert "The grid" in (results / "sweep" / "report.html").read_text(encoding="utf-8")
+    assert any(line.startswith("again: linear-seed0") for line in printed["make verify RECORD=linear-seed0"])
     for command, lines in printed.items():
         if re.match(TRAINS, command):
             assert any(re.match(r"linear-seed0: done in 0:0\d:\d\d ", line) for line in lines), command

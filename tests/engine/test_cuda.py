@@ -1,24 +1,30 @@
 """The engine on a GPU. Skipped where there is none; `make test` on a GPU machine runs them."""
 
 import re
+from types import SimpleNamespace
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from support.courses import courses_of, varied
+from support.models import sequence
+from support.oracle import trajectories
 
 from grok_utils.engine.stack import PLAIN, Layout, stacked_logits
-from grok_utils.engine.trainer import ExecutionPath, Trainer
+from grok_utils.engine.trainer import Trainer
 from grok_utils.errors import BadInput
-from grok_utils.model import initial_decoder, sequence
+from grok_utils.model import initial_decoder
+from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import ExecutionPath
 from grok_utils.tasks import make_task
 
 pytestmark = [
     pytest.mark.gpu,
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch sees none"),
 ]
-SIZES = np.array([32, 45, 512, 33, 64, 300, 31, 97])
+SIZES = [32, 45, 512, 33, 64, 300, 31, 97]
+EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
 
 
 @pytest.fixture(params=["eager", "compiled"])
@@ -30,14 +36,15 @@ def tasks(seeds=(0, 1), operations=("x_plus_y", "permutation")):
     return [make_task(operation, seed) for operation in operations for seed in seeds]
 
 
-def trainer(path, members=None, sizes=SIZES):
+def trainer(path, members=None, courses=None):
     from grok_utils.engine.cuda import GraphedTrainer
 
-    return GraphedTrainer(members or tasks(), sizes, 1e-3, 0.5, path)
+    members = members or tasks()
+    return GraphedTrainer(members, courses or courses_of(SIZES, len(members)), path)
 
 
 def trained(it, blocks=None):
-    for _ in range(blocks or len(it.batch_sizes)):
+    for _ in range(blocks or it.blocks):
         it.run_block()
     return it.logged().cpu()
 
@@ -111,24 +118,85 @@ def test_attention_kernels_equal_the_plain_functions_in_float64(kernels, example
 def test_every_block_trains_at_its_own_batch_size(path):
     """Graphs are captured at rounded-up sizes; the plain loop, uncaptured and at the exact sizes, must log the same."""
     graphed = trained(trainer(path))
-    cpu = trained(Trainer(tasks(), SIZES, 1e-3, 0.5, ExecutionPath("cpu", "float32", False, 1)))
+    cpu = trained(Trainer(tasks(), courses_of(SIZES, 4), EAGER))
     assert graphed.isfinite().all()
     assert torch.allclose(graphed[:3, :, [0, 2]], cpu[:3, :, [0, 2]], rtol=2e-3)
     # Accuracy over a block is a whole number of examples out of 10 · batch size.
-    hits = graphed[:, :, 1] * torch.tensor(SIZES * BLOCK)[:, None]
+    hits = graphed[:, :, 1] * torch.tensor(SIZES)[:, None] * BLOCK
     assert torch.allclose(hits, hits.round(), atol=0.02)
 
 
-def test_a_rerun_is_bit_identical(path):
-    assert torch.equal(trained(trainer(path)), trained(trainer(path)))
+@pytest.mark.parametrize("compiled", [False, True])
+def test_in_a_replayed_graph_the_rule_is_torch_adamw_to_rounding(compiled):
+    """Rates, decays and betas differ by member and change from block to block, in one graph."""
+    from grok_utils.engine.cuda import captured
+
+    holder = SimpleNamespace(rule=OPTIMIZERS["adamw"].rule, layout=None)
+    step = lambda *arguments: Trainer.step_by_rule(holder, *arguments)  # noqa: E731
+    step = torch.compile(step) if compiled else step
+    graph, static = None, []
+
+    def replayed(parameters, gradient, state, hyper):
+        nonlocal graph
+        if graph is None:
+            static.extend([gradient.clone(), hyper.to("cuda", torch.float32)])
+            start = parameters.clone()
+            graph = captured(lambda: step(parameters, static[0], state, static[1]), torch.cuda.Stream(), None)
+            parameters.copy_(start)
+            for value in state.values():
+                value.zero_()
+        static[0].copy_(gradient)
+        static[1].copy_(hyper)
+        graph.replay()
+
+    own, expected = trajectories(replayed, torch.float32, "cuda")
+    assert (own - expected).abs().max() < 5e-6
 
 
-def test_a_resumed_run_is_bit_identical(path):
-    whole = trained(trainer(path))
-    first = trainer(path)
+@pytest.mark.parametrize("changed", ["decay", "beta1", "beta2"])
+def test_what_changes_between_blocks_changes_in_the_replayed_graph(changed):
+    path = ExecutionPath("cuda", "float32", compiled=False, threads=1)
+    values = {"decay": [0.5, 0.5, 20.0, 20.0], "beta1": [0.9, 0.9, 0.5, 0.5], "beta2": [0.98, 0.98, 0.8, 0.8]}[changed]
+    schedule = {changed: torch.tensor(values).double().numpy()[:, None]}
+    fixed, other = (trainer(path, courses=courses_of([64] * 4, 4, **c)) for c in ({}, schedule))
+    assert len(fixed.graphs) == len(other.graphs) == 1
+    before, after = trained(fixed), trained(other)
+    assert torch.equal(before[:2], after[:2])
+    assert not torch.equal(before[2:, :, 2], after[2:, :, 2])
+    cpu = Trainer(tasks(), courses_of([64] * 4, 4, **schedule), EAGER)
+    assert torch.allclose(after[..., [0, 2]], trained(cpu)[..., [0, 2]], rtol=5e-3)
+    # Key biases have a gradient of rounding alone, which AdamW makes as large as any: a hundredth, of a fifth.
+    assert relative(other.flat.cpu(), cpu.flat) < 1e-2
+
+
+def test_rates_of_every_member_are_those_of_the_cpu(path):
+    courses = varied([64, 45, 33, 64], 4)
+    graphed, cpu = trainer(path, courses=courses), Trainer(tasks(), courses, EAGER)
+    assert torch.allclose(trained(graphed)[:3, :, [0, 2]], trained(cpu)[:3, :, [0, 2]], rtol=5e-3)
+
+
+def test_undrawn_every_update_is_of_all_training_pairs(path):
+    members = tasks(seeds=(0,), operations=("x_div_y", "permutation"))  # of 4,656 and 7,200 pairs
+    courses = courses_of([[len(t.train) for t in members]] * 2, 2, drawn=False)
+    graphed, cpu = trainer(path, members, courses), Trainer(members, courses, EAGER)
+    assert len(graphed.graphs) == 1
+    assert torch.allclose(trained(graphed)[..., [0, 2]], trained(cpu)[..., [0, 2]], rtol=2e-3)
+    assert torch.equal(trained(trainer(path, members, courses)), graphed.logged().cpu())
+
+
+@pytest.mark.parametrize("courses", [courses_of, varied])
+def test_a_rerun_is_bit_identical(path, courses):
+    first, second = (trained(trainer(path, courses=courses(SIZES, 4))) for _ in range(2))
+    assert torch.equal(first, second)
+
+
+@pytest.mark.parametrize("courses", [courses_of, varied])
+def test_a_resumed_run_is_bit_identical(path, courses):
+    whole = trained(trainer(path, courses=courses(SIZES, 4)))
+    first = trainer(path, courses=courses(SIZES, 4))
     trained(first, blocks=3)
     state = {name: t.cpu().clone() for name, t in first.state().items()}
-    second = trainer(path)
+    second = trainer(path, courses=courses(SIZES, 4))
     second.restore(state)
     assert torch.equal(trained(second, blocks=len(SIZES) - 3), whole)
 
@@ -142,6 +210,16 @@ def test_members_do_not_depend_on_their_neighbours(path):
         for i, task in enumerate(tasks()):
             alone = trained(trainer(path, [task]), blocks=2)
             assert torch.allclose(alone[:2, 0], stack[:2, i], rtol=1e-3, atol=1e-3)
+
+
+def test_members_do_not_depend_on_the_cells_beside_them(path):
+    members = tasks(seeds=(0,)) * 2  # two operations in two cells
+    logs = [
+        trained(trainer(path, members, courses_of(SIZES, 4, rate=[1e-3, 1e-3, *others])), blocks=3)
+        for others in ([1e-3, 1e-3], [4e-3, 0.0])
+    ]
+    assert torch.equal(logs[0][:, :2], logs[1][:, :2])
+    assert not torch.equal(logs[0][1:, 2:], logs[1][1:, 2:])
 
 
 def test_a_diverged_member_leaves_the_others_as_they_were(path):
@@ -170,13 +248,14 @@ def test_a_stack_that_does_not_fit_is_told_how_many_would():
 
     torch.cuda.empty_cache()
     filler = torch.empty(torch.cuda.mem_get_info()[0] - 3 * 2**30, dtype=torch.uint8, device="cuda")
-    path, sizes = ExecutionPath("cuda", "float32", False, threads=1), np.array([512])
+    path = ExecutionPath("cuda", "float32", False, threads=1)
     with pytest.raises(
-        BadInput, match=r"seeds: a stack of 120 members .* about (\d+) do, so take SEEDS_PER_RUN="
+        BadInput, match=r"seeds: a stack of 120 members .* hold about (\d+): take SEEDS_PER_RUN="
     ) as told:
-        graphed_trainer(tasks(seeds=range(60)), sizes, 1e-3, 0.5, path)
-    fit = int(re.search(r"about (\d+) do", str(told.value))[1])
-    graphed_trainer(tasks(seeds=range(fit // 2)), sizes, 1e-3, 0.5, path)  # no more than told does fit
+        graphed_trainer(tasks(seeds=range(60)), courses_of([512], 120), path)
+    fit = int(re.search(r"about (\d+):", str(told.value))[1])
+    some = tasks(seeds=range(max(fit // 8, 1)))  # two operations: a fourth of what is told, of which eager takes more
+    graphed_trainer(some, courses_of([512], len(some)), path)
     del filler
 
 

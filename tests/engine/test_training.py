@@ -1,4 +1,4 @@
-"""Training against PyTorch's own optimizer and a plain decoder; resuming, interrupting, diverging; the path's rules."""
+"""A run from its start or its checkpoint to its end: bit-identity, checkpoints, interrupts, and what they cost."""
 
 import dataclasses
 import multiprocessing
@@ -12,114 +12,19 @@ import time
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from support.studies import interrupted, mutate, run_of, write_study
 
 from grok_utils import training
-from grok_utils.engine.trainer import ExecutionPath, Trainer, draw_batches, learning_rate
+from grok_utils.engine import machine
+from grok_utils.engine.machine import choose_path, work_by_block
 from grok_utils.errors import BadInput, Damaged
-from grok_utils.model import initial_decoder, sequence
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints, files
-from grok_utils.store.records import frame, read_record, write_records
-from grok_utils.tasks import make_task
-from grok_utils.training import choose_path, train, work_by_block
+from grok_utils.store.records import read_record, write_records
+from grok_utils.studies import ExecutionPath
+from grok_utils.training import train
 
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
-RATE, DECAY = 1e-3, 0.5
-
-
-def tasks_of(*members, modulus=11):
-    return [make_task(operation, seed, modulus) for operation, seed in members]
-
-
-def trainer_of(tasks, sizes, path=EAGER):
-    return Trainer(tasks, np.array(sizes), RATE, DECAY, path)
-
-
-def logs_after(trainer, blocks):
-    for _ in range(blocks):
-        trainer.run_block()
-    return trainer.logs[:blocks].cpu().numpy().copy()
-
-
-# --- the mathematics -----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def float64():
-    torch.set_default_dtype(torch.float64)
-    yield
-    torch.set_default_dtype(torch.float32)
-
-
-def measured(model, pairs):
-    """Mean cross-entropy and accuracy of a plain model on pairs [n, 3]."""
-    logits = model(sequence(pairs[:, 0], pairs[:, 1]))
-    loss = F.cross_entropy(logits, pairs[:, 2])
-    return loss, (logits.argmax(-1) == pairs[:, 2]).double().mean()
-
-
-def plain_logs(task, sizes):
-    """The logs [blocks, 4] and the final model of one plain decoder under torch.optim.AdamW, as the protocol says."""
-    model = initial_decoder(task)
-    adam = torch.optim.AdamW(model.parameters(), lr=RATE, betas=(0.9, 0.98), eps=1e-8, weight_decay=DECAY)
-    logs = []
-    for block, size in enumerate(sizes):
-        seen = []
-        for i, rows in enumerate(draw_batches(task, block, size)):
-            adam.param_groups[0]["lr"] = 1e-3 * min((10 * block + i) / 50, 1)
-            loss, accuracy = measured(model, task.train[rows])
-            adam.zero_grad()
-            loss.backward()
-            adam.step()
-            seen.append((loss.item(), accuracy.item()))
-        with torch.no_grad():
-            logs.append([*np.mean(seen, axis=0), *(m.item() for m in measured(model, task.validation))])
-    return np.array(logs), model
-
-
-def test_sixty_updates_are_those_of_torch_adamw_on_plain_decoders(float64):
-    # In float64 but for the loss, which the engine takes in float32: 6e-8 of rounding a step, and little chaos yet.
-    sizes = [4, 16, 8, 12, 30, 5]
-    tasks = tasks_of(("x_plus_y", 0), ("x_minus_y", 0), ("x_plus_y", 1))
-    trainer = trainer_of(tasks, sizes)
-    logs = logs_after(trainer, len(sizes))
-    for i, task in enumerate(tasks):
-        expected, model = plain_logs(task, sizes)
-        np.testing.assert_allclose(logs[:, i], expected, rtol=1e-5, atol=1e-6)
-        flat = torch.cat([p.detach().flatten() for p in model.parameters()])
-        torch.testing.assert_close(trainer.flat[i].detach(), flat, rtol=1e-5, atol=1e-6)
-
-
-def test_learning_rate_warms_up_over_fifty_updates():
-    assert [learning_rate(k, 1e-3) for k in (0, 1, 25, 49, 50, 51, 7499)] == pytest.approx(
-        [0, 2e-5, 5e-4, 9.8e-4, 1e-3, 1e-3, 1e-3], rel=1e-12
-    )
-
-
-def test_a_member_does_not_depend_on_its_neighbours():
-    # The permutation task pads the others to its vocabulary. Two blocks: rounding, before training amplifies it.
-    sizes = [16, 150]
-    alone = logs_after(trainer_of(tasks_of(("x_plus_y", 0)), sizes), 2)
-    members = ("permutation", 0), ("x_plus_y", 0), ("x_minus_y", 3)
-    stacked = logs_after(trainer_of(tasks_of(*members), sizes), 2)
-    np.testing.assert_allclose(stacked[:, 1], alone[:, 0], rtol=2e-4, atol=1e-6)
-    assert np.isfinite(stacked).all()
-
-
-def test_start_split_and_stream_are_the_same_under_every_arm(tmp_path):
-    a, b = (run_of(tmp_path, arm, seeds=[0, 1]) for arm in ("baseline", "linear"))
-    first, second = (trainer_of(run.tasks(), run.batch_sizes) for run in (a, b))
-    assert torch.equal(first.flat, second.flat)
-    for s, t in zip(first.tasks, second.tasks, strict=True):
-        assert torch.equal(s.train, t.train)
-        assert torch.equal(s.validation, t.validation)
-    task = first.tasks[0]
-    small, large = draw_batches(task, 3, 7), draw_batches(task, 3, 16)
-    assert torch.equal(small, large[..., :7])
-    assert not torch.equal(large, draw_batches(task, 4, 16))
-    assert not torch.equal(large, draw_batches(first.tasks[1], 3, 16))
 
 
 def test_a_rerun_is_bit_identical(tmp_path, trained):
@@ -129,49 +34,15 @@ def test_a_rerun_is_bit_identical(tmp_path, trained):
     assert not np.isnan(result.logs).any()
 
 
-def test_a_member_whose_loss_is_not_finite_is_diverged_and_the_others_go_on(trained):
-    run, result, _ = trained
-    trainer = trainer_of(run.tasks(), run.batch_sizes)
-    logs_after(trainer, 2)
-    with torch.no_grad():
-        trainer.flat[1] = torch.nan
-    logs_after(trainer, 4)
-    logs = trainer.logs.numpy()
-    np.testing.assert_array_equal(logs[:, [0, 2, 3]], result.logs[:, [0, 2, 3]])
-    rows = frame(run, logs)
-    poisoned = (rows["operation"] == "x_plus_y") & (rows["seed"] == 1)
-    assert rows.loc[poisoned, "diverged"].tolist() == [False] * 2 + [True] * 4
-    assert not rows.loc[~poisoned, "diverged"].any()
-
-
 def test_bf16_runs_and_is_recorded(tmp_path, trained):
     run = run_of(tmp_path, seeds=[0, 1], precision="bf16")
     result = train(run)
     write_records(result)
     _, metadata = read_record(run.record(0))
-    assert metadata["precision"] == "bf16"
+    assert metadata["identity"]["precision"] == metadata["made"][0]["precision"] == "bf16"
     # bf16 has eight bits: the first losses agree to about 1 %, and are not those of float32.
     np.testing.assert_allclose(result.logs[0, :, 0], trained[1].logs[0, :, 0], rtol=0.02)
     assert not np.array_equal(result.logs, trained[1].logs)
-
-
-# --- the path ------------------------------------------------------------------------------------------------------
-
-
-def test_a_run_is_compiled_where_a_compiler_exists_and_the_work_repays_it(tmp_path, monkeypatch):
-    run = run_of(tmp_path)
-    monkeypatch.setattr(training.sys, "platform", "linux")
-    monkeypatch.setattr(training.shutil, "which", lambda name: f"/usr/bin/{name}")
-    assert not choose_path(run).compiled
-    monkeypatch.setattr(training, "COMPILE_FROM", training.forward_passes(run))
-    assert choose_path(run).compiled
-    monkeypatch.setattr(training, "COMPILE_FROM", training.forward_passes(run) + 1)
-    assert not choose_path(run).compiled
-    monkeypatch.setattr(training, "COMPILE_FROM", 0)
-    monkeypatch.setattr(training.shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
-    assert choose_path(run) == EAGER  # PyTorch compiles by g++ alone, or by what CXX names
-    monkeypatch.setenv("CXX", "gcc")
-    assert choose_path(run).compiled
 
 
 def test_a_run_that_was_begun_compiled_is_not_gone_on_with_without_a_compiler(tmp_path, monkeypatch):
@@ -179,20 +50,15 @@ def test_a_run_that_was_begun_compiled_is_not_gone_on_with_without_a_compiler(tm
     interrupted(run, monkeypatch)
     state, metadata = checkpoints.load(run.checkpoint)
     checkpoints.save(run.checkpoint, state, metadata | {"path": metadata["path"] | {"compiled": True}})
-    monkeypatch.setattr(training.shutil, "which", lambda name: None)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: None)
     with pytest.raises(BadInput, match=r"^compiler: .* was begun compiled, and none is here: delete it to start anew$"):
         train(run)
-
-
-def test_work_is_counted_in_forward_passes(tmp_path):
-    # baseline: 6 blocks of 10 updates at 16 count three each; 6 validations of ceil(121 / 2) pairs; 2 operations
-    assert training.forward_passes(run_of(tmp_path, "baseline")) == 2 * (3 * 6 * 10 * 16 + 6 * 61)
 
 
 def test_a_resumed_run_keeps_the_path_it_began_with(tmp_path, monkeypatch):
     run = run_of(tmp_path)
     interrupted(run, monkeypatch)
-    monkeypatch.setattr(training, "COMPILE_FROM", 0)
+    monkeypatch.setattr(machine, "COMPILE_FROM", 0)
     assert choose_path(run).compiled or not shutil.which("g++")
     assert train(run).path == EAGER
 
@@ -210,6 +76,16 @@ def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, trained,
     np.testing.assert_array_equal(result.logs, trained[1].logs)
     write_records(result)
     assert not run.checkpoint.exists()
+
+
+def test_a_run_with_a_schedule_of_rates_goes_on_as_if_undisturbed(tmp_path, monkeypatch):
+    falling = {"batch_size": 16, "learning_rate": {"schedule": "linear", "lo": 4.0e-3, "hi": 1.0e-3}}
+    run = run_of(tmp_path, seeds=[0, 1], arms={"linear": falling}, grid={"weight_decay": [0.5, 2.0], "beta2": [0.9]})
+    assert len(run.members) == 8 and len(set(run.courses.learning_rate[:, 0])) == 6
+    expected = train(run).logs
+    np.testing.assert_array_equal(train(run).logs, expected)
+    interrupted(run, monkeypatch)
+    np.testing.assert_array_equal(train(run).logs, expected)
 
 
 @pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)])
@@ -231,7 +107,7 @@ SMALL = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 100}
 def die(folder, moment, random_seed):
     """Train with a checkpoint after every block and write the records; SIGKILL oneself at `moment` (in a process)."""
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = -1.0
+    training.until_the_next_checkpoint = lambda cost, whole: 0.0
     replace, count = os.replace, 0
 
     def counted(source, target):
@@ -257,7 +133,7 @@ def test_killed_at_any_moment_a_run_goes_on_and_its_record_is_that_of_an_undistu
     expected = write_records(train(whole))
 
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["grok_utils.training", "grok_utils.records"])
+    context.set_forkserver_preload(["grok_utils.training", "grok_utils.store.records"])
     run = run_of(tmp_path, **SMALL)
     moments = ["before checkpoint 2", "after checkpoint 2", "any time", "any time", "before record", "after record"]
     reached = [0]
@@ -339,13 +215,14 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, checkpoint, train
     run = dataclasses.replace(trained[0], results=tmp_path)
     tensors, metadata = checkpoints.load(checkpoint)
     other = {k: t * 2 for k, t in tensors.items()}
-    settings = metadata["settings"]
+    identity = metadata["identity"]
     foreign = {
         "damaged": lambda: run.checkpoint.write_bytes(checkpoint.read_bytes()[:-1]),
         "study": lambda: checkpoints.save(run.checkpoint, other, metadata | {"study": "paper"}),
-        "settings": lambda: checkpoints.save(
-            run.checkpoint, other, metadata | {"settings": settings | {"weight_decay": 0.25}}
+        "identity": lambda: checkpoints.save(
+            run.checkpoint, other, metadata | {"identity": identity | {"weight_decay": 0.25}}
         ),
+        "order": lambda: checkpoints.save(run.checkpoint, other, metadata | {"members": metadata["members"][::-1]}),
         "seeds": lambda: checkpoints.save(run.checkpoint, other, metadata | {"seeds": [0, 2]}),
         "schema": lambda: checkpoints.save(run.checkpoint, other, {"updates": 20, "seconds": 1.0}),
     }
@@ -364,13 +241,13 @@ def test_a_damaged_or_foreign_checkpoint_is_not_used(tmp_path, checkpoint, train
 @pytest.mark.parametrize(
     ("cost", "whole", "seconds"),
     [
-        (0.01, 36_000, 0.5),  # cheap: a fiftieth of the time
-        (1.0, 36_000, 20.0),  # never rarer
-        (1.0, 1500, 12.0),  # a short run: 0.8 % of it …
-        (1.0, 420, 10.0),  # … but no more than a tenth of the time goes into writing
+        (0.01, 36_000, 20.0),  # cheap: every 20 seconds …
+        (0.1, 1500, 12.0),  # … or in a short run at 0.8 % of it …
+        (1.0, 1500, 100 / 3),  # … but never does writing take more than 3 % of the time
+        (10.0, 36_000, 1000 / 3),
     ],
 )
-def test_a_checkpoint_is_due_every_twenty_seconds_or_sooner(cost, whole, seconds):
+def test_a_checkpoint_is_due_every_twenty_seconds_or_sooner_if_that_takes_at_most_three_percent(cost, whole, seconds):
     assert training.until_the_next_checkpoint(cost, whole) == pytest.approx(seconds)
 
 
@@ -384,43 +261,68 @@ def test_seconds_add_up_over_sessions(tmp_path, monkeypatch, trained):
     assert result.started == first["started"]
 
 
-@pytest.mark.parametrize(("whole", "cost"), [(7200, 0.1), (1500, 1.0), (1500, 0.1), (420, 0.4), (420, 0.1), (60, 0.05)])
-def test_a_run_killed_at_every_tenth_recomputes_less_than_a_tenth(tmp_path, monkeypatch, whole, cost):
-    """The rule alone, on a clock of its own; tests/faults kills real runs."""
-    run = make_run(write_study(tmp_path, updates=7500), "linear", [0], str(tmp_path), "cpu")
-    seconds = whole * work_by_block(run) / work_by_block(run).sum()
-    clock, computed, kept, kills = [0.0], [0], [0], iter([*range(75, 750, 75), None])
+class Killed(Exception):
+    pass
 
-    class Killed(Exception):
-        pass
 
-    class Slow:
-        def __init__(self):
-            self.block, self.kill, self.batch_sizes, self.path = kept[0], next(kills), run.batch_sizes, EAGER
+@pytest.fixture
+def clockwork(tmp_path, monkeypatch):
+    """A run of `whole` seconds on a clock of its own, whose checkpoints take `cost`; what has passed, and been written.
 
-        def run_block(self):
-            if self.block == self.kill:
-                raise Killed
-            clock[0] += seconds[self.block]
-            computed[0] += 1
-            self.block += 1
+    `state` bytes are what the first checkpoint is expected to cost by; it is killed before each of the blocks `kills`.
+    """
 
-        def state(self):
-            return {}
+    def started(whole, cost, kills=(), state=0):
+        run = make_run(write_study(tmp_path, updates=7500), "linear", [0], str(tmp_path), "cpu")
+        seconds = whole * work_by_block(run) / work_by_block(run).sum()
+        seen, kills = {"clock": 0.0, "blocks": 0, "kept": 0, "writing": 0.0, "first": None}, iter([*kills, None])
 
-        def logged(self):
-            return torch.zeros(self.block, 1, 4)
+        class Slow:
+            def __init__(self):
+                self.block, self.kill, self.blocks, self.path = seen["kept"], next(kills), 750, EAGER
 
-    def save(path, state, metadata):
-        clock[0] += cost
-        kept[0] = metadata["updates"] // 10
+            def run_block(self):
+                if self.block == self.kill:
+                    raise Killed
+                seen["clock"] += seconds[self.block]
+                seen["blocks"] += 1
+                self.block += 1
 
-    monkeypatch.setattr(training, "resume", lambda run: (Slow(), {"seconds": 0.0, "started": ""}))
-    monkeypatch.setattr(training.time, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(checkpoints, "save", save)
+            def state(self):
+                return {"parameters": torch.zeros(state, dtype=torch.uint8, device="meta")}
+
+            def logged(self):
+                return torch.zeros(self.block, 1, 4)
+
+        def save(path, state, metadata):
+            seen["first"] = seen["clock"] if seen["first"] is None else seen["first"]
+            seen["clock"] += cost
+            seen["writing"] += cost
+            seen["kept"] = metadata["updates"] // 10
+
+        monkeypatch.setattr(training, "resume", lambda run: (Slow(), {"seconds": 0.0, "started": ""}))
+        monkeypatch.setattr(training.time, "monotonic", lambda: seen["clock"])
+        monkeypatch.setattr(checkpoints, "save", save)
+        return run, seen
+
+    return started
+
+
+@pytest.mark.parametrize(("whole", "cost"), [(7200, 0.1), (7200, 0.6), (1500, 0.3), (1500, 0.1), (420, 0.1)])
+def test_a_run_killed_at_every_tenth_recomputes_less_than_a_tenth(clockwork, whole, cost):
+    """The rule alone; tests/faults kills real runs."""
+    run, seen = clockwork(whole, cost, kills=range(75, 750, 75))
     for _ in range(9):
         with pytest.raises(Killed):
             train(run)
     train(run)
-    assert 750 <= computed[0] < 825
-    assert clock[0] < 1.12 * (whole * computed[0] / 750)  # writing takes its part, too
+    assert 750 <= seen["blocks"] < 825
+    assert seen["writing"] <= 0.03 * (seen["clock"] - seen["writing"])
+
+
+@pytest.mark.parametrize(("whole", "cost", "state"), [(60, 0.05, 20e6), (60, 1.0, 2.2e8), (600, 10.0, 2.2e9)])
+def test_writing_takes_at_most_three_percent_of_a_run_of_a_minute_and_of_a_large_stacks(clockwork, whole, cost, state):
+    run, seen = clockwork(whole, cost, state=int(state))
+    train(run)
+    assert seen["first"] is None or seen["first"] > cost / 0.03
+    assert seen["writing"] <= 0.03 * (seen["clock"] - seen["writing"])

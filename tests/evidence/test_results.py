@@ -2,6 +2,7 @@
 
 import re
 import shutil
+from dataclasses import replace
 
 import nbformat
 import numpy as np
@@ -12,8 +13,8 @@ from support.project import ROOT
 
 from grok_utils.page import tables
 from grok_utils.page.build import execute_evidence, execute_report
-from grok_utils.pipeline.parameters import load_study, make_study
-from grok_utils.store.records import read_like, read_study
+from grok_utils.pipeline.study_files import load_study, make_study
+from grok_utils.store.records import makings, read_like, read_study
 from grok_utils.studies import Run
 
 COMMITTED = sorted(p.parent for p in ROOT.glob("results/*/records") if p.parent.name != "quick")
@@ -49,19 +50,29 @@ def test_a_page_begins_with_its_title_its_days_and_its_commit(name):
     assert re.search(rf"[Tt]rained {day}( to {day})?, commit [0-9a-f]{{10}}\b", said.get_text())
 
 
+# Stage 1 of ANALYSIS_PLAN.md, part two, goes on; a study that is complete fails here until its name is gone.
+BEING_MADE = ("surface-schedules",)
+
+
 @pytest.mark.parametrize("folder", COMMITTED, ids=lambda p: p.name)
 def test_the_study_is_complete_and_made_from_a_commit(folder):
     study = load_study(folder.name)
     frame, metadata = read_study(study, folder.parent)
-    expected = {(arm.name, seed) for arm in study.schedules for seed in study.seeds}
-    assert {(m["schedule"], m["seed"]) for m in metadata} == expected
-    assert all(m["commit"] and m["dirty"] is not None for m in metadata)
-    told = tables.provenance(metadata).set_index("item")["value"]["commit"]  # what the page repeats
-    assert ("with uncommitted changes" in told) == any(m["dirty"] for m in metadata)
-    for arm in study.schedules:
-        rows = frame[(frame.schedule == arm.name) & (frame.seed == study.seeds[0])]
-        sizes = rows[rows.operation == study.operations[0]].sort_values("update").batch_size
-        assert np.array_equal(sizes, arm.batch_sizes(study))
+    expected = {(arm.name, seed) for arm in study.arms for seed in study.seeds}
+    there = {(m["schedule"], m["seed"]) for m in metadata}
+    assert there < expected if folder.name in BEING_MADE else there == expected
+    study = replace(study, arms=tuple(arm for arm in study.arms if (arm.name, study.seeds[0]) in there))
+    made = makings(metadata)
+    assert all(m["commit"] and m["dirty"] is not None for m in made)
+    told = tables.provenance(made).set_index("item")["value"]["commit"]  # what the page repeats
+    assert ("with uncommitted changes" in told) == any(m["dirty"] for m in made)
+    first = frame[frame["seed"] == study.seeds[0]].sort_values("update").groupby(["schedule", "operation", "cell"])
+    assert len(first) == sum(len(arm.members((0,))) for arm in study.arms)
+    for arm in study.arms:
+        for name in ("batch_size", "learning_rate", "weight_decay"):
+            for (operation, cell), course in arm.courses(name, study.updates).items():
+                recorded = first.get_group((arm.name, operation, cell.name))[name]
+                assert np.allclose(recorded, course, rtol=1e-12, atol=0)
 
 
 def test_explore_ipynb_as_it_stands_has_committed_records_to_compare_with():
@@ -74,7 +85,7 @@ def test_explore_ipynb_as_it_stands_has_committed_records_to_compare_with():
     study = make_study("explore", {"schedules": ["baseline"], "seeds": [names["seed"]], **names["setting"]})
     rows = read_like(ROOT / "notebooks" / names["committed"], Run(study, study.arm("baseline"), study.seeds))
     small = load_study("small")
-    assert set(rows.schedule) == {arm.name for arm in small.schedules}
+    assert set(rows.schedule) == {arm.name for arm in small.arms}
     assert names["seed"] in set(rows.seed) == set(small.seeds)
 
 

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 from support.files import mount, read_only
-from support.studies import outcome, write_study
+from support.studies import outcome, small, write_study
 
 from grok_utils import training
 from grok_utils.page.export import export_html
@@ -54,7 +54,7 @@ def test_a_full_disk_at_a_checkpoint_keeps_the_last_one_and_the_run_goes_on_from
     tmp_path, disk, trained, monkeypatch
 ):
     run = dataclasses.replace(trained[0], results=disk("30m"))  # a checkpoint of four models takes 20 MB
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "until_the_next_checkpoint", lambda cost, whole: 0.0)
     with pytest.raises(OSError, match=rf"^{run.checkpoint} cannot be written: .*No space left on device") as caught:
         train(run)
     assert len(str(caught.value).splitlines()) == 1
@@ -85,7 +85,7 @@ def test_a_full_disk_at_a_record(disk, trained):
 def reported(tmp_path_factory, trained):
     """A complete study with its report; its file and its results."""
     folder = tmp_path_factory.mktemp("reported")
-    path, results = write_study(folder, schedules=["linear"]), folder / "results"
+    path, results = write_study(folder, arms=small("linear")), folder / "results"
     shutil.copytree(trained[0].folder / "records", results / "tiny" / "records")
     from grok_utils.__main__ import main
 
@@ -167,7 +167,7 @@ def test_results_that_nobody_can_write_to(reported, capsys, what):
 
 def test_a_checkpoints_folder_that_nobody_can_write_to_keeps_the_last_one(tmp_path, trained, monkeypatch):
     run = dataclasses.replace(trained[0], results=tmp_path / "results")
-    monkeypatch.setattr(training, "CHECKPOINT_SECONDS", -1.0)
+    monkeypatch.setattr(training, "until_the_next_checkpoint", lambda cost, whole: 0.0)
     save = checkpoints.save
 
     def stop_after_one(*arguments):

@@ -8,16 +8,17 @@ import string
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.inputs import HUGE, PARAMETERS, arm_settings, names, values
+from support.inputs import HUGE, PARAMETERS, arm_settings, courses, grids, names, values
 from support.studies import TINY, write_study
 
 from grok_utils.__main__ import main
 from grok_utils.errors import BadInput
-from grok_utils.pipeline.parameters import load_study, run_from_parameters
-from grok_utils.studies import Study
+from grok_utils.pipeline.parameters import run_from_parameters
+from grok_utils.pipeline.study_files import OF_STUDY, load_study
+from grok_utils.studies import DEFAULTS, HYPER
 
 EXAMPLES = settings(max_examples=600, deadline=None)
-fields = [f for f in Study.__dataclass_fields__ if f != "name"]
+fields = [*OF_STUDY, "arms", "schedules", "grid", *DEFAULTS]
 numbers = st.integers() | st.floats() | st.sampled_from([10**6, 10**9, HUGE, -HUGE, 0, -0.0, 1e308, 5e-324])
 words = st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=12)
 
@@ -58,7 +59,7 @@ def test_any_settings(tmp_path_factory, changes):
 
 
 @EXAMPLES
-@given(st.sampled_from(fields), values | numbers)
+@given(st.sampled_from(fields), values | numbers | courses | grids)
 def test_one_setting_that_is_refused_is_named(tmp_path_factory, field, value):
     path, _ = place(tmp_path_factory)
     path.write_text(yaml.safe_dump(TINY | {field: value}, allow_unicode=True), encoding="utf-8")
@@ -66,20 +67,19 @@ def test_one_setting_that_is_refused_is_named(tmp_path_factory, field, value):
         study = load_study(str(path))
     except BadInput as error:
         assert len(str(error).splitlines()) == 1
-        related = {"updates": ["window", "schedule"], "lo": ["hi", "schedule"], "hi": ["lo", "schedule"]}
-        named = [field, field.removesuffix("s"), *related.get(field, [])]
-        if field == "schedule_length":
-            named.append("schedule")
-        assert str(error).startswith(tuple(named))
+        assert str(error).startswith((f"{field}: ", f"{field}.", *(["arms: "] if field == "schedules" else [])))
     else:
-        assert getattr(study, field) == value or field in ("schedules", "seeds", "operations") or value is None
+        if field in ("title", "updates"):
+            assert getattr(study, field) == value
+        if field in DEFAULTS and field not in (*HYPER, "operations"):
+            assert {getattr(arm.settings, field) for arm in study.arms} == {value}
 
 
 @EXAMPLES
 @given(st.dictionaries(words, arm_settings, max_size=2))
 def test_any_arms(tmp_path_factory, arms):
     path, folder = place(tmp_path_factory)
-    path.write_text(yaml.safe_dump(TINY | {"schedules": arms}, allow_unicode=True), encoding="utf-8")
+    path.write_text(yaml.safe_dump(TINY | {"arms": arms}, allow_unicode=True), encoding="utf-8")
     told_or_right(folder, "plan", path, "--device", "cpu")
 
 
@@ -102,7 +102,8 @@ TAGS += [
 )
 def test_a_yaml_tag_makes_no_object(tmp_path_factory, field, tag, value):
     path, folder = place(tmp_path_factory)
-    plain = yaml.safe_dump({k: v for k, v in TINY.items() if k != field})
+    left_out = {field, "arms"} if field == "schedules" else {field}
+    plain = yaml.safe_dump({k: v for k, v in TINY.items() if k not in left_out})
     path.write_text(f"{plain}{field}: {tag} {value}\n", encoding="utf-8")
     code, _ = told_or_right(folder, "plan", path, "--device", "cpu")
     assert code == 2 or not tag.startswith(("!!python", "!u"))

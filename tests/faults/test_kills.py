@@ -11,22 +11,24 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from support.studies import write_study
+from support.studies import small, write_study
 
 from grok_utils import training
-from grok_utils.engine.trainer import ExecutionPath, Trainer
+from grok_utils.engine import machine
+from grok_utils.engine.trainer import Trainer
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints
 from grok_utils.store.records import read_record, write_records
+from grok_utils.studies import ExecutionPath
 from grok_utils.training import train
 
-STUDY = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 400, "lo": 4, "hi": 8}
+STUDY = {"arms": small("linear", hi=8), "operations": ["x_plus_y"], "updates": 400}
 
 
 @pytest.fixture(scope="module")
 def context():
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["grok_utils.training", "grok_utils.records"])
+    context.set_forkserver_preload(["grok_utils.training", "grok_utils.store.records"])
     return context
 
 
@@ -77,7 +79,7 @@ def die(folder, moment):
     A negative moment counts from the start of the process, the others from the end of the first block.
     """
     torch.set_num_threads(1)
-    training.CHECKPOINT_SECONDS = -1.0
+    training.until_the_next_checkpoint = lambda cost, whole: 0.0
     if moment == "checkpoint":
         die_within("checkpoints", 2)
     elif moment == "record":
@@ -164,13 +166,13 @@ def test_killed_at_every_tenth_a_run_on_a_slow_machine_recomputes_at_most_a_tent
 
 # --- compiled ------------------------------------------------------------------------------------------------------
 
-COMPILED = {"updates": 100, "hi": 16}  # with arm linear, batch sizes 5 to 16
+COMPILED = {"arms": small("linear"), "updates": 100}  # with arm linear, batch sizes 5 to 16
 
 
 def train_compiled(folder, results, kill_after=None):
     """Train on the compiled path; SIGKILL oneself once `kill_after` updates are done and a checkpoint holds them."""
     torch.set_num_threads(1)
-    training.COMPILE_FROM, training.CHECKPOINT_SECONDS = 0, -1.0
+    machine.COMPILE_FROM, training.until_the_next_checkpoint = 0, lambda cost, whole: 0.0
     run = dataclasses.replace(run_of(folder, **COMPILED), results=folder / results)
     save = checkpoints.save
 
@@ -185,7 +187,7 @@ def train_compiled(folder, results, kill_after=None):
     write_records(result)
 
 
-@pytest.mark.skipif(not training.has_compiler("cpu"), reason="no C++ compiler here")
+@pytest.mark.skipif(not machine.has_compiler("cpu"), reason="no C++ compiler here")
 def test_a_compiled_run_killed_and_resumed_is_bit_identical_and_agrees_with_eager_to_rounding(tmp_path, context):
     assert exit_code(context, train_compiled, tmp_path, "whole") == 0
     run = dataclasses.replace(run_of(tmp_path, **COMPILED), results=tmp_path / "killed")
@@ -196,7 +198,7 @@ def test_a_compiled_run_killed_and_resumed_is_bit_identical_and_agrees_with_eage
     whole = dataclasses.replace(run, results=tmp_path / "whole")
     for seed in run.seeds:
         rows, metadata = read_record(run.record(seed))
-        assert metadata["compiled"]
+        assert [made["compiled"] for made in metadata["made"]] == [True]
         assert rows.equals(read_record(whole.record(seed))[0])
         eager = undisturbed(run, tmp_path)
         eager = eager[eager["seed"] == seed].reset_index(drop=True)

@@ -11,7 +11,7 @@ import pytest
 from support.commands import command, environment
 from support.files import read_only
 from support.project import ROOT
-from support.studies import write_study
+from support.studies import small, write_study
 
 from grok_utils.store.records import read_record
 
@@ -47,7 +47,7 @@ def made(cwd, results, study, path=os.environ["PATH"], targets=ONE, **variables)
 def at_home(tmp_path_factory):
     """The study file, the rows of a record made in the project's own folder, and the report's figures and tables."""
     folder = tmp_path_factory.mktemp("home")
-    study = write_study(folder, schedules=["linear"], seeds=[0])
+    study = write_study(folder, arms=small("linear"), seeds=[0])
     rows = made(ROOT, folder / "results", study)
     return study, rows, kept_files(folder / "results" / "tiny")
 
@@ -103,7 +103,7 @@ def test_without_a_compiler_a_large_run_is_eager_and_a_small_one_the_same(tmp_pa
             if program.name not in COMPILERS and not (programs / program.name).is_symlink():
                 (programs / program.name).symlink_to(program)
     assert made(ROOT, tmp_path / "results", study, path=str(programs)).equals(rows)
-    code = "from grok_utils.training import *; from grok_utils.parameters import make_run; import sys\n"
+    code = "from grok_utils.training import *; from grok_utils.pipeline.parameters import make_run; import sys\n"
     code += "print(choose_path(make_run('paper', 'baseline', [0], device='cpu')))"
     said = {}
     for path in (str(programs), os.environ["PATH"]):

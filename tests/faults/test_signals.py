@@ -7,13 +7,14 @@ import time
 
 import pytest
 from support.commands import LONG, processes, started, stopped_in_training, wait_until
-from support.studies import write_study
+from support.studies import small, write_study
 
+from grok_utils.engine.machine import choose_path, has_compiler
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints
-from grok_utils.training import choose_path, has_compiler
 
 ENDLESS = LONG | {"updates": 100_000}
+LINEAR = ENDLESS | {"arms": small("linear", hi=8)}
 rng = random.Random(7)
 MOMENTS = [(rng.choice(["group", "make"]), round(rng.uniform(0, 14), 1)) for _ in range(8)]
 
@@ -38,7 +39,7 @@ def stop(process, whom, number):
     ("number", "whom"), [(signal.SIGINT, "group"), (signal.SIGTERM, "make"), (signal.SIGTERM, "group")]
 )
 def test_stopped_while_it_trains(tmp_path, results, number, whom):
-    path = write_study(tmp_path, schedules=["linear", "baseline"], **ENDLESS)
+    path = write_study(tmp_path, **ENDLESS)
     runs = [make_run(path, arm, [0], results) for arm in ("linear", "baseline")]
     process = started("-j2", "all", results=results, STUDY=path)
     wait_until(lambda: all(run.checkpoint.exists() for run in runs), process)
@@ -56,7 +57,7 @@ def test_stopped_while_it_trains(tmp_path, results, number, whom):
 
 @pytest.mark.parametrize(("whom", "delay"), MOMENTS)
 def test_stopped_at_any_moment(tmp_path, results, whom, delay):
-    path = write_study(tmp_path, schedules=["linear"], **ENDLESS)
+    path = write_study(tmp_path, **LINEAR)
     process = started("all", results=results, STUDY=path)
     time.sleep(delay)
     assert process.poll() is None
@@ -74,7 +75,7 @@ def test_stopped_at_any_moment(tmp_path, results, whom, delay):
 @pytest.mark.parametrize("delay", [7, 10, 14])
 def test_stopped_while_it_compiles(tmp_path, results, delay, monkeypatch):
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path / "cache"))
-    path = write_study(tmp_path, schedules=["linear"], **LONG | {"updates": 1_000_000, "modulus": 97, "hi": 512})
+    path = write_study(tmp_path, **LINEAR | {"arms": small("linear", hi=512), "updates": 1_000_000, "modulus": 97})
     assert choose_path(make_run(path, "linear", [0], results, "cpu")).compiled
     process = started("all", results=results, STUDY=path)
     time.sleep(delay)
@@ -88,14 +89,14 @@ def test_stopped_while_it_compiles(tmp_path, results, delay, monkeypatch):
 
 @pytest.mark.parametrize("attempt", range(4))
 def test_everything_killed_at_once_leaves_no_kernel(tmp_path, results, attempt):
-    path = write_study(tmp_path, schedules=["linear"], **ENDLESS)
+    path = write_study(tmp_path, **LINEAR)
     part = make_run(path, "linear", [0], results).folder / "runs" / "linear-seed0.part.ipynb"
     code, _ = stopped_in_training(results, part, signal.SIGKILL, 0.3 * attempt, STUDY=path)
     assert code == -signal.SIGKILL
 
 
 def test_a_kernel_that_is_killed_is_a_failure_told_in_one_line_and_the_run_goes_on_later(tmp_path, results):
-    path = write_study(tmp_path, schedules=["linear"], **ENDLESS)
+    path = write_study(tmp_path, **LINEAR)
     run = make_run(path, "linear", [0], results)
     process = started("run", results=results, STUDY=path, SCHEDULE="linear", SEED=0)
     wait_until(run.checkpoint.exists, process)

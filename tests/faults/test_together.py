@@ -4,12 +4,12 @@ import re
 import time
 
 from support.commands import processes, started, training_of, wait_until
-from support.studies import write_study
+from support.studies import small, write_study
 
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store.records import read_record
 
-STUDY = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 600, "lo": 4, "hi": 8}
+STUDY = {"arms": small("baseline", "linear", hi=8), "operations": ["x_plus_y"], "updates": 600}
 
 
 def ended(*made):
@@ -44,7 +44,6 @@ def test_blocks_that_share_a_seed_do_not_both_make_its_record(tmp_path):
     outputs = ended(first, second)
     assert re.search(r"^linear-seeds0-1: done in .*\n$", outputs[0], re.MULTILINE)
     assert outputs[1] == "linear-seed1: another process is working on it; waiting\nlinear-seed1: found complete\n"
-    metadata = [read_record(block.record(seed))[1] for seed in (0, 1)]
-    assert metadata[0]["started"] == metadata[1]["started"]
-    assert metadata[0]["members"] == 2
+    made = [read_record(block.record(seed))[1]["made"] for seed in (0, 1)]
+    assert made[0] == made[1] and made[0][0]["seeds"] == [0, 1]
     assert start < block.record(1).stat().st_mtime  # the second came while the first was training

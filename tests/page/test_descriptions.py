@@ -19,7 +19,7 @@ def frame():
         crossing = {"linear": 20, "baseline": 30 if operation == "x_plus_y" else 99}[arm]
         for update in (10, 20, 30, 40):
             row = {"schedule": arm, "operation": operation, "seed": seed, "update": update, "diverged": False}
-            row |= {"examples_seen": update * (4 if arm == "linear" else 16)}
+            row |= {"cell": "", "examples_seen": update * (4 if arm == "linear" else 16)}
             row |= {"val_accuracy": np.float32(0.999 if update >= crossing else 0.1)}
             rows.append(row | {"val_loss": 100.0 / update if arm == "linear" else 200.0 / update})
     return pd.DataFrame(rows)
@@ -53,6 +53,16 @@ def test_losses_times_and_shares(frame):
     assert descriptions.share_grokked(cells).endswith(
         "on x_plus_y 100 % (all); on permutation from 0 % (baseline) to 100 % (linear)."
     )
+
+
+def test_heat_maps_name_the_best_and_the_worst_cell(frame):
+    cells = summarise(crossings(frame))
+    slow = cells.assign(rmst=cells["rmst"] + 5)
+    table = pd.concat([cells.assign(cell="learning_rate=0.002"), slow.assign(cell="learning_rate=0.004")])
+    text = descriptions.rmst_by_cell(table.reset_index(drop=True))
+    assert "a row for each arm, over learning rate. No seed reached 99 % in 2 of 8 cells." in text
+    both = "linear from 20 (learning_rate=0.002) to 25 (learning_rate=0.004)"
+    assert f"on x_plus_y baseline from 30 (learning_rate=0.002) to 35 (learning_rate=0.004), {both}; on perm" in text
 
 
 def test_what_is_not_finite_is_left_out(frame):

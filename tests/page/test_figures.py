@@ -1,18 +1,23 @@
 """Figures and tables as a reader meets them: what is drawn, the same bytes for the same data, small, legible, named."""
 
+import dataclasses
 import itertools
 import re
 import xml.etree.ElementTree as ET
+from itertools import product
 
 import matplotlib
 import numpy as np
 import pandas as pd
 import pytest
+from support.synthetic import PROVENANCE
 
 from grok_utils.analysis.crossings import crossings
-from grok_utils.page import figures, notebook, style
+from grok_utils.analysis.summaries import summarise
+from grok_utils.page import figures, notebook, prose, style, tables
 from grok_utils.pipeline import status
-from grok_utils.pipeline.parameters import STUDIES, load_study
+from grok_utils.pipeline.study_files import STUDIES, load_study
+from grok_utils.studies import Scheduled
 
 ARMS = ["baseline", "linear", "exponential", "logarithmic", "cyclic"]
 
@@ -25,7 +30,7 @@ def study(arms=ARMS, operations=("x_plus_y", "permutation"), seeds=3, logs=60) -
     for arm, operation, seed in itertools.product(arms, operations, range(seeds)):
         at = 99 * logs if operation == "permutation" else 10 * logs * rng.uniform(0.2, 0.8)
         accuracy = 1 / (1 + np.exp(np.clip((at - updates) / logs, -30, 30)))
-        row = {"schedule": arm, "operation": operation, "seed": seed, "update": updates, "batch_size": 32}
+        row = {"schedule": arm, "operation": operation, "seed": seed, "cell": "", "update": updates, "batch_size": 32}
         row |= {
             "examples_seen": 32 * updates,
             "train_loss": 0.01,
@@ -43,6 +48,9 @@ DRAWINGS = {
     "losses": figures.loss_curves,
     "share": lambda frame: figures.share_grokked(crossings(frame)),
     "times": lambda frame: figures.updates_to_99(crossings(frame)),
+    "cells": lambda frame: figures.rmst_by_cell(
+        pd.concat(summarise(crossings(frame)).assign(cell=f"learning_rate={rate}") for rate in (0.001, 0.002))
+    ),
 }
 
 
@@ -172,13 +180,26 @@ def oklab(colours, seen) -> np.ndarray:
 LEAST = {"anyone": 0.07, "protanopes": 0.07, "deuteranopes": 0.07, "tritanopes": 0.05}
 
 
+def differ_in_length_alone(a, b) -> bool:
+    """Whether two arms' batch sizes follow one schedule at two lengths."""
+    both = isinstance(a, Scheduled) and isinstance(b, Scheduled)
+    return both and a != b and dataclasses.replace(a, length=None) == dataclasses.replace(b, length=None)
+
+
 @pytest.mark.parametrize("study", [*sorted(p.stem for p in STUDIES.glob("*.yaml")), "explore"])
 def test_arms_of_a_study_differ_in_colour_for_colour_blind_readers_too(study):
-    arms = ["mine", *ARMS] if study == "explore" else [arm.name for arm in load_study(study).schedules]
+    """Not arms of one schedule at several lengths, for so many colours that all differ do not exist: they have one
+    colour, and differ in marker and in dashes."""
+    explored = dict.fromkeys(["mine", *ARMS])
+    sizes = explored if study == "explore" else {a.name: a.settings.batch_size for a in load_study(study).arms}
     for seen, matrix in SEEN_BY.items():
-        places = oklab([style.look(arm).colour for arm in arms], matrix)
-        for (a, at_a), (b, at_b) in itertools.combinations(zip(arms, places, strict=True), 2):
-            assert np.linalg.norm(at_a - at_b) >= LEAST[seen], (a, b, seen)
+        places = oklab([style.look(arm).colour for arm in sizes], matrix)
+        for (a, at_a), (b, at_b) in itertools.combinations(zip(sizes, places, strict=True), 2):
+            if differ_in_length_alone(sizes[a], sizes[b]):
+                one, other = style.look(a), style.look(b)
+                assert one.colour == other.colour and one.marker != other.marker and one.dashes != other.dashes, (a, b)
+            else:
+                assert np.linalg.norm(at_a - at_b) >= LEAST[seen], (a, b, seen)
 
 
 def test_each_arm_has_a_look_of_its_own():
@@ -186,6 +207,106 @@ def test_each_arm_has_a_look_of_its_own():
     for part in zip(*(style.look(arm) for arm in [*ARMS, "stepwise"]), strict=True):
         assert len(set(part)) == 6  # told by colour, by marker, or by dashes alone
     assert style.look("mine") == style.look("mine") != style.look("another")
+
+
+# --- the cells of a grid -------------------------------------------------------------------------------------------
+
+
+def grid(arms, operations, settings: dict[str, list[float]], reached: int = 3) -> pd.DataFrame:
+    """Rows as of `summarise`: RMST 1,000 and 100 more in each further cell, whatever the arm."""
+    cells = [" ".join(f"{k}={v:g}" for k, v in zip(settings, at, strict=True)) for at in product(*settings.values())]
+    rows = [(o, a, c, reached, 1000.0 + 100 * i) for o, a in product(operations, arms) for i, c in enumerate(cells)]
+    return pd.DataFrame(rows, columns=["operation", "schedule", "cell", "reached", "rmst"])
+
+
+def drawn(ax) -> dict[tuple[int, int], tuple[tuple[float, ...], str]]:
+    """Colour and text of each cell by its row and column."""
+    at = {(round(b.get_y() + 0.5), round(b.get_x() + 0.5)): b.get_facecolor() for b in ax.patches}
+    texts = {(round(t.get_position()[1]), round(t.get_position()[0])): t.get_text() for t in ax.texts}
+    return {place: (colour, texts[place]) for place, colour in at.items()}
+
+
+def panels_of(figure) -> list:
+    """Its axes but for the colour bar's."""
+    return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+
+
+RATES, DECAYS = [0.0005, 0.002, 0.01], [0.5, 1]
+
+
+def test_heat_map_shows_each_cell_where_it_belongs_in_its_colour_with_its_number():
+    cells = grid(["baseline", "linear"], ["x_plus_y"], {"learning_rate": RATES, "weight_decay": DECAYS})
+    cells.loc[3, "reached"] = 0  # baseline at rate 0.002 and decay 1
+    cells = cells.drop(index=[8])  # linear at rate 0.002 and decay 0.5
+    baseline, linear = panels_of(figure := figures.rmst_by_cell(cells.sample(frac=1, random_state=0)))
+    numbers = {place: text for place, (_, text) in drawn(baseline).items()}
+    assert numbers == {(0, 0): "1000", (0, 1): "1100", (1, 0): "1200", (1, 1): "×", (2, 0): "1400", (2, 1): "1500"}
+    assert set(numbers) - set(drawn(linear)) == {(1, 0)}  # blank
+    assert [t.get_text() for t in baseline.get_yticklabels()] == ["0.0005", "0.002", "0.01"]
+    assert [t.get_text() for t in linear.get_xticklabels()] == ["0.5", "1"]
+    assert (figure.get_supylabel(), figure.get_supxlabel()) == ("learning rate", "weight decay")
+    for ax in (baseline, linear):  # one scale, from the least to the greatest of all
+        for (row, column), (colour, _) in drawn(ax).items():
+            part = (2 * row + column) / 5
+            assert colour == pytest.approx(figures.CELL_COLOURS(part))
+    assert [ax.get_title(loc="left") for ax in (baseline, linear)] == ["baseline", "linear"]
+
+
+@pytest.mark.parametrize(("operations", "shape"), [(3, (2, 3)), (4, (2, 4)), (5, (4, 4))])
+def test_heat_map_has_a_row_an_arm_and_at_most_four_in_a_row(operations, shape):
+    names = ["x_plus_y", "x_minus_y", "x_div_y", "permutation", "mine"][:operations]
+    cells = grid(["baseline", "linear"], names, {"learning_rate": RATES, "weight_decay": DECAYS})
+    axes = panels_of(figures.rmst_by_cell(cells))
+    places = axes[0].get_subplotspec().get_gridspec()
+    assert (places.nrows, places.ncols) == shape and sum(bool(ax.patches) for ax in axes) == 2 * operations
+
+
+def test_heat_map_of_one_setting_is_a_strip_and_of_three_shows_the_best_of_the_third():
+    (strip,) = panels_of(figures.rmst_by_cell(grid(["linear"], ["x_plus_y"], {"learning_rate": RATES})))
+    assert {p: t for p, (_, t) in drawn(strip).items()} == {(0, 0): "1000", (1, 0): "1100", (2, 0): "1200"}
+    three = grid(["linear"], ["x_plus_y"], {"learning_rate": RATES, "weight_decay": DECAYS, "beta2": [0.95, 0.98]})
+    (ax,) = panels_of(figures.rmst_by_cell(three))
+    assert sorted(t for _, t in drawn(ax).values()) == ["1000", "1200", "1400", "1600", "1800", "2000"]
+    assert prose.grid_caption(three).endswith("Of beta2 the best.")
+    assert "the best" not in prose.grid_caption(three[three["cell"].str.endswith("beta2=0.95")])
+
+
+def test_an_arms_own_setting_has_a_place_of_its_own():
+    cells = grid(["linear"], ["x_plus_y"], {"learning_rate": RATES, "weight_decay": DECAYS})
+    own = grid(["annealed"], ["x_plus_y"], {"weight_decay": DECAYS})
+    _, annealed = panels_of(figures.rmst_by_cell(pd.concat([cells, own], ignore_index=True)))
+    assert [t.get_text() for t in annealed.get_yticklabels()] == ["0.0005", "0.002", "0.01", "own"]
+    assert set(drawn(annealed)) == {(3, 0), (3, 1)}
+
+
+def test_numbers_stay_away_where_they_do_not_fit():
+    many = {"learning_rate": [k / 1e4 for k in range(1, 10)], "weight_decay": [k / 10 for k in range(1, 10)]}
+    ax = panels_of(figures.rmst_by_cell(grid(["linear"], ["x_plus_y", "x_minus_y", "x_div_y"], many)))[0]
+    assert {t for _, t in drawn(ax).values()} == {""}
+
+
+def test_heat_map_is_legible_on_light_and_dark_ground():
+    """Numbers against their cell; the cells' edges, which the page lightens on dark ground, against the ground."""
+    figure = figures.rmst_by_cell(grid(["linear"], ["x_plus_y"], {"learning_rate": [k / 1e3 for k in range(1, 40)]}))
+    (ax,) = panels_of(figure)
+    for bar, text in zip(ax.patches, ax.texts, strict=True):
+        assert contrast(bar.get_facecolor()[:3], text.get_color()) >= 4.5
+        assert matplotlib.colors.to_hex(bar.get_edgecolor()) == style.INK
+    text = style.svg(figure, "grid")
+    assert f"stroke: {style.INK}" in text and "<image" not in text
+    dark = style.picture_files(text, "grid")["grid-dark.svg"]
+    assert style.INK not in dark and f"stroke: {style.INK_ON_DARK}" in dark
+
+
+# --- where the numbers come from -----------------------------------------------------------------------------------
+
+
+def test_a_version_is_told_that_only_younger_records_name():
+    old = PROVENANCE | {"share": 1.0}
+    new = old | {"versions": old["versions"] | {"triton": "3.6.0"}}
+    for made, expected in (([old, new], "none, 3.6.0"), ([new, old], "3.6.0, none"), ([new], "3.6.0")):
+        assert tables.provenance(made).set_index("item")["value"]["triton"] == expected
+    assert "triton" not in set(tables.provenance([old])["item"])
 
 
 # --- what notebooks show -------------------------------------------------------------------------------------------

@@ -19,22 +19,26 @@ from support.synthetic import write_study
 
 from grok_utils.analysis import crossings, summaries
 from grok_utils.errors import BadInput
-from grok_utils.page import build, export, prose
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.page import build, export, notebook, prose
+from grok_utils.pipeline.study_files import load_study
+from grok_utils.store import records
 from grok_utils.studies import Arm, Study
 
 STUDIES = {
     "like": {"updates": 7500},
     "unlike": {"updates": 200},
-    "order": {"updates": 200, "schedules": {"linear": None, "linear-mean": {"schedule": "linear", "control": "mean"}}},
+    "order": {
+        "updates": 200,
+        "arms": {"linear": None, "linear-mean": {"batch_size": {"schedule": "linear", "control": "mean"}}},
+    },
 }
 COMMITS = {"unlike": {"commit": "0123456789" * 4, "dirty": True}, "order": {"commit": "0123456789" * 4, "dirty": False}}
-ARMS = {"baseline": None, "linear": None, "constant-128": {"schedule": "constant", "batch_size": 128}}
+ARMS = {"baseline": None, "linear": None, "constant-128": {"batch_size": 128}}
 
 
 def crossing(study: Study, arm: Arm, operation: str, seed: int) -> float:
     """Each arm 30 updates sooner than the one before it; nothing reaches 99 % on `permutation`."""
-    return np.inf if operation == "permutation" else study.updates // 2 + 10 * seed - 30 * study.schedules.index(arm)
+    return np.inf if operation == "permutation" else study.updates // 2 + 10 * seed - 30 * study.arms.index(arm)
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +47,7 @@ def results(tmp_path_factory) -> Path:
     shorter and of a changed tree, `order` has no baseline."""
     results = tmp_path_factory.mktemp("results")
     for name, settings in STUDIES.items():
-        settings = {"schedules": ARMS, "seeds": [0, 1], "operations": ["x_plus_y", "permutation"]} | settings
+        settings = {"arms": ARMS, "seeds": [0, 1], "operations": ["x_plus_y", "permutation"]} | settings
         given = results / f"{name}.yaml"
         given.write_text(yaml.safe_dump(settings), encoding="utf-8")
         study = load_study(str(given))
@@ -204,6 +208,42 @@ def test_export_is_repeatable_and_leaves_no_temporary(results):
     assert not list(results.rglob("*.part"))
 
 
+def test_the_report_of_a_grid_shows_each_arm_at_its_best_cell(results, tmp_path, monkeypatch):
+    """The notebook's cells, on rows of two cells; `constant-128` is best in the one of the lower rate."""
+    plan = load_study(str(results / "unlike.yaml"))
+    frame, metadata = records.read_study(plan, results)
+    later = frame.groupby(crossings.MEMBER)["val_accuracy"].shift(2, fill_value=np.float32(0.1))
+    cells = [
+        frame.assign(cell=cell, val_accuracy=frame["val_accuracy"].where(soonest, later))
+        for cell, soonest in {
+            "learning_rate=0.0005": frame["schedule"] == "constant-128",
+            "learning_rate=0.002": frame["schedule"] != "constant-128",
+        }.items()
+    ]
+    monkeypatch.setattr(records, "read_study", lambda plan, results: (pd.concat(cells, ignore_index=True), metadata))
+    pictures, numbers, said = {}, {}, []
+    monkeypatch.setattr(notebook, "publish", lambda f, name, alt, caption, *a: pictures.update({name: (caption, alt)}))
+    monkeypatch.setattr(
+        notebook, "publish_table", lambda t, name, caption, *a, **k: numbers.update({name: (caption, t)})
+    )
+    monkeypatch.setattr("IPython.display.display", lambda shown: said.append(shown.data))
+    names = {"study": str(results / "unlike.yaml"), "results": str(tmp_path), "precision": None}
+    for cell in nbformat.read(ROOT / "notebooks" / "report.ipynb", 4).cells:
+        if cell.cell_type == "code" and "parameters" not in cell.metadata.get("tags", []):
+            exec(cell.source, names)
+    of_all = {"schedules", "grid", "settings", "schedule-facts", "best-cells", "cells", "provenance"}
+    captions = {name: caption for shown in (pictures, numbers) for name, (caption, _) in shown.items()}
+    assert {name for name, caption in captions.items() if "at its best cell" not in caption} == of_all
+    best = numbers["best-cells"][1].set_index(["operation", "schedule"])
+    assert best["tried"].eq(2).all() and len(best) == 6 and len(numbers["cells"][1]) == 12
+    assert best.loc["x_plus_y", "learning_rate"].tolist() == ["0.002", "0.002", "0.0005"]
+    times = numbers["updates-to-99-table"][1].set_index(["operation", "schedule"])
+    assert times["rmst"].equals(best["rmst"]) and times.loc["x_plus_y", "rmst"].tolist() == [105, 45, 75]
+    assert numbers["differences"][1]["difference"].tolist()[:2] == [-60, -30]  # from the baseline at its best cell
+    assert "from 75 (learning_rate=0.0005) to 95" in pictures["grid"][1]
+    assert any("Each arm was trained in 2 cells, combinations of learning rate." in words for words in said)
+
+
 # --- export of small notebooks -------------------------------------------------------------------------------------
 
 
@@ -286,6 +326,16 @@ def test_answer_says_so_when_nothing_can_be_told():
     text = say({"baseline": [100, 120], "linear": [90, 140], "cyclic": [999, 999]})
     assert "in none of 2 comparisons can an arm be told from `baseline`" in text
     assert "`linear`: cannot tell" in text and "n = 2" in text and "settle no claim" in text
+
+
+def test_formulas_are_those_of_the_functions_docstrings(monkeypatch):
+    def mine(s, T, lo, hi):
+        r"""$b_0 + p$ or so
+
+        More words."""
+
+    monkeypatch.setattr(prose, "SCHEDULES", {"mine": mine, "plain": lambda s, T, lo, hi: lo})
+    assert prose.schedule_formulas(["mine", "plain"]) == "- `mine`: $b_0 + p$ or so\n- `plain`: a function of its own"
 
 
 def test_answer_without_baseline():

@@ -7,12 +7,13 @@ import shutil
 import numpy as np
 import pytest
 from support.project import ROOT
-from support.studies import write_study
+from support.studies import small, write_study
 
 from grok_utils.__main__ import main
 from grok_utils.errors import Damaged
 from grok_utils.pipeline import verify
-from grok_utils.pipeline.parameters import load_study
+from grok_utils.pipeline.parameters import make_run
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_record, write_record
 
 
@@ -48,10 +49,11 @@ def study(tmp_path, trained, monkeypatch):
     return load_study(write_study(tmp_path)), tmp_path / "results", records
 
 
-def change(path, metadata, **columns):
-    """Write a record again with other metadata and columns, its checksum right."""
+def change(path, changes, **columns):
+    """Write a record again, said to be made otherwise and with other columns, its checksum right."""
     rows, old = read_record(path)
-    write_record(path, rows.assign(**columns), old | metadata)
+    run = make_run(write_study(path.parents[3]), old["schedule"], [old["seed"]], path.parents[2])
+    write_record(run, old["seed"], rows.assign(**columns), [made | changes for made in old["made"]])
 
 
 def test_a_record_made_here_is_made_again_bit_for_bit(study):
@@ -89,7 +91,9 @@ def test_a_record_of_another_device_is_equal_to_rounding_at_first(study):
 def test_a_record_that_is_not_made_again_is_named(study, capsys, monkeypatch, factor, device, said):
     for path in study[2].iterdir():
         rows, metadata = read_record(path)
-        change(path, {"device_name": device or metadata["device_name"]}, train_loss=rows["train_loss"] * factor)
+        change(
+            path, {"device_name": device or metadata["made"][0]["device_name"]}, train_loss=rows["train_loss"] * factor
+        )
     monkeypatch.setattr(verify, "SECONDS", 0.0)  # the first log tells
     with pytest.raises(Damaged, match=r"linear-seed[01]\.parquet " + said):
         list(verify.verify(*study[:2]))
@@ -99,7 +103,7 @@ def test_a_record_that_is_not_made_again_is_named(study, capsys, monkeypatch, fa
 
 
 def test_a_study_without_a_record_of_its_arms_has_nothing_to_make_again(study):
-    other = load_study(write_study(study[1].parent, schedules=["cyclic"]))
+    other = load_study(write_study(study[1].parent, arms=small("cyclic")))
     with pytest.raises(Damaged, match=r"holds no records yet: make the runs first, by make all STUDY=tiny$"):
         list(verify.verify(other, study[1]))
 
@@ -115,10 +119,10 @@ def test_the_code_of_a_record_is_compared_with_the_tree_s(monkeypatch):
 
 
 def test_a_path_that_is_not_here_is_replaced(trained, monkeypatch):
-    metadata = read_record(trained[0].record(0))[1]
+    made = read_record(trained[0].record(0))[1]["made"][0]
     monkeypatch.setattr(verify.torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(verify, "has_compiler", lambda device: False)
-    here = verify.path_here(metadata)
-    assert dataclasses.asdict(here) == {k: metadata[k] for k in ("device", "precision", "compiled", "threads")}
-    assert verify.path_here(metadata | {"compiled": True}) == here
-    assert verify.path_here(metadata | {"device": "cuda", "precision": "tf32", "compiled": True, "threads": 3}) == here
+    here = verify.path_here(made)
+    assert dataclasses.asdict(here) == {k: made[k] for k in ("device", "precision", "compiled", "threads")}
+    assert verify.path_here(made | {"compiled": True}) == here
+    assert verify.path_here(made | {"device": "cuda", "precision": "tf32", "compiled": True, "threads": 3}) == here

@@ -1,33 +1,29 @@
-"""The bench's count of operations against PyTorch's own, and its reference loop."""
+"""The bench's count of operations against one by hand, its courses, and its reference loop."""
 
 import math
 import random
 
+import numpy as np
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
+from support.studies import run_of
 
-from benchmarks.cpu import Examples, UsualLoop, forward_flops
-from grok_utils.engine.stack import Layout, stacked_logits
-from grok_utils.model import initial_decoder
-from grok_utils.pipeline.parameters import load_study
+from benchmarks.cpu import Examples, UsualLoop, at_sizes, forward_flops
 from grok_utils.tasks import make_task
 
 
 @pytest.mark.parametrize("batch", [32, 97, 98, 512])
-def test_flops_equal_pytorchs_count(batch):
-    task = make_task("x_plus_y", 0)
-    layout = Layout([task])
-    x, y, _ = task.train[:batch].T.unsqueeze(1)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        stacked_logits(layout.views(layout.pack([initial_decoder(task)])), x, y, distinct=batch > task.elements)
-    assert counter.get_total_flops() == forward_flops(batch, task.elements)
+def test_flops_are_those_of_the_products_that_a_forward_pass_needs(batch):
+    # Multiply-adds in units of width²: block 1, queries, keys and values of 2n + 2 rows, 3 each, and 1 + 4 + 4 for each
+    # of the 2n + 2B rows; block 2, B queries, keys and values of 2n + 2B rows, and 9B; then the head.
+    n = min(97, batch)
+    rows = 3 * (2 * n + 2) + 9 * (2 * n + 2 * batch) + batch + 2 * (2 * n + 2 * batch) + 9 * batch
+    assert forward_flops(batch, 97) == 2 * (128 * 128 * rows + 128 * 97 * batch)
 
 
 def test_usual_loop_learns():
     random.seed(0)  # the loop draws its examples from it
     task = make_task("x_plus_y", 0, modulus=7, train_fraction=0.8)
-    loop = UsualLoop(task, load_study("quick"))
+    loop = UsualLoop(task)
     losses = [loop.run_block(32)[0] for _ in range(6)]
     assert all(map(math.isfinite, losses)) and losses[-1] < 0.75 * losses[0]
 
@@ -38,3 +34,9 @@ def test_usual_examples_are_the_tasks_own():
     for (tokens, result), _ in zip(Examples(task.train), range(100), strict=False):
         x, operator, y, equals = tokens.tolist()
         assert (operator, equals) == (0, 1) and (x - 2, y - 2, result.item()) in rows
+
+
+def test_courses_are_the_runs_but_for_the_batch_sizes(tmp_path):
+    found = at_sizes(run_of(tmp_path, learning_rate=2e-3), np.array([7, 9]))
+    assert found.batch_size.tolist() == [[7, 7], [9, 9]]
+    assert found.learning_rate.tolist() == [[2e-3] * 2] * 2

@@ -13,9 +13,15 @@ from support.project import ROOT
 from support.studies import write_study
 
 from grok_utils import schedules, tasks
+from grok_utils.errors import Damaged
+from grok_utils.evidence.members import STUDIES
 from grok_utils.page import style
-from grok_utils.pipeline.parameters import load_study, make_run
-from grok_utils.store.records import read_record, write_records
+from grok_utils.page.prose import schedule_formulas
+from grok_utils.pipeline.parameters import make_run
+from grok_utils.pipeline.plan import planned_runs
+from grok_utils.pipeline.study_files import load_study
+from grok_utils.store.records import VARIED, read_record, write_records
+from grok_utils.studies import Scheduled, runs_of
 from grok_utils.training import train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -50,11 +56,32 @@ def test_a_schedule_is_at_most_five_lines_and_trains(untouched, tmp_path):
     source = block("Change a schedule", "python")
     assert len(source.splitlines()) <= 5
     name = added(source, schedules, schedules.SCHEDULES)
-    run = make_run(write_study(tmp_path, schedules=[name, "baseline"]), name, [0], tmp_path / "results", "cpu")
+    of_rate = {"learning_rate": {"schedule": name, "lo": 2.0e-3, "hi": 1.0e-3}}
+    study = write_study(tmp_path, arms={name: {}, "of-rate": {"batch_size": 4} | of_rate})
+    p = np.array([s / 60 for s in range(10, 61, 10)])
+    rows = trained(study, name, tmp_path)
+    assert np.array_equal(rows.batch_size, (32 + 480 * p**0.5).astype(int))
+    assert np.allclose(trained(study, "of-rate", tmp_path).learning_rate, 2e-3 - 1e-3 * p**0.5, rtol=1e-12)
+    assert schedule_formulas([name]) == rf"- `{name}`: $b_0 + (b_1 - b_0)\,\sqrt{{p}}$"
+
+
+def trained(study, arm, folder):
+    """The rows, on x_plus_y, of the record of an arm and the study's first seed, which is trained first."""
+    run = make_run(study, arm, load_study(study).seeds[:1], folder / "results", "cpu")
     write_records(train(run))
-    rows = read_record(run.record(0))[0]
-    sizes = rows[rows.operation == "x_plus_y"].sort_values("update").batch_size
-    assert np.array_equal(sizes, [int(4 + 12 * (s / 60) ** 0.5) for s in range(10, 61, 10)])
+    rows = read_record(run.record(run.seeds[0]))[0]
+    return rows[rows.operation == "x_plus_y"].sort_values(["cell", "update"])
+
+
+def test_what_is_said_when_a_schedule_is_edited(untouched):
+    study = load_study("paper")
+    assert planned_runs(study, ROOT / "results") == []
+    schedules.SCHEDULES["linear"] = lambda s, T, lo, hi: lo + (hi - lo) * (s / T) ** 0.9
+    with pytest.raises(Damaged) as told:
+        planned_runs(study, ROOT / "results")
+    message, ways_out = str(told.value).split(": ", 1)
+    assert f"`{message}`" in " ".join(README.split())
+    assert "a name of its own" in ways_out and "RESULTS=elsewhere" in ways_out
 
 
 def test_an_operation_is_at_most_five_lines_and_trains(untouched, tmp_path):
@@ -68,10 +95,49 @@ def test_an_operation_is_at_most_five_lines_and_trains(untouched, tmp_path):
     assert set(read_record(run.record(0))[0].operation) == {name}
 
 
+def study_shown(section, folder):
+    """The study that the YAML of a section is, and the path of the same with fewer pairs and updates."""
+    path, tiny = folder / "mine.yaml", folder / "tiny.yaml"
+    path.write_text(block(section, "yaml"), encoding="utf-8")
+    values = yaml.safe_load(path.read_text(encoding="utf-8")) | {"modulus": 11, "updates": 20}
+    tiny.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    return load_study(str(path)), str(tiny)
+
+
 def test_the_study_of_your_own_is_allowed(tmp_path):
     (tmp_path / "mine.yaml").write_text(block("A study of your own", "yaml"), encoding="utf-8")
-    study = load_study(str(tmp_path / "mine.yaml"))
-    assert [arm.control for arm in study.schedules] == [None, None, None, "reverse", "shuffle", "mean"]
+    sizes = [arm.settings.batch_size for arm in load_study(str(tmp_path / "mine.yaml")).arms]
+    assert sizes[:3] == [512, 128, Scheduled("linear", 32, 512)]
+    assert [size.control for size in sizes[3:]] == ["reverse", "shuffle", "mean"]
+
+
+def test_what_varies_is_allowed_and_trains(tmp_path):
+    study, tiny = study_shown("Vary anything", tmp_path)
+    assert study.seeds == (300, 301, 302)
+    rate, decay = (
+        {arm.name: arm.courses(name, 7500) for arm in study.arms} for name in ("learning_rate", "weight_decay")
+    )
+    on = {name: {o: course for (o, _), course in of.items()} for name, of in rate.items()}
+    assert set(on["baseline"]["x_plus_y"]) == {1e-3} and set(on["faster"]["x_plus_y"]) == {2e-3}
+    assert on["falling"]["x_plus_y"][[99, 199, -1]] == pytest.approx([5.5e-4, 1e-4, 1e-4])
+    assert on["linear-scaled"]["x_div_y"][-1] == pytest.approx(1e-3)
+    assert on["linear-scaled"]["x_div_y"][374] == pytest.approx(1e-3 * (288 / 512) ** 0.5)
+    assert {o: set(course) for (o, _), course in decay["by-operation"].items()} == {"x_plus_y": {0.5}, "x_div_y": {1}}
+    assert set(on["all-pairs"]) == {"x_plus_y"}
+    sizes = {arm.name: trained(tiny, arm.name, tmp_path).batch_size.tolist() for arm in study.arms}
+    assert sizes["all-pairs"] == [60, 60] and sizes["linear-scaled"] == [288, 512]
+
+
+def test_the_sweep_is_allowed_and_an_arm_trains_in_one_stack(tmp_path):
+    study, tiny = study_shown("Sweep", tmp_path)
+    names = [f"learning_rate={rate} weight_decay={decay}" for rate in (0.001, 0.002, 0.004) for decay in (0.5, 1)]
+    assert [[cell.name for cell in arm.cells] for arm in study.arms] == [names, names]
+    planned = [(run.arm.name, run.seeds, len(run.members)) for run in planned_runs(load_study(tiny), tmp_path)]
+    assert planned == [(arm, (seed,), 12) for arm in ("baseline", "linear") for seed in (300, 301, 302)]
+    rows = trained(tiny, "linear", tmp_path)
+    assert rows.cell.tolist() == sorted(2 * names)
+    rates = zip(rows.learning_rate, rows.weight_decay, strict=True)
+    assert [f"learning_rate={rate:g} weight_decay={decay:g}" for rate, decay in rates] == rows.cell.tolist()
 
 
 def test_the_records_are_read_as_the_readme_says(monkeypatch):
@@ -83,6 +149,7 @@ def test_the_records_are_read_as_the_readme_says(monkeypatch):
     assert isinstance(best, pd.Series) and len(best) >= 20 and best.between(0, 1).all()
     told = re.search(r"Columns: `([^`]*)`", README)[1]
     assert re.split(r",\s+", told) == list(names["frame"].columns)
+    assert all(f"`{name}`" in README for name in VARIED)
 
 
 def commands() -> list[str]:
@@ -114,6 +181,7 @@ def test_a_make_command_names_targets_and_settings_that_exist(command):
 def test_files_and_modules_that_the_readme_names_exist():
     named = set(re.findall(r"(?:grok_utils|notebooks|results)/[\w./-]*\w\.\w+", README)) - {
         "notebooks/studies/mine.yaml",
+        "notebooks/studies/sweep.yaml",
         "results/quick/report.html",
         "results/evidence/report.html",
         "results/paper/report.pdf",
@@ -164,8 +232,10 @@ def test_the_front_page_says_what_the_evidence_says():
     soonest = dose.loc[dose.groupby("operation")["rmst"].idxmin()]
     assert set(soonest["schedule"]) == {"constant-128", "constant-144"} and set(dose["n"]) == {30}
     assert dose["schedule"].nunique() == 13
-    studies = pd.read_csv(tables / "studies.csv")
-    assert f"{studies['records'].sum():,} records" in front
+    records = pd.read_csv(tables / "studies.csv")["records"].sum()
+    runs = [run for study in map(load_study, STUDIES) for run in runs_of(study, ROOT / "results")]
+    assert all(run.record(seed).exists() for run in runs for seed in run.seeds)
+    assert f"{records:,} records of {sum(len(run.members) for run in runs):,} models" in front
 
 
 def test_what_is_said_of_lower_precisions_is_what_was_measured():

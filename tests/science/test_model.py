@@ -7,10 +7,11 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F
+from support.models import sequence
 from torch import nn
 
 from grok_utils.engine.stack import Layout, stacked_logits
-from grok_utils.model import initial_decoder, sequence
+from grok_utils.model import initial_decoder
 from grok_utils.tasks import make_task
 
 STUDY = ["x_plus_y", "x_minus_y", "x_div_y", "permutation"]

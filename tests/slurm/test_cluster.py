@@ -18,6 +18,7 @@ import pytest
 import yaml
 from conftest import Cluster, node_of, wait_until
 from support.project import ROOT
+from support.studies import small
 
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints
@@ -28,11 +29,11 @@ pytestmark = pytest.mark.slurm
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAUNCH = "srun -N1 -n1 -c1 -J $@"  # a job's name is Make's target, such as run/linear/0
-STUDY = {"schedules": ["baseline", "logarithmic", "linear"], "seeds": [0, 1], "operations": ["x_plus_y"]}
-STUDY |= {"modulus": 11, "updates": 500, "lo": 4, "hi": 8}
+ARMS = small("baseline", "logarithmic", "linear", hi=8)
+STUDY = {"arms": ARMS, "seeds": [0, 1], "operations": ["x_plus_y"], "modulus": 11, "updates": 500}
 
 
-JOBS = [f"run/{arm}/{seed}" for arm in STUDY["schedules"] for seed in (0, 1)]
+JOBS = [f"run/{arm}/{seed}" for arm in ARMS for seed in (0, 1)]
 FIRST, SECOND, FAILING, STOPPED, UNDISTURBED, PENDING = JOBS
 
 

@@ -13,9 +13,10 @@ import nbformat
 import psutil
 
 from support.project import ROOT
+from support.studies import small
 
 # Long enough (some 5 s) that a signal comes while it trains.
-LONG = {"seeds": [0], "operations": ["x_plus_y"], "updates": 1000, "lo": 4, "hi": 8}
+LONG = {"arms": small("baseline", "linear", hi=8), "seeds": [0], "operations": ["x_plus_y"], "updates": 1000}
 
 
 def command(*arguments, **settings):

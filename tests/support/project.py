@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -35,13 +36,19 @@ def copy_project(folder: Path) -> Path:
 def shrink(study: Path) -> None:
     """Make the study file tiny: of a list two arms, one operation on 11 residues, a seed, 60 updates, small batches."""
     values = yaml.safe_load(study.read_text(encoding="utf-8"))
-    values |= {"operations": ["x_plus_y"], "seeds": [0], "modulus": 11, "updates": 60, "lo": 4, "hi": 16}
-    if isinstance(values["schedules"], list):
-        values["schedules"] = values["schedules"][:2]
-    else:
-        for arm in filter(None, values["schedules"].values()):
-            arm.update({name: small for name, small in {"batch_size": 8, "window": 40}.items() if name in arm})
+    values |= {"operations": ["x_plus_y"], "seeds": [0], "modulus": 11, "updates": 60}
+    arms = values.pop("arms", None) or dict.fromkeys(values.pop("schedules", [])[:2])
+    values["arms"] = {name: shrunk(name, settings or {}) for name, settings in arms.items()}
     study.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+
+
+def shrunk(name: str, settings: dict[str, Any]) -> dict[str, Any]:
+    """The arm's settings with small batch sizes, and with windows and lengths within 60 updates."""
+    own = settings.get("batch_size", 512 if name == "baseline" or settings else {"schedule": name})
+    small = {"batch_size": own | {"lo": 4, "hi": 16} if isinstance(own, dict) else 8}
+    kept = {k: v for k, v in settings.items() if k != "operations"} | small
+    within = {"window": 40, "length": 60}
+    return {k: v | {n: u for n, u in within.items() if n in v} if isinstance(v, dict) else v for k, v in kept.items()}
 
 
 def environment() -> dict[str, str]:

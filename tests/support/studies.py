@@ -12,21 +12,26 @@ from grok_utils.__main__ import main
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.training import train
 
+
+def small(*names, lo=4, hi=16):
+    """Arms of these names at small batch sizes: a constant `hi` for the baseline, else the schedule of the name."""
+    return {n: {"batch_size": hi if n == "baseline" else {"schedule": n, "lo": lo, "hi": hi}} for n in names}
+
+
 TINY = {
-    "schedules": ["baseline", "linear"],
+    "arms": small("baseline", "linear"),
     "seeds": [0, 1],
     "operations": ["x_plus_y", "x_minus_y"],
     "modulus": 11,
     "updates": 60,
-    "lo": 4,
-    "hi": 16,
 }
 
 
 def write_study(folder, name="tiny", **changes):
-    """The path of a study file that says what TINY says but for `changes`."""
+    """The path of a study file that says what TINY says but for `changes`; the short form `schedules` replaces arms."""
     path = folder / f"{name}.yaml"
-    path.write_text(yaml.safe_dump(TINY | changes), encoding="utf-8")
+    tiny = {k: v for k, v in TINY.items() if k != "arms" or "schedules" not in changes}
+    path.write_text(yaml.safe_dump(tiny | changes, sort_keys=False), encoding="utf-8")
     return str(path)
 
 

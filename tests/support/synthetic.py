@@ -9,8 +9,8 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.schedules import BLOCK
-from grok_utils.store.records import settings, write_record
-from grok_utils.studies import Arm, Run, Study
+from grok_utils.store.records import rows_of, write_record
+from grok_utils.studies import Arm, Run, Study, runs_of
 
 Crossing = Callable[[Study, Arm, str, int], float]  # (study, arm, operation, seed) -> update; beyond the last: never
 PROVENANCE = {
@@ -22,34 +22,32 @@ PROVENANCE = {
     "versions": {"torch": "2.13.0", "cuda": None},
     "commit": None,
     "dirty": None,
+    "precision": "float32",
     "started": "2026-01-02T03:04:05+00:00",
-    "schema_version": 1,
+    "seconds": 90.0,
 }
 
 
-def rows(run: Run, operation: str, seed: int, crossing: float, final: float = 0.999) -> pd.DataFrame:
-    """A member that climbs to `final` at update `crossing` and stays; one that never does ends at a low accuracy."""
-    update = BLOCK * np.arange(1, len(run.batch_sizes) + 1)
+def rows(run: Run, i: int, crossing: float, final: float = 0.999) -> pd.DataFrame:
+    """Member number `i` of a run climbs to `final` at update `crossing` and stays; one that never does ends low."""
+    update = BLOCK * np.arange(1, run.study.updates // BLOCK + 1)
     above = update >= crossing
-    row = {"schedule": run.arm.name, "operation": operation, "seed": seed, "update": update}
-    row |= {"batch_size": run.batch_sizes, "examples_seen": BLOCK * run.batch_sizes.cumsum()}
-    row |= {"train_loss": 1 / update, "train_accuracy": 1.0, "val_loss": np.where(above, 0.01, 2)}
-    climb = 0.2 + 0.6 * np.minimum(update / crossing, 1)
-    return pd.DataFrame(row | {"val_accuracy": np.where(above, final, climb), "diverged": False})
+    climb = np.where(above, final, 0.2 + 0.6 * np.minimum(update / crossing, 1))
+    return rows_of(run, i, np.stack([1 / update, np.ones(len(update)), np.where(above, 0.01, 2), climb], axis=1))
 
 
 def write_study(results: Path, study: Study, crossing: Crossing, **provenance: Any) -> None:
-    """A record for each arm and seed of the study, whose members cross where `crossing` says.
+    """A record for each arm and seed of the study, whose members, in every cell, cross where `crossing` says.
 
     `provenance` is what its metadata say instead of PROVENANCE.
     """
-    for arm in study.schedules:
-        run = Run(study, arm, study.seeds, results)
-        about = settings(run) | PROVENANCE | {"schedule": arm.name, "members": len(study.operations), "seconds": 90.0}
-        about |= provenance
+    for run in runs_of(study, results):
+        made = PROVENANCE | {"seeds": list(study.seeds), "share": 1 / len(study.seeds)} | provenance
+        table = pd.concat(
+            rows(run, i, crossing(study, run.arm, m.operation, m.seed)) for i, m in enumerate(run.members)
+        )
         for seed in study.seeds:
-            members = [rows(run, o, seed, crossing(study, arm, o, seed)) for o in study.operations]
-            write_record(run.record(seed), pd.concat(members), about | {"seed": seed})
+            write_record(run, seed, table[table["seed"] == seed], [made])
 
 
 BASELINE = {"x_plus_y": 2800.0, "x_minus_y": 3900.0, "x_div_y": 4400.0}  # mean updates of a constant batch of 512
@@ -58,7 +56,8 @@ BASELINE = {"x_plus_y": 2800.0, "x_minus_y": 3900.0, "x_div_y": 4400.0}  # mean 
 @cache
 def progress(study: Study, arm: Arm) -> np.ndarray:
     """How far each update has got by the law of `dose_only`, in updates of a constant 512."""
-    return ((np.repeat(arm.batch_sizes(study), BLOCK) / 512.0) ** -0.25).cumsum()
+    sizes = arm.course("batch_size", study.updates, arm.settings.operations[0], arm.cells[0])
+    return ((np.repeat(sizes, BLOCK) / 512.0) ** -0.25).cumsum()
 
 
 def dose_only(study: Study, arm: Arm, operation: str, seed: int) -> float:
@@ -85,7 +84,7 @@ def member(arm: str, seed: int, accuracy: list[float], operation: str = "x_plus_
     """Rows of one member with the given validation accuracies, one a log; diverged from log number `diverged` on."""
     n = len(accuracy)
     frame = pd.DataFrame({"schedule": arm, "operation": operation, "seed": seed, "update": 10 * np.arange(1, n + 1)})
-    frame["batch_size"], frame["examples_seen"] = 32, 320 * np.arange(1, n + 1)
+    frame["cell"], frame["batch_size"], frame["examples_seen"] = "", 32, 320 * np.arange(1, n + 1)
     for column, values in {"train_loss": 0.5, "train_accuracy": 1.0, "val_loss": 1.0 + seed}.items():
         frame[column] = np.full(n, values, np.float32)
     frame["val_accuracy"] = np.array(accuracy, np.float32)

@@ -1,0 +1,117 @@
+"""What a run trains on: the path it takes, whether this machine has it and holds it, and PyTorch's own switches."""
+
+import importlib.util
+import os
+import shutil
+import sys
+
+import numpy as np
+import psutil
+import torch
+
+from grok_utils.errors import BadInput
+from grok_utils.schedules import BLOCK
+from grok_utils.studies import ExecutionPath, Run
+from grok_utils.tasks import OPERATIONS, count_pairs, count_train
+
+# Examples' forward passes from which torch.compile earns its minute of compiling on a CPU: eager needs some 18 µs each
+# and compiled saves a quarter.
+COMPILE_FROM = 20_000_000
+PROCESS_BYTES = 3 * 2**29  # that a process takes of a GPU before its stack: CUDA's context and compiled code
+
+
+def on_cuda(device: str) -> bool:
+    """Whether `device` (auto, cpu or cuda) is a GPU here: `auto` takes one where PyTorch sees one."""
+    return device != "cpu" and torch.cuda.is_available()
+
+
+def has_compiler(device: str) -> bool:
+    """Whether torch.compile finds what it calls: Triton and a C compiler for CUDA; CXX, by default g++, for a CPU."""
+    names: tuple[str, ...] = (os.environ.get("CXX", "g++"),)
+    if device == "cuda":
+        names = ("gcc", "clang", "cc") if importlib.util.find_spec("triton") is not None else ()
+    return sys.platform == "linux" and any(shutil.which(name) for name in names)
+
+
+def set_up(path: ExecutionPath) -> None:
+    """All of PyTorch's process-wide switches, as `path` wants them."""
+    torch.set_num_threads(path.threads)
+    if path.device == "cuda":
+        torch.set_float32_matmul_precision("high" if path.precision == "tf32" else "highest")
+    if path.compiled:
+        torch._inductor.config.deterministic = path.device == "cuda"  # no benchmarking that could choose other code
+        torch._inductor.config.combo_kernels = path.device == "cuda"  # small kernels launched together: a tenth
+        torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
+        # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.
+        torch._dynamo.config.recompile_limit = torch._dynamo.config.accumulated_recompile_limit
+        torch._dynamo.config.fail_on_recompile_limit_hit = True
+
+
+# --- work ----------------------------------------------------------------------------------------------------------
+
+
+def choose_path(run: Run) -> ExecutionPath:
+    """The path by fixed rules: CUDA where `auto` finds it; compiled where a compiler exists and the work repays it."""
+    device = "cuda" if on_cuda(run.device) else "cpu"
+    compiled = has_compiler(device) and forward_passes(run) >= COMPILE_FROM
+    return ExecutionPath(device, run.arm.settings.precision, compiled, run.threads)
+
+
+def forward_passes(run: Run) -> int:
+    """The run's work in examples' forward passes; an update counts three for each of its examples."""
+    return int(work_by_block(run).sum())
+
+
+def work_by_block(run: Run) -> np.ndarray:
+    """The forward passes of each block of 10 updates with its validation: [blocks]."""
+    s = run.arm.settings
+    validation = {o: count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations}
+    return 3 * BLOCK * run.courses.batch_size.sum(axis=1) + sum(validation[m.operation] for m in run.members)
+
+
+# --- memory --------------------------------------------------------------------------------------------------------
+
+
+def member_bytes(batch_size: int, elements: int, precision: str, cuda: bool) -> int:
+    """Bytes that a member takes, roughly: parameters six times over with all that AdamW keeps, an update, validation.
+
+    An example of an update takes 46 kB on a CPU with 97 classes and 192 kB with 1,999. On a GPU all pairs are validated
+    at once, at 4.5 kB each. At batch 512 an H100 took 31 MB a member at its peak, of which an update and a validation,
+    whose memory is kept apart, are each 21 MB at most.
+    """
+    example, pair = 40_000 + 70 * elements, 4_500 if cuda else 0
+    activations = (batch_size * example + elements**2 // 2 * pair) // (2 if precision == "bf16" else 1)
+    return activations + 60 * elements**2 + 6 * 4 * (400_000 + 260 * elements)
+
+
+def stack_size(run: Run) -> tuple[int, int]:
+    """The number of members of the run's stack and the bytes that one takes."""
+    s = run.arm.settings
+    elements = max(OPERATIONS[operation].elements or s.modulus for operation in s.operations)
+    each = member_bytes(int(run.batch_sizes.max()), elements, s.precision, on_cuda(run.device))
+    return len(run.members), each
+
+
+def require_fit(run: Run) -> None:
+    """Raise BadInput unless the run's stack fits into this machine's memory, or into the GPU's were it free."""
+    (members, each), cuda = stack_size(run), on_cuda(run.device)
+    memory = torch.cuda.mem_get_info()[1] - PROCESS_BYTES if cuda else psutil.virtual_memory().total
+    if members * each > memory:
+        raise does_not_fit(members, len(run.seeds), each, memory)
+
+
+def does_not_fit(members: int, seeds: int, each: int, memory: int) -> BadInput:
+    """The error of a stack of too many `members`, of `seeds` seeds, that take `each` bytes of `memory`."""
+    fit = memory // each
+    advice = f"take SEEDS_PER_RUN={fit * seeds // members}" if fit * seeds >= members else "take smaller batches"
+    return BadInput(
+        f"seeds: a stack of {members} members needs some {members * each / 2**30:,.1f} GiB of memory, more than the "
+        f"{memory / 2**30:,.1f} here, which hold about {fit}: {advice}, fewer cells or operations, or fewer "
+        "runs at a time (-j)"
+    )
+
+
+def runs_that_fit(runs: list[Run]) -> int:
+    """How many of the runs the GPU's free memory holds side by side, whichever they are; at least one."""
+    largest = max(members * each for members, each in map(stack_size, runs))
+    return max(1, torch.cuda.mem_get_info()[0] // (PROCESS_BYTES + largest))

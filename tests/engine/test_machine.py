@@ -1,0 +1,70 @@
+"""Which path a run takes, its work, and what fits into memory."""
+
+import pytest
+from support.studies import run_of
+
+from grok_utils.engine import machine
+from grok_utils.engine.machine import choose_path, does_not_fit, member_bytes, runs_that_fit
+from grok_utils.store.files import ROOT
+from grok_utils.studies import ExecutionPath
+
+EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
+
+
+def test_a_run_is_compiled_where_a_compiler_exists_and_the_work_repays_it(tmp_path, monkeypatch):
+    run = run_of(tmp_path)
+    monkeypatch.setattr(machine.sys, "platform", "linux")
+    monkeypatch.setattr(machine.shutil, "which", lambda name: f"/usr/bin/{name}")
+    assert not choose_path(run).compiled
+    monkeypatch.setattr(machine, "COMPILE_FROM", machine.forward_passes(run))
+    assert choose_path(run).compiled
+    monkeypatch.setattr(machine, "COMPILE_FROM", machine.forward_passes(run) + 1)
+    assert not choose_path(run).compiled
+    monkeypatch.setattr(machine, "COMPILE_FROM", 0)
+    monkeypatch.setattr(machine.shutil, "which", lambda name: "/usr/bin/gcc" if name == "gcc" else None)
+    assert choose_path(run) == EAGER  # PyTorch compiles by g++ alone, or by what CXX names
+    monkeypatch.setenv("CXX", "gcc")
+    assert choose_path(run).compiled
+
+
+def test_work_is_counted_in_forward_passes(tmp_path):
+    # baseline: 6 blocks of 10 updates at 16 count three each; 6 validations of ceil(121 / 2) pairs; 2 operations
+    assert machine.forward_passes(run_of(tmp_path, "baseline")) == 2 * (3 * 6 * 10 * 16 + 6 * 61)
+
+
+def test_members_take_at_least_the_peak_that_was_measured_and_no_more_than_twice_that():
+    lines = (ROOT / "results" / "bench" / "cuda-members.csv").read_text().splitlines()[1:]
+    each = member_bytes(512, 97, "float32", cuda=True)
+    for members, peak in ((float(line.split(",")[0]), float(line.split(",")[-1]) * 2**30) for line in lines):
+        assert peak < members * each < 2 * peak or members < 60  # a small stack takes once what is no member's
+
+
+def test_members_take_more_with_larger_batches_and_more_elements():
+    small = member_bytes(32, 97, "float32", cuda=False)
+    assert small < member_bytes(512, 97, "float32", cuda=False) < member_bytes(512, 1999, "float32", cuda=False)
+    assert member_bytes(512, 97, "bf16", cuda=True) < member_bytes(512, 97, "float32", cuda=True)
+
+
+@pytest.mark.parametrize(
+    ("members", "seeds", "fit", "advice"),
+    [
+        (120, 60, 50, "take SEEDS_PER_RUN=25"),
+        (120, 1, 50, "take smaller batches"),
+        (120, 3, 39, "take smaller batches"),
+    ],
+)
+def test_a_stack_that_does_not_fit_is_told_how_many_members_do(members, seeds, fit, advice):
+    text = str(does_not_fit(members, seeds, 2**28, fit * 2**28))
+    assert text.startswith(
+        f"seeds: a stack of {members} members needs some {members / 4:.1f} GiB of memory, more than "
+    )
+    assert f"which hold about {fit}: {advice}, fewer cells or operations" in text
+    assert len(text.splitlines()) == 1
+
+
+def test_as_many_runs_fit_as_the_free_memory_holds(monkeypatch):
+    monkeypatch.setattr("torch.cuda.mem_get_info", lambda: (80 * 2**30, 80 * 2**30))
+    monkeypatch.setattr(machine, "stack_size", lambda members: (members, member_bytes(512, 97, "float32", cuda=True)))
+    assert 30 < runs_that_fit([12]) < 53
+    assert runs_that_fit([12, 960]) == 1  # whichever of them go on at a time
+    assert runs_that_fit([10_000]) == 1
