@@ -13,6 +13,8 @@ from support.project import ROOT
 from support.studies import write_study
 
 from grok_utils import schedules, tasks
+from grok_utils.analysis.crossings import crossings
+from grok_utils.analysis.summaries import best_cells, summarise
 from grok_utils.errors import Damaged
 from grok_utils.evidence.members import STUDIES
 from grok_utils.page import style
@@ -20,7 +22,7 @@ from grok_utils.page.prose import schedule_formulas
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.plan import planned_runs
 from grok_utils.pipeline.study_files import load_study
-from grok_utils.store.records import VARIED, read_record, write_records
+from grok_utils.store.records import VARIED, read_record, read_study, write_records
 from grok_utils.studies import Scheduled, runs_of
 from grok_utils.training import train
 
@@ -267,3 +269,14 @@ def test_the_times_on_a_gpu_are_those_of_the_bench():
     assert f"and {warm // 60}:{warm % 60:02} where all has been compiled before" in " ".join(README.split())
     _, alone, shared = (float(seconds) for seconds in re.findall(r"the longest ([\d.]+)", made))
     assert f"{shared:.0f} s of training instead of {alone:.0f}" in " ".join(README.split())
+
+
+def test_the_front_page_says_what_tuning_does_as_surface_has_it():
+    said = " ".join(README.split("**That answer holds")[1].split("\n\n")[0].split())
+    frame, _ = read_study(load_study("surface"), ROOT / "results")
+    best = best_cells(summarise(crossings(frame))).query("schedule == 'baseline'").set_index("operation")
+    assert set(best.loc[["x_plus_y", "x_div_y"], "cell"]) == {"learning_rate=0.008 weight_decay=1"}
+    assert "a constant batch of 512 at rate 8e-3 and decay 1" in said
+    for operation in ("x_plus_y", "x_div_y"):
+        assert f"{best.loc[operation, 'rmst']:.0f}" in said
+        assert f"n = {best.loc[operation, 'n']}" in said
