@@ -9,7 +9,7 @@ from typing import Any
 from grok_utils.errors import BadInput, require
 from grok_utils.schedules import BLOCK, CONTROLS, SCHEDULES
 from grok_utils.store.records import MEASURED
-from grok_utils.studies import HYPER, Follows, Scheduled
+from grok_utils.studies import BATCH_RANGE, HYPER, Follows, Scheduled
 from grok_utils.tasks import OPERATIONS
 
 PRECISIONS = ("float32", "tf32", "bf16")
@@ -114,7 +114,7 @@ def scheduled(field: str, name: str, given: dict[str, Any], updates: int) -> Sch
     """The checked schedule of a hyper-parameter."""
     defaults = {f.name: None if f.default is dataclasses.MISSING else f.default for f in dataclasses.fields(Scheduled)}
     known(field, given, defaults, "a key of a schedule")
-    of: dict[str, Any] = defaults | ({"lo": 32, "hi": 512} if name == "batch_size" else {}) | given
+    of: dict[str, Any] = defaults | (BATCH_RANGE if name == "batch_size" else {}) | given
     control, window, controls = of["control"], of["window"], ", ".join(CONTROLS)
     inside = f"a whole number of updates from 0 to {updates} that is a multiple of {BLOCK}, with a control ({controls})"
     within = control is not None and is_whole(window, 0, updates) and window % BLOCK == 0

@@ -148,8 +148,10 @@ def is_complete(run: Run, seed: int) -> bool:
     return True
 
 
-WORDS = {"batch_size": "batch sizes", "learning_rate": "learning rates", "weight_decay": "weight decays"}
-WORDS |= {
+WORDS = {
+    "batch_size": "batch sizes",
+    "learning_rate": "learning rates",
+    "weight_decay": "weight decays",
     "beta1": "values of beta1",
     "beta2": "values of beta2",
     "operations": "operations",

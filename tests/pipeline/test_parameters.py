@@ -7,23 +7,12 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.inputs import PARAMETERS, values
+from support.inputs import PARAMETERS, message, values
 from support.studies import small, write_study
 
 from grok_utils.engine.machine import stack_size
 from grok_utils.errors import BadInput
 from grok_utils.pipeline.parameters import make_run, on_this_machine, run_from_parameters
-
-
-def message(call, *arguments, **named):
-    """The one line of the BadInput that `call` raises."""
-    with pytest.raises(BadInput) as caught:
-        call(*arguments, **named)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    assert len(text) < 1000
-    return text
-
 
 BAD_PARAMETERS = [
     ("schedule", "exponential", "schedule: 'exponential' is not an arm of study tiny (baseline, linear)"),

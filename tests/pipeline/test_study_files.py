@@ -9,7 +9,7 @@ import pytest
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from support.inputs import HUGE, arm_settings, courses, grids, names, values
+from support.inputs import HUGE, arm_settings, courses, grids, message, names, values
 from support.project import shrink
 from support.studies import TINY, write_study
 
@@ -19,17 +19,6 @@ from grok_utils.pipeline.settings import RETIRED
 from grok_utils.pipeline.study_files import STUDIES, load_study, make_study
 from grok_utils.schedules import SCHEDULES
 from grok_utils.studies import Arm, Cell, Follows, Scheduled, Settings, Study
-
-
-def message(call, *arguments, **named):
-    """The one line of the BadInput that `call` raises."""
-    with pytest.raises(BadInput) as caught:
-        call(*arguments, **named)
-    text = str(caught.value)
-    assert len(text.splitlines()) == 1
-    assert len(text) < 1000
-    return text
-
 
 # --- what is allowed -----------------------------------------------------------------------------------------------
 

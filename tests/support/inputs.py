@@ -1,7 +1,9 @@
 """Settings and parameters of every kind, good and bad."""
 
+import pytest
 from hypothesis import strategies as st
 
+from grok_utils.errors import BadInput
 from grok_utils.pipeline.settings import RETIRED
 from grok_utils.pipeline.study_files import OF_STUDY
 from grok_utils.schedules import CONTROLS, SCHEDULES
@@ -55,3 +57,13 @@ arm_settings = st.dictionaries(st.sampled_from([*HYPER]), courses, max_size=3) |
     {},
     optional={"batch_size": courses, "grid": grids, "operations": st.just(["x_plus_y"]) | values, "modulus": scalars},
 )
+
+
+def message(call, *arguments, **named):
+    """The one line of the BadInput that `call` raises."""
+    with pytest.raises(BadInput) as caught:
+        call(*arguments, **named)
+    text = str(caught.value)
+    assert len(text.splitlines()) == 1
+    assert len(text) < 1000
+    return text
