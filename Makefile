@@ -35,7 +35,7 @@ PLANNED = $(HOW) $(if $(LAUNCH),--elsewhere)
 # Without -j, as many runs go side by side as there are cores for THREADS each, or as a GPU's memory holds.
 GIVEN = $(filter -j% --jobserver%,$(MAKEFLAGS))
 
-.PHONY: help env quick all run report evidence pdf status verify lab test test-readme test-browser test-faults \
+.PHONY: help env quick all run report evidence select pdf status verify lab test test-readme test-browser test-faults \
 	test-slurm lint bench clean runs chromium slurm
 
 help: ## this text
@@ -88,6 +88,9 @@ report: $(STAMP) ## report.html from the records of STUDY
 
 evidence: $(STAMP) ## the claims and their verdicts, from every study's records: results/evidence/report.html
 	@"$(PY)" -m grok_utils evidence --results "$(RESULTS)"
+
+select: $(STAMP) ## derive the study files of the tuned answer's next stage from the records of the one before
+	@"$(PY)" -m grok_utils select --results "$(RESULTS)"
 
 pdf: $(STAMP) ## report.pdf: report.html of STUDY, or of STUDY=evidence, printed by Chromium (CHROMIUM=/path/to/it)
 	@"$(PY)" -m grok_utils pdf $(COMMON)

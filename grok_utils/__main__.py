@@ -33,8 +33,10 @@ def parser() -> Parser:
         "verify": "check the records, and the code that made them, and train one of them again for a minute",
     }
     evidence = "build results/evidence/report.html from the records of all the evidence's studies"
-    command = commands.add_parser("evidence", help=evidence, description=evidence)
-    command.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
+    select = "derive the study files of the tuned answer's next stage from the records of the stage before"
+    for name, text in {"evidence": evidence, "select": select}.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
     for name, text in about.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
@@ -85,6 +87,12 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if a.command == "evidence":
             print(f"the evidence: read {build.execute_evidence(a.results)}")
+            return 0
+        if a.command == "select":
+            from grok_utils.evidence.stages import derive
+
+            for line in derive(a.results):
+                print(line, flush=True)
             return 0
         if a.command == "pdf" and a.study == "evidence":  # a page of its own, of no one study
             make_page = partial(build.execute_evidence, a.results)

@@ -43,10 +43,10 @@ def shrink(study: Path) -> None:
 
 
 def shrunk(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    """The arm's settings with small batch sizes, and with windows and lengths within 60 updates."""
+    """The arm's settings with small batch sizes, with windows and lengths within 60 updates, without its own grid."""
     own = settings.get("batch_size", 512 if name == "baseline" or settings else {"schedule": name})
     small = {"batch_size": own | {"lo": 4, "hi": 16} if isinstance(own, dict) else 8}
-    kept = {k: v for k, v in settings.items() if k != "operations"} | small
+    kept = {k: v for k, v in settings.items() if k not in ("operations", "grid")} | small
     within = {"window": 40, "length": 60}
     return {k: v | {n: u for n, u in within.items() if n in v} if isinstance(v, dict) else v for k, v in kept.items()}
 

@@ -1,0 +1,116 @@
+"""Which cell of a grid an arm groks soonest at: the choices of ANALYSIS_PLAN.md, part two, from `crossings`.
+
+A *cell* here is a rate and a decay. Of cells that do equally well, the one with the lowest rate × decay goes first,
+then the one with the lower rate.
+"""
+
+from collections.abc import Collection, Iterable
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from grok_utils.analysis.crossings import MEMBER, crossings
+from grok_utils.analysis.inference import sustained_crossings
+
+Point = tuple[float, float]  # a rate and a decay
+POINT = ["learning_rate", "weight_decay"]
+ARM = ["operation", "schedule", "outcome"]  # whose cells are compared
+SLOWEST = 7500  # updates: the longest timescale 1 / (rate × decay) that is tried
+HORIZONS = (1000, 2500, 7500)
+
+
+def outcomes(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `crossings` by both outcomes of the plan, touch and kept, with the cell's rate and decay.
+
+    Further columns: outcome, final_accuracy and those of POINT.
+    """
+    both = {"touch": crossings(frame), "kept": sustained_crossings(frame)}
+    table = pd.concat([rows.assign(outcome=name) for name, rows in both.items()], ignore_index=True)
+    last = frame[frame["update"] == frame["update"].max()].set_index(MEMBER)
+    return table.join(last[[*POINT, "val_accuracy"]].rename(columns={"val_accuracy": "final_accuracy"}), on=MEMBER)
+
+
+def ranked(members: pd.DataFrame) -> pd.DataFrame:
+    """A row for each arm, operation, outcome and cell of `outcomes`, the soonest of each first.
+
+    Columns: those of ARM and POINT, n, reached, median (inf where half of the members or more never get there),
+    restricted and final_accuracy (means). Kept on permutation is left out: by the plan nothing is chosen by it.
+    """
+    members = members[(members["outcome"] == "touch") | (members["operation"] != "permutation")]
+    members = members.assign(time=members["updates"].fillna(np.inf))
+    cells = members.groupby([*ARM, *POINT], as_index=False).agg(
+        n=("seed", "size"),
+        reached=("reached", "sum"),
+        median=("time", "median"),
+        restricted=("restricted", "mean"),
+        final_accuracy=("final_accuracy", "mean"),
+    )
+    return in_turn(cells, ["median"])
+
+
+def in_turn(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
+    """The rows of `ranked` in ascending order of the columns `by`, equals as the module says."""
+    return (
+        cells.assign(product=cells["learning_rate"] * cells["weight_decay"])
+        .sort_values([*by, "product", "learning_rate"], kind="stable", ignore_index=True)
+        .drop(columns="product")
+    )
+
+
+def best(cells: pd.DataFrame) -> pd.DataFrame:
+    """The soonest cell of each arm, operation and outcome of `ranked`."""
+    return cells.drop_duplicates(ARM)
+
+
+def rounded(rate: float, decay: float) -> Point:
+    """The cell as study files have it: four significant digits."""
+    return float(f"{rate:.4g}"), float(f"{decay:.4g}")
+
+
+def beyond(grid: Collection[Point], soonest: Iterable[Point]) -> set[Point]:
+    """The cells that extend a grid by a step of 2, a whole row or column, where one of its `soonest` is on an edge."""
+    soonest = list(soonest)
+    axes: list[set[float]] = []
+    for axis in zip(*grid, strict=True):
+        low, high = min(axis), max(axis)
+        at = {point[len(axes)] for point in soonest}
+        axes.append({*axis} | ({low / 2} if low in at else set()) | ({2 * high} if high in at else set()))
+    return {rounded(r, d) for r, d in product(*axes) if r * d * SLOWEST > 1 - 1e-9} - set(grid)
+
+
+def neighbours(grid: Collection[Point], soonest: Iterable[Point]) -> set[Point]:
+    """The eight cells round each of the `soonest` at factors of √2, without those of the grid."""
+    steps = [2**-0.5, 1.0, 2**0.5]
+    return {rounded(r * a, d * b) for r, d in soonest for a, b in product(steps, steps)} - set(grid)
+
+
+def soonest_arms(cells: pd.DataFrame, arms: Collection[str], most: int = 4) -> set[tuple[str, str]]:
+    """The (operation, arm) of the up to `most` soonest of `arms` by each outcome, of those that have a median."""
+    found = best(cells[cells["schedule"].isin(arms) & np.isfinite(cells["median"])])
+    heads = found.groupby(["operation", "outcome"]).head(most)
+    return set(heads[["operation", "schedule"]].itertuples(index=False, name=None))
+
+
+def candidates(cells: pd.DataFrame, most: int = 3, within: float = 1.5) -> pd.DataFrame:
+    """Stage 2's cells: of each arm, operation and outcome the up to `most` within `within` × the soonest median.
+
+    Where no cell has a median: those of most seeds that reach, then of highest mean final accuracy.
+    """
+    kept = []
+    for _, rows in cells.groupby(ARM, sort=False):
+        if np.isfinite(rows["median"].iloc[0]):
+            rows = rows[rows["median"] <= within * rows["median"].iloc[0]]
+        else:
+            rows = in_turn(
+                rows.assign(reached=-rows["reached"], final_accuracy=-rows["final_accuracy"]),
+                ["reached", "final_accuracy"],
+            )
+        kept.append(rows.head(most)[[*ARM, *POINT]])
+    return pd.concat(kept, ignore_index=True)
+
+
+def horizons(cells: pd.DataFrame) -> dict[tuple[str, str], int]:
+    """Stage 2's horizon of each (operation, arm): the smallest of HORIZONS from four times its later median on."""
+    later = best(cells).groupby(["operation", "schedule"])["median"].max()
+    return {key: next((h for h in HORIZONS if h >= 4 * median), HORIZONS[-1]) for key, median in later.items()}

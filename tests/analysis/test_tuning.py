@@ -1,0 +1,120 @@
+"""The choices of the plan's part two, on tables small enough to read."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from grok_utils.analysis import tuning
+from grok_utils.analysis.tuning import POINT
+
+
+def members(times, horizon=2500, arm="a", operation="x_plus_y", outcome="touch", accuracy=0.5):
+    """Rows as `outcomes` has them, of {(rate, decay): a time, or None, for each seed}."""
+    rows = [
+        {
+            "schedule": arm,
+            "operation": operation,
+            "outcome": outcome,
+            "learning_rate": rate,
+            "weight_decay": decay,
+            "seed": seed,
+            "updates": np.nan if t is None else float(t),
+            "restricted": float(horizon if t is None else t),
+            "reached": t is not None,
+            "final_accuracy": accuracy,
+        }
+        for (rate, decay), of in times.items()
+        for seed, t in enumerate(of)
+    ]
+    return pd.DataFrame(rows)
+
+
+def order(cells):
+    return list(cells[POINT].itertuples(index=False, name=None))
+
+
+def test_never_is_later_than_any_time_and_equals_go_by_the_product_then_the_rate():
+    times = {
+        (4e-3, 0.5): [100, None, None],
+        (2e-3, 1.0): [300, 400, 500],
+        (1e-3, 2.0): [400] * 3,
+        (1e-3, 1.0): [400] * 3,
+    }
+    cells = tuning.ranked(members(times))
+    assert order(cells) == [(1e-3, 1.0), (1e-3, 2.0), (2e-3, 1.0), (4e-3, 0.5)]
+    assert list(cells["median"]) == [400, 400, 400, np.inf] and list(cells["reached"]) == [3, 3, 3, 1]
+    assert order(tuning.best(cells)) == [(1e-3, 1.0)]
+
+
+def test_nothing_is_chosen_by_kept_on_permutation():
+    both = pd.concat([members({(1e-3, 1.0): [9]}, operation="permutation", outcome=o) for o in ("touch", "kept")])
+    assert list(tuning.ranked(both)["outcome"]) == ["touch"]
+
+
+CORNER = {(8e-3, d) for d in (0.25, 0.5, 1.0, 2.0)} | {(r, 2.0) for r in (1e-3, 2e-3, 4e-3)}
+GRID = [(r, d) for r in (1e-3, 2e-3, 4e-3) for d in (0.25, 0.5, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("soonest", "expected"),
+    [
+        ([(2e-3, 0.5)], set()),
+        ([(4e-3, 0.5)], {(8e-3, 0.25), (8e-3, 0.5), (8e-3, 1.0)}),
+        ([(2e-3, 0.25)], {(2e-3, 0.125), (4e-3, 0.125)}),  # at 1e-3 the timescale would be 8,000
+        ([(1e-3, 0.5)], {(5e-4, 0.5), (5e-4, 1.0)}),
+        ([(4e-3, 1.0)], CORNER),
+        (
+            [(4e-3, 0.5), (2e-3, 1.0)],
+            {(8e-3, d) for d in (0.25, 0.5, 1.0, 2.0)} | {(r, 2.0) for r in (1e-3, 2e-3, 4e-3)},
+        ),
+    ],
+)
+def test_a_grid_grows_by_a_row_or_a_column_where_a_soonest_cell_is_on_its_edge(soonest, expected):
+    assert tuning.beyond(GRID, soonest) == expected
+
+
+def test_an_edge_beyond_which_all_is_too_slow_is_none():
+    assert tuning.beyond([(5e-4, 0.5), (7.5e-4, 0.25), (1e-3, 0.5)], [(7.5e-4, 0.25)]) == set()
+
+
+def test_neighbours_are_eight_at_factors_of_the_square_root_of_two():
+    found = tuning.neighbours([(2e-3, 0.5)], [(2e-3, 0.5)])
+    assert len(found) == 8 and (2.828e-3, 0.3536) in found and (2e-3, 0.7071) in found
+    for rate, decay in found:
+        steps = np.log2([rate / 2e-3, decay / 0.5]) * 2
+        assert np.allclose(steps, np.round(steps), atol=1e-3) and set(abs(np.round(steps))) <= {0, 1}
+
+
+def test_the_soonest_arms_are_those_by_either_outcome_and_have_a_median():
+    touch = [members({(1e-3, 1.0): [t]}, arm=a) for a, t in {"a": 1, "b": 2, "c": 3, "d": None}.items()]
+    kept = [members({(1e-3, 1.0): [t]}, arm=a, outcome="kept") for a, t in {"a": 1, "b": 9, "c": 3}.items()]
+    cells = tuning.ranked(pd.concat(touch + kept))
+    assert tuning.soonest_arms(cells, {"a", "b", "c", "d"}, most=1) == {("x_plus_y", "a")}
+    assert {arm for _, arm in tuning.soonest_arms(cells, {"b", "c", "d"}, most=1)} == {"b", "c"}
+    assert {arm for _, arm in tuning.soonest_arms(cells, {"a", "b", "c", "d"})} == {"a", "b", "c"}
+
+
+def test_candidates_are_up_to_three_within_half_as_much_again():
+    times = {
+        (1e-3, 0.25): [100] * 3,
+        (1e-3, 0.5): [150] * 3,
+        (1e-3, 1.0): [151] * 3,
+        (2e-3, 0.5): [149] * 3,
+        (2e-3, 1.0): [148] * 3,
+    }
+    assert order(tuning.candidates(tuning.ranked(members(times)))) == [(1e-3, 0.25), (2e-3, 1.0), (2e-3, 0.5)]
+    assert order(tuning.candidates(tuning.ranked(members(times)), most=9))[-1] == (1e-3, 0.5)
+
+
+def test_without_a_median_candidates_go_by_seeds_that_reach_then_by_final_accuracy():
+    parts = [members({(1e-3, 1.0): [None] * 3}, accuracy=0.9), members({(2e-3, 1.0): [None] * 3}, accuracy=0.95)]
+    parts += [members({(4e-3, 1.0): [7, None, None]}, accuracy=0.1), members({(8e-3, 1.0): [None] * 3}, accuracy=0.2)]
+    assert order(tuning.candidates(tuning.ranked(pd.concat(parts)))) == [(4e-3, 1.0), (2e-3, 1.0), (1e-3, 1.0)]
+
+
+@pytest.mark.parametrize(
+    ("touch", "kept", "expected"), [(100, 250, 1000), (100, 260, 2500), (600, 626, 7500), (9, None, 7500)]
+)
+def test_the_horizon_is_at_least_four_times_the_later_outcome(touch, kept, expected):
+    both = pd.concat([members({(1e-3, 1.0): [t]}, outcome=o) for o, t in {"touch": touch, "kept": kept}.items()])
+    assert tuning.horizons(tuning.ranked(both)) == {("x_plus_y", "a"): expected}
