@@ -1,5 +1,7 @@
 """The choices of the plan's part two, on tables small enough to read."""
 
+from itertools import product
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -74,7 +76,7 @@ def test_a_grid_grows_by_a_row_or_a_column_where_a_soonest_cell_is_on_its_edge(s
 
 
 def test_an_edge_beyond_which_all_is_too_slow_is_none():
-    assert tuning.beyond([(5e-4, 0.5), (7.5e-4, 0.25), (1e-3, 0.5)], [(7.5e-4, 0.25)]) == set()
+    assert tuning.beyond([(5e-4, 0.5), *product((7.5e-4, 1e-3), (0.25, 0.5))], [(7.5e-4, 0.25)]) == set()
 
 
 def test_neighbours_are_eight_at_factors_of_the_square_root_of_two():
