@@ -157,7 +157,7 @@ def test_in_a_replayed_graph_the_rule_is_torch_adamw_to_rounding(compiled):
 def test_what_changes_between_blocks_changes_in_the_replayed_graph(changed):
     path = ExecutionPath("cuda", "float32", compiled=False, threads=1)
     values = {"decay": [0.5, 0.5, 20.0, 20.0], "beta1": [0.9, 0.9, 0.5, 0.5], "beta2": [0.98, 0.98, 0.8, 0.8]}[changed]
-    schedule = {changed: torch.tensor(values).double().numpy()[:, None]}
+    schedule = {changed: np.array(values)[:, None]}
     fixed, other = (trainer(path, courses=courses_of([64] * 4, 4, **c)) for c in ({}, schedule))
     assert len(fixed.graphs) == len(other.graphs) == 1
     before, after = trained(fixed), trained(other)
