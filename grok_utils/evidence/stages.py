@@ -60,6 +60,7 @@ def candidates(members: pd.DataFrame) -> dict[int, Cells]:
     """Stage 2's cells of each arm and operation, by its horizon."""
     every = tuning.ranked(members)
     horizons, found = tuning.horizons(every), points(tuning.candidates(every))
+    horizons |= {key: 2500 for key in horizons if key[1] == ANCHOR}  # it decides nothing, and an update costs most
     return {h: {key: cells for key, cells in found.items() if horizons[key] == h} for h in tuning.HORIZONS}
 
 
