@@ -61,5 +61,6 @@ def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path):
     assert (edge.updates, near.updates, select.updates) == (7500, 2500, 1000)
     assert edge.arm("baseline").settings.precision == "tf32" and select.arm("linear").settings.precision == "float32"
     assert len(twice.arms) == 2 and {arm.name for arm in near.arms} == {"baseline", "linear"}
-    assert {arm.name for arm in select.arms} == {"baseline", "constant-64", "linear", "all-pairs"}
+    assert {arm.name for arm in select.arms} == {"baseline", "constant-64", "linear"}
+    assert [a.name for a in load_study(str(tmp_path / "select-2500.yaml")).arms] == [stages.ANCHOR]
     assert all(len(arm.cells) == 3 for arm in select.arms) and select.seeds == tuple(range(1200, 1216))
