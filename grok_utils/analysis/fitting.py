@@ -49,18 +49,28 @@ def minimise(objective: Objective, start: np.ndarray, tolerance: float = 1e-10, 
     return theta
 
 
+def best_fits(objective: Objective, starts: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """For each of `count` rows the parameters and the value of the least that `minimise` finds from any of the starts
+    [starts, p]."""
+    rows = np.arange(count)
+    found = np.array([minimise(objective, np.tile(start, (count, 1))) for start in starts])
+    values = np.array([objective(theta, rows)[0] for theta in found])
+    best = values.argmin(axis=0)
+    return found[best, rows], values[best, rows]
+
+
 def seed_weights(present: Any, resamples: int = RESAMPLES) -> np.ndarray:
-    """How often each seed comes in each bootstrap resample: [resamples, seeds], always the same ones.
+    """How often each seed comes: once, and in each bootstrap resample: [1 + resamples, seeds], always the same ones.
 
     `present` [seeds, arms] says which arms have which seed. Those of the same arms are drawn among themselves: so each
     arm keeps its number of seeds, and common seeds stay paired.
     """
     rng = np.random.default_rng(SEED)
     _, pattern = np.unique(np.asarray(present, dtype=bool), axis=0, return_inverse=True)
-    weights = np.empty((resamples, len(pattern)))
+    weights = np.ones((1 + resamples, len(pattern)))
     for number in range(pattern.max() + 1):
         alike = pattern == number
-        weights[:, alike] = rng.multinomial(alike.sum(), np.full(alike.sum(), 1 / alike.sum()), resamples)
+        weights[1:, alike] = rng.multinomial(alike.sum(), np.full(alike.sum(), 1 / alike.sum()), resamples)
     return weights
 
 
@@ -78,9 +88,9 @@ def percentile_interval(draws: np.ndarray, seeds: int, level: float = CONFIDENCE
     return float(low), float(high)
 
 
-def with_intervals(estimate: float, draws: np.ndarray, seeds: int) -> dict[str, float]:
-    """estimate, low and high (95 %), low_90 and high_90: the columns of a table of fits."""
-    row = {"estimate": estimate}
+def with_intervals(values: np.ndarray, seeds: int) -> dict[str, float]:
+    """estimate, low and high (95 %), low_90 and high_90 of an estimate and its bootstrap draws, for a table of fits."""
+    row = {"estimate": values[0]}
     for end, level in LEVELS.items():
-        row["low" + end], row["high" + end] = percentile_interval(draws, seeds, level)
+        row["low" + end], row["high" + end] = percentile_interval(values[1:], seeds, level)
     return row

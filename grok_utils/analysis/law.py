@@ -13,7 +13,7 @@ import pandas as pd
 from scipy.special import log_ndtr
 
 from grok_utils.analysis.crossings import by_cell, cell_values
-from grok_utils.analysis.fitting import RESAMPLES, Objective, minimise, seed_weights, with_intervals
+from grok_utils.analysis.fitting import RESAMPLES, Objective, best_fits, seed_weights, with_intervals
 from grok_utils.schedules import BLOCK
 
 WARM_UP_COST = 25  # updates, that a warm-up over 50 costs
@@ -166,12 +166,8 @@ LAWS = {
 
 
 def fit(law: Law, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The most likely parameters [R, p] for each row of weights [R, n], of all starts, and minus its log likelihood."""
-    objective, rows = log_normal(law.mean, law.low, law.high, weights), np.arange(len(weights))
-    found = np.array([minimise(objective, np.tile(start, (len(rows), 1))) for start in law.starts])
-    values = np.array([objective(theta, rows)[0] for theta in found])
-    best = values.argmin(axis=0)
-    return found[best, rows], values[best, rows]
+    """The most likely parameters [R, p] for each row of weights [R, n], and minus its log likelihood [R]."""
+    return best_fits(log_normal(law.mean, law.low, law.high, weights), law.starts, len(weights))
 
 
 def laws(members: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -193,11 +189,10 @@ def laws(members: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
         for name, (law, coefficients, logs) in LAWS.items():
             if not told[name]:
                 continue
-            (best,), (value,) = fit(law(t), np.ones((1, len(t.seed))))
-            draws, _ = fit(law(t), weights)
+            theta, values = fit(law(t), weights)
             key = {"operation": operation, "schedule": arm, "law": name, "cells": len(cells), "n": len(t.seed)}
-            key |= {"seeds": seeds, "aic": 2 * len(best) + 2 * value}
-            for i, (coefficient, logged) in enumerate(zip(coefficients, logs, strict=True)):
-                estimate, drawn = (np.exp(best[i]), np.exp(draws[:, i])) if logged else (best[i], draws[:, i])
-                rows.append(key | {"coefficient": coefficient} | with_intervals(estimate, drawn, seeds))
+            key |= {"seeds": seeds, "aic": 2 * len(coefficients) + 2 * values[0]}
+            for coefficient, logged, found in zip(coefficients, logs, theta.T, strict=True):
+                intervals = with_intervals(np.exp(found) if logged else found, seeds)
+                rows.append(key | {"coefficient": coefficient} | intervals)
     return pd.DataFrame(rows)

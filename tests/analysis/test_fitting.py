@@ -40,18 +40,36 @@ def test_minimise_steps_back_from_what_is_no_number():
     assert fitting.minimise(objective, np.array([[2.5]])) == pytest.approx(1)  # Newton's first step goes to −1.25
 
 
+def test_the_best_fit_is_the_least_of_all_starts():
+    def two_wells(theta, rows):
+        """(x² − 1)² + depth · x: least near −1 where depth > 0, near 1 where it is below 0."""
+        x, depth = theta[:, 0], np.array([0.2, -0.2])[rows]
+        value, slope = (x**2 - 1) ** 2 + depth * x, 4 * x * (x**2 - 1) + depth
+        return value, slope[:, None], (12 * x**2 - 4)[:, None, None]
+
+    theta, values = fitting.best_fits(two_wells, np.array([[1.5], [-1.5]]), 2)
+    oracle = optimize.minimize_scalar(lambda x: (x**2 - 1) ** 2 + 0.2 * x, bounds=(-2, 0))
+    assert theta[:, 0] == pytest.approx([oracle.x, -oracle.x], abs=1e-4)
+    assert values == pytest.approx([oracle.fun] * 2)
+
+
 def test_seeds_of_the_same_arms_are_drawn_among_themselves():
     present = np.array([[1, 1], [1, 0], [1, 1], [1, 0], [1, 0]])
-    weights = fitting.seed_weights(present, 4_000)
-    assert (weights[:, [0, 2]].sum(1) == 2).all() and (weights[:, [1, 3, 4]].sum(1) == 3).all()
+    first, *others = fitting.seed_weights(present, 4_000)
+    weights = np.array(others)
+    assert (
+        first.tolist() == [1] * 5
+        and (weights[:, [0, 2]].sum(1) == 2).all()
+        and (weights[:, [1, 3, 4]].sum(1) == 3).all()
+    )
     assert weights.mean(0) == pytest.approx(1, abs=0.05)
     assert weights[:, 1].var() == pytest.approx(3 * 1 / 3 * 2 / 3, abs=0.05)  # binomial(3, 1/3)
-    assert (weights == fitting.seed_weights(present, 4_000)).all()
+    assert (weights == fitting.seed_weights(present, 4_000)[1:]).all()
 
 
 @pytest.mark.parametrize("level", [0.90, 0.95])
 def test_expanded_percentiles_of_eight_seeds_cover_where_plain_ones_do_not(level):
-    rng, weights = np.random.default_rng(0), fitting.seed_weights(np.ones((8, 1)), 1_000)
+    rng, weights = np.random.default_rng(0), fitting.seed_weights(np.ones((8, 1)), 1_000)[1:]
     draws = [weights @ x / 8 for x in rng.normal(0, 1, (1_000, 8))]
     ends = np.array([fitting.percentile_interval(d, 8, level) for d in draws])
     plain = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2], axis=1).T
