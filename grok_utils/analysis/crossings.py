@@ -56,7 +56,8 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
     """One row a member: when its validation accuracy first exceeds `threshold`, if it does.
 
     Columns: those of MEMBER, reached (bool), updates (float: the first logged update above the threshold, NaN if
-    never), restricted (updates, or the horizon if never), examples_seen (at the crossing), diverged, horizon.
+    never), restricted (updates, or the horizon if never), examples_seen (at the crossing), restricted_examples (those,
+    or the run's if never), diverged, horizon.
     A member that diverges at any time never counts as reached. ValueError where members end at different updates.
     """
     members = frame.groupby(MEMBER)
@@ -70,4 +71,5 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
     table["updates"] = first["update"].where(table["reached"]).astype(float)
     table["examples_seen"] = first["examples_seen"].where(table["reached"]).astype(float)
     table["restricted"] = table["updates"].fillna(table["horizon"])
+    table["restricted_examples"] = table["examples_seen"].fillna(members["examples_seen"].max())
     return pd.concat([rows for _, rows in by_cell(table.reset_index())], ignore_index=True)

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.analysis.crossings import MEMBER, THRESHOLD, by_cell, crossings, in_order, measured
+from grok_utils.analysis.crossings import GROUP, MEMBER, THRESHOLD, by_cell, crossings, in_order, measured
 from grok_utils.analysis.intervals import CONFIDENCE, SEED, mean_interval, share_interval
 
 ALPHA = 0.05
@@ -177,3 +177,19 @@ def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFra
     table["share_below"] = below.mean()
     table["final_accuracy"] = frame.sort_values("update").groupby(MEMBER).tail(1).set_index(MEMBER)["val_accuracy"]
     return table.reset_index()
+
+
+def after_touch(frame: pd.DataFrame, later: int = 500, threshold: float = THRESHOLD) -> pd.DataFrame:
+    """Share of members above the threshold `later` updates after their first crossing, of those that cross by the
+    horizon less `later`: operation, schedule, cell, n (of those), above, share, low, high (exact, 95 %).
+
+    As in `instability`, a member that diverges after its crossing has crossed, and is not above.
+    """
+    touched = crossings(frame.assign(diverged=False), threshold).query("updates <= horizon - @later")
+    at = touched.assign(update=touched["updates"] + later)[[*MEMBER, "update"]].merge(frame, on=[*MEMBER, "update"])
+    rows = []
+    for key, cell in by_cell(at):
+        n, above = len(cell), int((cell["val_accuracy"] > np.float32(threshold)).sum())
+        low, high = share_interval(above, n)
+        rows.append(key | {"n": n, "above": above, "share": above / n, "low": low, "high": high})
+    return pd.DataFrame(rows, columns=[*GROUP, "n", "above", "share", "low", "high"])

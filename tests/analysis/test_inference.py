@@ -453,3 +453,24 @@ def test_every_contrast_of_paper(paper):
             rmst = Counter(dict(members[members["operation"] == operation].groupby("schedule")["restricted"].mean()))
             assert ours.n == 3 and ours.difference == pytest.approx(rmst[arm] - rmst["baseline"])
             assert ours.p >= 0.25 and (np.isnan(ours.low) or ours.low <= ours.difference <= ours.high)
+
+
+def test_share_above_after_the_touch_is_of_those_that_touch_in_time():
+    """200 logs; 99 % must still hold 500 updates later, and who touches after 1,500 is not asked."""
+    at = {0: [*range(100, 2001, 10)], 1: [100, *range(700, 2001, 10)], 2: [*range(1500, 2001, 10)]}
+    at |= {3: [*range(1510, 2001, 10)], 4: [], 5: [*range(100, 2001, 10)]}
+    runs = [
+        member(
+            "linear",
+            seed,
+            [1.0 if u in above else 0.5 for u in range(10, 2001, 10)],
+            diverged=30 if seed == 5 else None,
+        )
+        for seed, above in at.items()
+    ]
+    frame = pd.concat(runs)
+    frame.loc[frame["diverged"], "val_accuracy"] = np.nan
+    found = inference.after_touch(frame).iloc[0]
+    assert found[["n", "above", "share"]].tolist() == [4, 2, 0.5]  # of 0, 1, 2 and 5: 1 has lost it, 5 diverged
+    assert (found["low"], found["high"]) == intervals.share_interval(2, 4)
+    assert inference.after_touch(frame[frame["seed"].isin([3, 4])]).empty

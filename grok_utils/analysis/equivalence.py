@@ -1,0 +1,94 @@
+"""Two arms side by side, by part two of the plan: the ratio of their costs, the difference of the shares that reach.
+
+`members` is a row a member, as `crossings.crossings` gives, each arm at one cell. A pair is a seed that both arms have.
+"""
+
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import optimize, stats
+
+from grok_utils.analysis.inference import ALPHA
+from grok_utils.analysis.intervals import mean_interval
+
+RATIOS = 0.90, 1.11  # of two costs that count as the same
+SHARE_MARGIN = 0.10  # between two shares that count as the same
+
+
+class Ratio(NamedTuple):
+    """The geometric mean of an arm's cost over its reference's, of the n seeds that reach in both, and its interval."""
+
+    n: int
+    ratio: float
+    low: float
+    high: float
+
+
+class Shares(NamedTuple):
+    """The share that reaches, of an arm less its reference's, over n common seeds, and its interval."""
+
+    n: int
+    difference: float
+    low: float
+    high: float
+
+
+def pairs(members: pd.DataFrame, arm: str, reference: str, operation: str, column: str) -> tuple[np.ndarray, ...]:
+    """`column` of arm and reference at the seeds at which neither is missing. ValueError where a seed comes twice."""
+    rows = members[members["operation"] == operation]
+    ours, theirs = (rows.loc[rows["schedule"] == name, ["seed", column]] for name in (arm, reference))
+    both = ours.merge(theirs, on="seed", validate="one_to_one").dropna().to_numpy(float)
+    return both[:, 1], both[:, 2]
+
+
+def ratio(
+    members: pd.DataFrame,
+    arm: str,
+    reference: str,
+    operation: str,
+    column: str = "updates",
+    level: float = 1 - 2 * ALPHA,
+) -> Ratio:
+    """`column` (updates, or examples_seen) of `arm` over that of `reference`: the interval is `mean_interval`'s of the
+    logs' paired differences, so there is none of fewer than two seeds or of equal ratios."""
+    ours, theirs = pairs(members, arm, reference, operation, column)
+    found = mean_interval(np.log(ours / theirs), level=level)
+    return Ratio(found.n, *np.exp([found.mean, found.low, found.high]).tolist())
+
+
+def shares(members: pd.DataFrame, arm: str, reference: str, operation: str, level: float = 1 - 2 * ALPHA) -> Shares:
+    """The difference of the shares that reach, with its score interval; all NaN without pairs."""
+    ours, theirs = pairs(members, arm, reference, operation, "reached")
+    n, only, other = len(ours), int((ours > theirs).sum()), int((ours < theirs).sum())
+    return Shares(n, (only - other) / n, *score_interval(only, other, n, level)) if n else Shares(0, *[np.nan] * 3)
+
+
+def score_interval(only: int, other: int, n: int, level: float) -> tuple[float, float]:
+    """Score interval of the difference of two paired shares, (only − other) / n: Tango, Stat. Med. 17 (1998) 891–908.
+
+    Of n pairs `only` have the first outcome alone and `other` the second alone. The differences δ that a score test
+    does not reject, |only − other − nδ| ≤ z √(n (2q + δ(1 − δ))), where q is the most likely share of `other` at δ.
+    """
+    z, difference = stats.norm.ppf((1 + level) / 2), (only - other) / n
+
+    def score(delta: float) -> float:
+        b, c = (2 * n - only + other) * delta - only - other, -other * delta * (1 - delta)
+        q = (np.sqrt(b * b - 8 * n * c) - b) / (4 * n)
+        variance = n * (2 * q + delta * (1 - delta))
+        excess = only - other - n * delta
+        return float(excess * excess - z * z * variance)
+
+    near = 1e-12  # without unlike pairs the score is 0 at the difference itself
+    low = optimize.brentq(score, -1, difference - near) if difference > -1 else -1.0
+    high = optimize.brentq(score, difference + near, 1) if difference < 1 else 1.0
+    return low, high
+
+
+def equivalent(costs: Ratio, reached: Shares) -> bool | None:
+    """Do the 90 % intervals of the ratio and of the difference of shares lie inside the margins? None, cannot tell,
+    where the ratio has no interval. True is the outcome of two one-sided tests at 5 % of each."""
+    if np.isnan(costs.low):
+        return None
+    low, high = RATIOS
+    return low <= costs.low and costs.high <= high and max(-reached.low, reached.high) <= SHARE_MARGIN
