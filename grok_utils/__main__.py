@@ -89,7 +89,7 @@ def main(arguments: list[str] | None = None) -> int:
             print(f"the evidence: read {build.execute_evidence(a.results)}")
             return 0
         if a.command == "select":
-            from grok_utils.evidence.stages import derive
+            from grok_utils.tuned.stages import derive
 
             for line in derive(a.results):
                 print(line, flush=True)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from scipy import optimize, stats
 
-from grok_utils.analysis import fitting, law
+from grok_utils.tuned import fitting, law
 
 RATES, DECAYS = (1e-3, 2e-3, 4e-3), (0.25, 0.5, 1.0)
 

@@ -6,8 +6,9 @@ import pytest
 from scipy import optimize, spatial
 from support.synthetic import crossing, member
 
-from grok_utils.analysis import costs, inference
+from grok_utils.analysis import inference
 from grok_utils.analysis.crossings import crossings
+from grok_utils.tuned import costs
 
 SIZES = {f"constant-{size}": size for size in (32, 64, 128, 256, 512, 1024, 2048)}
 

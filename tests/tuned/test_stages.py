@@ -3,11 +3,11 @@
 import shutil
 
 import yaml
+from support.synthetic import write_study
 
-from grok_utils.evidence import stages
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.store.files import ROOT
-from tests.support.synthetic import write_study
+from grok_utils.tuned import stages
 
 FIRST = (stages.CONSTANTS, stages.DYNAMIC)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import optimize, stats
 
-from grok_utils.analysis import fitting
+from grok_utils.tuned import fitting
 
 
 def rosenbrock(theta, rows, valley=(1.0, 10.0, 100.0)):

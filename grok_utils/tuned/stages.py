@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 import pandas as pd
 import yaml
 
-from grok_utils.analysis import tuning
 from grok_utils.analysis.crossings import in_order
-from grok_utils.analysis.tuning import ARM, POINT, Point
 from grok_utils.pipeline.plan import record_paths
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.store.files import written_whole
 from grok_utils.store.records import read_study
 from grok_utils.tasks import OPERATIONS
+from grok_utils.tuned import choices
+from grok_utils.tuned.choices import ARM, POINT, Point
 
 CONSTANTS, DYNAMIC, ANCHOR = "surface", "surface-schedules", "all-pairs"
 EDGES = tuple(f"{first}-edge{step}" for first in (CONSTANTS, DYNAMIC) for step in ("", "-2"))
@@ -31,7 +31,7 @@ class Stage(NamedTuple):
     name: str
     title: str
     parents: tuple[str, ...]
-    cells: Callable[[pd.DataFrame], dict[int, Cells]]  # for each number of updates, of `tuning.outcomes`
+    cells: Callable[[pd.DataFrame], dict[int, Cells]]  # for each number of updates, of `choices.outcomes`
     settings: dict[str, Any]
 
 
@@ -39,29 +39,29 @@ def edges(updates: int) -> Callable[[pd.DataFrame], dict[int, Cells]]:
     """The cells one step beyond a grid whose soonest cell is on its edge."""
 
     def cells(members: pd.DataFrame) -> dict[int, Cells]:
-        every = tuning.ranked(members)
-        soonest = points(tuning.best(every))
-        return {updates: {key: tuning.beyond(grid, soonest[key]) for key, grid in points(every).items()}}
+        every = choices.ranked(members)
+        soonest = points(choices.best(every))
+        return {updates: {key: choices.beyond(grid, soonest[key]) for key, grid in points(every).items()}}
 
     return cells
 
 
 def near(members: pd.DataFrame) -> dict[int, Cells]:
     """The neighbours of the soonest cells of the constants, but SLOW, and of the soonest dynamic arms."""
-    every = tuning.ranked(members)
-    grid, soonest = points(every), points(tuning.best(every))
+    every = choices.ranked(members)
+    grid, soonest = points(every), points(choices.best(every))
     arms = set(every["schedule"])
     dynamic = {*members.loc[members["study"] == DYNAMIC, "schedule"]} - {ANCHOR}
-    wanted = tuning.soonest_arms(every, dynamic) | {key for key in grid if key[1] in arms - dynamic - {*SLOW, ANCHOR}}
-    return {2500: {key: tuning.neighbours(grid[key], soonest[key]) for key in wanted}}
+    wanted = choices.soonest_arms(every, dynamic) | {key for key in grid if key[1] in arms - dynamic - {*SLOW, ANCHOR}}
+    return {2500: {key: choices.neighbours(grid[key], soonest[key]) for key in wanted}}
 
 
 def candidates(members: pd.DataFrame) -> dict[int, Cells]:
     """Stage 2's cells of each arm and operation, by its horizon."""
-    every = tuning.ranked(members)
-    horizons, found = tuning.horizons(every), points(tuning.candidates(every))
+    every = choices.ranked(members)
+    horizons, found = choices.horizons(every), points(choices.candidates(every))
     horizons |= {key: 2500 for key in horizons if key[1] == ANCHOR}  # it decides nothing, and an update costs most
-    return {h: {key: cells for key, cells in found.items() if horizons[key] == h} for h in tuning.HORIZONS}
+    return {h: {key: cells for key, cells in found.items() if horizons[key] == h} for h in choices.HORIZONS}
 
 
 BEYOND = "The grid of {} a step further, where an arm's soonest cell is on its edge"
@@ -92,7 +92,7 @@ def derive(results: Path, folder: Path = STUDIES) -> Iterator[str]:
             needed = "; ".join(f"make all STUDY={name} ({n} records)" for name, n in lacking.items() if n)
             yield f"{stage.name}: follows from records that are not there yet: {needed or 'of the stages above'}"
             continue
-        members = pd.concat([tuning.outcomes(read_study(s, results)[0]).assign(study=s.name) for s in studies])
+        members = pd.concat([choices.outcomes(read_study(s, results)[0]).assign(study=s.name) for s in studies])
         by_updates = {updates: cells for updates, cells in stage.cells(members).items() if any(cells.values())}
         for updates, cells in by_updates.items():
             path = folder / (f"{stage.name}-{updates}.yaml" if stage.name == "select" else f"{stage.name}.yaml")

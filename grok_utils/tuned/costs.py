@@ -13,7 +13,9 @@ from scipy.special import expit
 
 from grok_utils.analysis.crossings import MEMBER, in_order
 from grok_utils.analysis.equivalence import ratio
-from grok_utils.analysis.fitting import (
+from grok_utils.analysis.inference import ALPHA, holm, paired_contrast
+from grok_utils.tasks import OPERATIONS
+from grok_utils.tuned.fitting import (
     RESAMPLES,
     Objective,
     best_fits,
@@ -21,9 +23,7 @@ from grok_utils.analysis.fitting import (
     seed_weights,
     with_intervals,
 )
-from grok_utils.analysis.inference import ALPHA, holm, paired_contrast
-from grok_utils.analysis.law import WARM_UP_COST
-from grok_utils.tasks import OPERATIONS
+from grok_utils.tuned.law import WARM_UP_COST
 
 COSTS = {"updates": "restricted", "examples_seen": "restricted_examples"}  # of those that reach, and of all
 NO_WORSE = 1.10  # the upper ratio, in one cost, of a schedule that dominates by the other

@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grok_utils.analysis import tuning
-from grok_utils.analysis.tuning import POINT
+from grok_utils.tuned import choices
+from grok_utils.tuned.choices import POINT
 
 
 def members(times, horizon=2500, arm="a", operation="x_plus_y", outcome="touch", accuracy=0.5):
@@ -42,15 +42,15 @@ def test_never_is_later_than_any_time_and_equals_go_by_the_product_then_the_rate
         (1e-3, 2.0): [400] * 3,
         (1e-3, 1.0): [400] * 3,
     }
-    cells = tuning.ranked(members(times))
+    cells = choices.ranked(members(times))
     assert order(cells) == [(1e-3, 1.0), (1e-3, 2.0), (2e-3, 1.0), (4e-3, 0.5)]
     assert list(cells["median"]) == [400, 400, 400, np.inf] and list(cells["reached"]) == [3, 3, 3, 1]
-    assert order(tuning.best(cells)) == [(1e-3, 1.0)]
+    assert order(choices.best(cells)) == [(1e-3, 1.0)]
 
 
 def test_nothing_is_chosen_by_kept_on_permutation():
     both = pd.concat([members({(1e-3, 1.0): [9]}, operation="permutation", outcome=o) for o in ("touch", "kept")])
-    assert list(tuning.ranked(both)["outcome"]) == ["touch"]
+    assert list(choices.ranked(both)["outcome"]) == ["touch"]
 
 
 CORNER = {(8e-3, d) for d in (0.25, 0.5, 1.0, 2.0)} | {(r, 2.0) for r in (1e-3, 2e-3, 4e-3)}
@@ -72,15 +72,15 @@ GRID = [(r, d) for r in (1e-3, 2e-3, 4e-3) for d in (0.25, 0.5, 1.0)]
     ],
 )
 def test_a_grid_grows_by_a_row_or_a_column_where_a_soonest_cell_is_on_its_edge(soonest, expected):
-    assert tuning.beyond(GRID, soonest) == expected
+    assert choices.beyond(GRID, soonest) == expected
 
 
 def test_an_edge_beyond_which_all_is_too_slow_is_none():
-    assert tuning.beyond([(5e-4, 0.5), *product((7.5e-4, 1e-3), (0.25, 0.5))], [(7.5e-4, 0.25)]) == set()
+    assert choices.beyond([(5e-4, 0.5), *product((7.5e-4, 1e-3), (0.25, 0.5))], [(7.5e-4, 0.25)]) == set()
 
 
 def test_neighbours_are_eight_at_factors_of_the_square_root_of_two():
-    found = tuning.neighbours([(2e-3, 0.5)], [(2e-3, 0.5)])
+    found = choices.neighbours([(2e-3, 0.5)], [(2e-3, 0.5)])
     assert len(found) == 8 and (2.828e-3, 0.3536) in found and (2e-3, 0.7071) in found
     for rate, decay in found:
         steps = np.log2([rate / 2e-3, decay / 0.5]) * 2
@@ -90,10 +90,10 @@ def test_neighbours_are_eight_at_factors_of_the_square_root_of_two():
 def test_the_soonest_arms_are_those_by_either_outcome_and_have_a_median():
     touch = [members({(1e-3, 1.0): [t]}, arm=a) for a, t in {"a": 1, "b": 2, "c": 3, "d": None}.items()]
     kept = [members({(1e-3, 1.0): [t]}, arm=a, outcome="kept") for a, t in {"a": 1, "b": 9, "c": 3}.items()]
-    cells = tuning.ranked(pd.concat(touch + kept))
-    assert tuning.soonest_arms(cells, {"a", "b", "c", "d"}, most=1) == {("x_plus_y", "a")}
-    assert {arm for _, arm in tuning.soonest_arms(cells, {"b", "c", "d"}, most=1)} == {"b", "c"}
-    assert {arm for _, arm in tuning.soonest_arms(cells, {"a", "b", "c", "d"})} == {"a", "b", "c"}
+    cells = choices.ranked(pd.concat(touch + kept))
+    assert choices.soonest_arms(cells, {"a", "b", "c", "d"}, most=1) == {("x_plus_y", "a")}
+    assert {arm for _, arm in choices.soonest_arms(cells, {"b", "c", "d"}, most=1)} == {"b", "c"}
+    assert {arm for _, arm in choices.soonest_arms(cells, {"a", "b", "c", "d"})} == {"a", "b", "c"}
 
 
 def test_candidates_are_up_to_three_within_half_as_much_again():
@@ -104,14 +104,14 @@ def test_candidates_are_up_to_three_within_half_as_much_again():
         (2e-3, 0.5): [149] * 3,
         (2e-3, 1.0): [148] * 3,
     }
-    assert order(tuning.candidates(tuning.ranked(members(times)))) == [(1e-3, 0.25), (2e-3, 1.0), (2e-3, 0.5)]
-    assert order(tuning.candidates(tuning.ranked(members(times)), most=9))[-1] == (1e-3, 0.5)
+    assert order(choices.candidates(choices.ranked(members(times)))) == [(1e-3, 0.25), (2e-3, 1.0), (2e-3, 0.5)]
+    assert order(choices.candidates(choices.ranked(members(times)), most=9))[-1] == (1e-3, 0.5)
 
 
 def test_without_a_median_candidates_go_by_seeds_that_reach_then_by_final_accuracy():
     parts = [members({(1e-3, 1.0): [None] * 3}, accuracy=0.9), members({(2e-3, 1.0): [None] * 3}, accuracy=0.95)]
     parts += [members({(4e-3, 1.0): [7, None, None]}, accuracy=0.1), members({(8e-3, 1.0): [None] * 3}, accuracy=0.2)]
-    assert order(tuning.candidates(tuning.ranked(pd.concat(parts)))) == [(4e-3, 1.0), (2e-3, 1.0), (1e-3, 1.0)]
+    assert order(choices.candidates(choices.ranked(pd.concat(parts)))) == [(4e-3, 1.0), (2e-3, 1.0), (1e-3, 1.0)]
 
 
 @pytest.mark.parametrize(
@@ -119,4 +119,4 @@ def test_without_a_median_candidates_go_by_seeds_that_reach_then_by_final_accura
 )
 def test_the_horizon_is_at_least_four_times_the_later_outcome(touch, kept, expected):
     both = pd.concat([members({(1e-3, 1.0): [t]}, outcome=o) for o, t in {"touch": touch, "kept": kept}.items()])
-    assert tuning.horizons(tuning.ranked(both)) == {("x_plus_y", "a"): expected}
+    assert choices.horizons(choices.ranked(both)) == {("x_plus_y", "a"): expected}

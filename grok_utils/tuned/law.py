@@ -13,8 +13,8 @@ import pandas as pd
 from scipy.special import log_ndtr
 
 from grok_utils.analysis.crossings import by_cell, cell_values
-from grok_utils.analysis.fitting import RESAMPLES, Objective, best_fits, seed_weights, with_intervals
 from grok_utils.schedules import BLOCK
+from grok_utils.tuned.fitting import RESAMPLES, Objective, best_fits, seed_weights, with_intervals
 
 WARM_UP_COST = 25  # updates, that a warm-up over 50 costs
 
