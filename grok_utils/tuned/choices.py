@@ -12,12 +12,17 @@ import pandas as pd
 
 from grok_utils.analysis.crossings import MEMBER, crossings
 from grok_utils.analysis.inference import sustained_crossings
+from grok_utils.tuned.costs import above_frontier
 
 Point = tuple[float, float]  # a rate and a decay
 POINT = ["learning_rate", "weight_decay"]
 ARM = ["operation", "schedule", "outcome"]  # whose cells are compared
 SLOWEST = 7500  # updates: the longest timescale 1 / (rate × decay) that is tried
 HORIZONS = (1000, 2500, 7500)
+FAILURES = 1  # of a cell's seeds, that leave it eligible
+AS_SOON = 1.03  # times the smallest restricted mean: as good, and the slower rate × decay is taken
+WITHIN = 1.5  # times the comparator: what stage 3 takes, and with more seeds
+LEAST = 4  # arms of a kind that stage 3 takes at least
 
 
 def outcomes(frame: pd.DataFrame) -> pd.DataFrame:
@@ -85,6 +90,12 @@ def neighbours(grid: Collection[Point], soonest: Iterable[Point]) -> set[Point]:
     return {rounded(r * a, d * b) for r, d in soonest for a, b in product(steps, steps)} - set(grid)
 
 
+def round_about(point: Iterable[float]) -> set[Point]:
+    """The 3 × 3 cells at factors of 2 round a cell."""
+    rate, decay = point
+    return {rounded(rate * a, decay * b) for a, b in product((0.5, 1.0, 2.0), repeat=2)}
+
+
 def soonest_arms(cells: pd.DataFrame, arms: Collection[str], most: int = 4) -> set[tuple[str, str]]:
     """The (operation, arm) of the up to `most` soonest of `arms` by each outcome, of those that have a median."""
     found = best(cells[cells["schedule"].isin(arms) & np.isfinite(cells["median"])])
@@ -114,3 +125,71 @@ def horizons(cells: pd.DataFrame) -> dict[tuple[str, str], int]:
     """Stage 2's horizon of each (operation, arm): the smallest of HORIZONS from four times its later median on."""
     later = best(cells).groupby(["operation", "schedule"])["median"].max()
     return {key: next((h for h in HORIZONS if h >= 4 * median), HORIZONS[-1]) for key, median in later.items()}
+
+
+def below_frontier(
+    members: pd.DataFrame, soonest: pd.DataFrame, constants: Collection[str], arms: Collection[str], most: int = LEAST
+) -> set[tuple[str, str]]:
+    """The (operation, arm) of the up to `most` of `arms` that lie lowest by the frontier of the constants.
+
+    Each arm at its soonest cell by touch; means as in `costs.frontier`; an arm outside the frontier's range has no
+    height.
+    """
+    found = set()
+    at = members.merge(soonest.loc[soonest["outcome"] == "touch", [*ARM, *POINT]])
+    for operation, rows in at.groupby("operation"):
+        mean = np.log(rows.groupby("schedule")[["restricted", "restricted_examples"]].mean())
+        known, others = (mean[mean.index.isin(names)] for names in (constants, arms))
+        y, x = (np.tile(known[column], (len(others), 1)) for column in mean)
+        height = above_frontier(x, y, others["restricted_examples"].to_numpy(), others["restricted"].to_numpy())
+        lowest = pd.Series(height, others.index).dropna().nsmallest(most)
+        found |= {(str(operation), arm) for arm in lowest.index}
+    return found
+
+
+def chosen(members: pd.DataFrame) -> pd.DataFrame:
+    """The cell of stage 2 that each arm, operation and outcome goes on with: a row of `ranked`, the first of each.
+
+    Further columns: eligible, at most FAILURES of its seeds fail (where no cell is, the arm is not tuned: most seeds
+    that reach go first, then the restricted mean); second_to_first, of the two smallest restricted means of its cells
+    (1 where there is one cell), below which a difference between arms is unresolved.
+    """
+    rows = []
+    for _, cells in ranked(members).groupby(ARM, sort=False):
+        eligible = cells[cells["n"] - cells["reached"] <= FAILURES]
+        if len(eligible):
+            found = in_turn(eligible[eligible["restricted"] <= AS_SOON * eligible["restricted"].min()], [])
+        else:
+            found = in_turn(cells.assign(failed=cells["n"] - cells["reached"]), ["failed", "restricted"])
+        first, *others = cells["restricted"].nsmallest(2)
+        rows.append(found.head(1).assign(eligible=len(eligible) > 0, second_to_first=(others or [first])[0] / first))
+    return pd.concat(rows, ignore_index=True)[
+        [*ARM, *POINT, "n", "reached", "restricted", "eligible", "second_to_first"]
+    ]
+
+
+def compared(members: pd.DataFrame, found: pd.DataFrame, constants: Collection[str]) -> pd.DataFrame:
+    """The rows of `chosen` with horizon, mean, comparator and times.
+
+    mean is restricted at the smallest horizon of the operation and outcome, comparator the constant with the smallest
+    one (eligible constants go first), and times the mean over the comparator's.
+    """
+    at = members.merge(found[[*ARM, *POINT]])
+    least = at.groupby(["operation", "outcome"])["horizon"].transform("min")
+    at = at.assign(mean=at["restricted"].clip(upper=least)).groupby(ARM, as_index=False)
+    table = found.merge(at.agg(mean=("mean", "mean"), horizon=("horizon", "first")))
+    best = table[table["schedule"].isin(constants)].sort_values(["eligible", "mean"], ascending=[False, True])
+    best = best.drop_duplicates(["operation", "outcome"])[["operation", "outcome", "schedule", "mean"]]
+    table = table.merge(best.rename(columns={"schedule": "comparator", "mean": "least"}), on=["operation", "outcome"])
+    return table.assign(times=table["mean"] / table.pop("least"))
+
+
+def taken(found: pd.DataFrame, constants: Collection[str], *kinds: Collection[str]) -> pd.DataFrame:
+    """The rows of `compared` that stage 3 takes: the constants, and of each other kind, for each operation and outcome,
+    those within WITHIN × the comparator, at least LEAST."""
+    rows = [found[found["schedule"].isin(constants)]]
+    for kind in kinds:
+        of = found[found["schedule"].isin(kind)].sort_values("times", kind="stable")
+        place = of.groupby(["operation", "outcome"]).cumcount()
+        rows.append(of[(of["times"] <= WITHIN) | (place < LEAST)])
+    return pd.concat(rows, ignore_index=True)

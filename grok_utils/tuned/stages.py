@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator
+from itertools import permutations
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,62 +20,138 @@ from grok_utils.tuned.choices import ARM, POINT, Point
 
 CONSTANTS, DYNAMIC, ANCHOR = "surface", "surface-schedules", "all-pairs"
 EDGES = tuple(f"{first}-edge{step}" for first in (CONSTANTS, DYNAMIC) for step in ("", "-2"))
+STAGE_1 = (CONSTANTS, DYNAMIC, *EDGES, "surface-near")
+STAGE_2 = tuple(f"{name}-{horizon}" for name in ("select", "select-shapes") for horizon in choices.HORIZONS)
 SLOW = ("constant-32", "constant-64")  # the constants without neighbours
-STAGE_1 = {"seeds": "1100..1102", "precision": "tf32", "every_tenth": ["train_loss", "train_accuracy", "val_loss"]}
-STAGE_2 = {"seeds": "1200..1215", "precision": "float32"}
+SELECTION = {"seeds": "1100..1102", "precision": "tf32", "every_tenth": ["train_loss", "train_accuracy", "val_loss"]}
+CHOICE = {"seeds": "1200..1215", "precision": "float32"}
+HELD_OUT, ITS_CHOICE = "x_minus_y", "x_div_y"  # the operation that nothing was chosen on, and whose cells it takes
 Cells = dict[tuple[str, str], set[Point]]  # of each (operation, arm)
 
 
+class Draft(NamedTuple):
+    """A study file to be written."""
+
+    name: str
+    cells: Cells
+    settings: dict[str, Any]
+
+
 class Stage(NamedTuple):
-    """A study file, or one for each horizon: which cells of which studies' members, and what else it says."""
+    """Study files that follow from the members of studies: `choices.outcomes` of its parents, with their study."""
 
     name: str
     title: str
     parents: tuple[str, ...]
-    cells: Callable[[pd.DataFrame], dict[int, Cells]]  # for each number of updates, of `choices.outcomes`
-    settings: dict[str, Any]
+    drafts: Callable[[pd.DataFrame], list[Draft]]
 
 
-def edges(updates: int) -> Callable[[pd.DataFrame], dict[int, Cells]]:
+def edge(name: str, updates: int) -> Callable[[pd.DataFrame], list[Draft]]:
     """The cells one step beyond a grid whose soonest cell is on its edge."""
 
-    def cells(members: pd.DataFrame) -> dict[int, Cells]:
+    def drafts(members: pd.DataFrame) -> list[Draft]:
         every = choices.ranked(members)
         soonest = points(choices.best(every))
-        return {updates: {key: choices.beyond(grid, soonest[key]) for key, grid in points(every).items()}}
+        cells = {key: choices.beyond(grid, soonest[key]) for key, grid in points(every).items()}
+        return [Draft(name, cells, {"updates": updates} | SELECTION)]
 
-    return cells
+    return drafts
 
 
-def near(members: pd.DataFrame) -> dict[int, Cells]:
+def near(members: pd.DataFrame) -> list[Draft]:
     """The neighbours of the soonest cells of the constants, but SLOW, and of the soonest dynamic arms."""
     every = choices.ranked(members)
     grid, soonest = points(every), points(choices.best(every))
-    arms = set(every["schedule"])
-    dynamic = {*members.loc[members["study"] == DYNAMIC, "schedule"]} - {ANCHOR}
-    wanted = choices.soonest_arms(every, dynamic) | {key for key in grid if key[1] in arms - dynamic - {*SLOW, ANCHOR}}
-    return {2500: {key: choices.neighbours(grid[key], soonest[key]) for key in wanted}}
+    constants, dynamic = kinds(members)
+    wanted = choices.soonest_arms(every, dynamic) | {key for key in grid if key[1] in constants - {*SLOW}}
+    cells = {key: choices.neighbours(grid[key], soonest[key]) for key in wanted}
+    return [Draft("surface-near", cells, {"updates": 2500} | SELECTION)]
 
 
-def candidates(members: pd.DataFrame) -> dict[int, Cells]:
+def shapes(members: pd.DataFrame) -> list[Draft]:
+    """Every geometric course, on 3 × 3 cells round the soonest by kept of the constants at its two ends."""
+    soonest = choices.best(choices.ranked(members)).query("outcome == 'kept'").set_index(ARM[:2])
+    cells = {}
+    for operation in soonest.index.unique("operation"):
+        for name, course in SHAPES.items():
+            ends = [soonest.loc[operation, constant_of(course[end])] for end in ("lo", "hi")]
+            cells[operation, name] = choices.round_about(min(ends, key=lambda row: row["median"])[POINT])
+    return [Draft("shapes", cells, {"updates": 1000} | SELECTION)]
+
+
+def candidates(members: pd.DataFrame) -> list[Draft]:
     """Stage 2's cells of each arm and operation, by its horizon."""
     every = choices.ranked(members)
-    horizons, found = choices.horizons(every), points(choices.candidates(every))
+    horizons = choices.horizons(every)
     horizons |= {key: 2500 for key in horizons if key[1] == ANCHOR}  # it decides nothing, and an update costs most
-    return {h: {key: cells for key, cells in found.items() if horizons[key] == h} for h in choices.HORIZONS}
+    return by_horizon("select", points(choices.candidates(every)), horizons)
 
 
+def shape_candidates(members: pd.DataFrame) -> list[Draft]:
+    """Stage 2's cells of the shapes that go on: the four soonest by each outcome, the four lowest by the frontier."""
+    every = choices.ranked(members)
+    lowest = choices.below_frontier(members, choices.best(every), kinds(members)[0], SHAPES)
+    going_on = choices.soonest_arms(every, SHAPES) | lowest
+    found = points(choices.candidates(every))
+    return by_horizon("select-shapes", {key: found[key] for key in going_on}, choices.horizons(every))
+
+
+def by_horizon(name: str, cells: Cells, horizons: dict[tuple[str, str], int]) -> list[Draft]:
+    """A study for each horizon of stage 2."""
+    of = {h: {key: found for key, found in cells.items() if horizons[key] == h} for h in choices.HORIZONS}
+    return [Draft(f"{name}-{h}", found, {"updates": h} | CHOICE) for h, found in of.items()]
+
+
+def confirmation(members: pd.DataFrame) -> list[Draft]:
+    """Stage 3: the chosen cells of the arms that it takes, by their horizon and number of seeds; x − y as x / y."""
+    constants, dynamic = kinds(members)
+    first = members["study"].isin((*STAGE_1, "shapes"))
+    lowest = choices.below_frontier(members[first], choices.best(choices.ranked(members[first])), constants, SHAPES)
+    found = choices.compared(members[~first], choices.chosen(members[~first]), constants)
+    stays = (found["outcome"] == "touch") & pd.MultiIndex.from_frame(found[ARM[:2]]).isin(list(lowest))
+    taken = pd.concat([choices.taken(found, constants, dynamic, SHAPES), found[stays]])
+    drafts: dict[tuple[int, int], Cells] = defaultdict(lambda: defaultdict(set))
+    for (operation, arm), rows in taken.groupby(ARM[:2]):
+        horizon = 7500 if rows["horizon"].max() == 7500 else 2000
+        n = 60 if arm == "baseline" or (rows["times"] <= choices.WITHIN).any() else 30
+        for o in (operation, HELD_OUT) if operation == ITS_CHOICE else (operation,):
+            drafts[horizon, n][o, arm] |= points(rows)[operation, arm]
+    return [
+        Draft(f"tuned-{h}-{n}", cells, {"updates": h, "seeds": f"3000..{2999 + n}", "precision": "float32"})
+        for (h, n), cells in sorted(drafts.items())
+    ]
+
+
+def kinds(members: pd.DataFrame) -> tuple[set[str], set[str]]:
+    """The arms that are constants, and those that are dynamic and no shapes."""
+    arms = {*members["schedule"]} - {ANCHOR, *SHAPES}
+    constants = {arm for arm in arms if arm == constant_of(512) or arm.startswith("constant-")}
+    return constants, arms - constants
+
+
+def constant_of(size: int) -> str:
+    """The name of the arm with this constant batch size."""
+    return "baseline" if size == 512 else f"constant-{size}"
+
+
+SIZES = (128, 256, 512, 1024, 2048)
+SHAPES: dict[str, dict[str, Any]] = {
+    f"geometric-{lo}-{hi}-{length}": {"schedule": "geometric", "lo": lo, "hi": hi, "length": length}
+    for length in (100, 300)
+    for lo, hi in permutations(SIZES, 2)
+}
 BEYOND = "The grid of {} a step further, where an arm's soonest cell is on its edge"
-NEAR = "The neighbours of the soonest cells, at factors of √2"
-CHOICE = "Stage 2: the soonest cells of each arm again, on seeds of their own"
-STAGE_1_STUDIES = (CONSTANTS, DYNAMIC, *EDGES, "surface-near")
+AGAIN = "Stage 2: the soonest cells of each {} again, on seeds of their own"
 STAGES = (
-    Stage(EDGES[0], BEYOND.format(CONSTANTS), (CONSTANTS,), edges(7500), STAGE_1),
-    Stage(EDGES[1], BEYOND.format(EDGES[0]), (CONSTANTS, EDGES[0]), edges(7500), STAGE_1),
-    Stage(EDGES[2], BEYOND.format(DYNAMIC), (DYNAMIC,), edges(2500), STAGE_1),
-    Stage(EDGES[3], BEYOND.format(EDGES[2]), (DYNAMIC, EDGES[2]), edges(2500), STAGE_1),
-    Stage("surface-near", NEAR, STAGE_1_STUDIES[:-1], near, STAGE_1),
-    Stage("select", CHOICE, STAGE_1_STUDIES, candidates, STAGE_2),
+    Stage(EDGES[0], BEYOND.format(CONSTANTS), (CONSTANTS,), edge(EDGES[0], 7500)),
+    Stage(EDGES[1], BEYOND.format(EDGES[0]), (CONSTANTS, EDGES[0]), edge(EDGES[1], 7500)),
+    Stage(EDGES[2], BEYOND.format(DYNAMIC), (DYNAMIC,), edge(EDGES[2], 2500)),
+    Stage(EDGES[3], BEYOND.format(EDGES[2]), (DYNAMIC, EDGES[2]), edge(EDGES[3], 2500)),
+    Stage("surface-near", "The neighbours of the soonest cells, at factors of √2", STAGE_1[:-1], near),
+    Stage("shapes", "Geometric courses of the batch size, down and up, within 100 and 300 updates", STAGE_1, shapes),
+    Stage("select", AGAIN.format("arm"), STAGE_1, candidates),
+    Stage("select-shapes", AGAIN.format("shape that goes on"), (*STAGE_1, "shapes"), shape_candidates),
+    Stage("tuned", "Stage 3: each arm at the cells chosen for it", (*STAGE_1, "shapes", *STAGE_2), confirmation),
 )
 
 
@@ -83,24 +160,27 @@ def derive(results: Path, folder: Path = STUDIES) -> Iterator[str]:
 
     A stage is derived once all records are there of the studies it follows from. Raises Damaged on a bad record.
     """
-    pending: set[str] = set()  # stages that cannot be derived yet
+    pending: set[str] = set()  # studies that cannot be derived yet
+    read: dict[str, pd.DataFrame] = {}
     for stage in STAGES:
         studies = [load_study(str(path)) for name in stage.parents if (path := folder / f"{name}.yaml").exists()]
         lacking = {s.name: sum(not path.exists() for path in record_paths(s, results)) for s in studies}
-        if pending.intersection(stage.parents) or any(lacking.values()):
+        if any(name.startswith(tuple(pending)) for name in stage.parents) or any(lacking.values()):
             pending.add(stage.name)
             needed = "; ".join(f"make all STUDY={name} ({n} records)" for name, n in lacking.items() if n)
             yield f"{stage.name}: follows from records that are not there yet: {needed or 'of the stages above'}"
             continue
-        members = pd.concat([choices.outcomes(read_study(s, results)[0]).assign(study=s.name) for s in studies])
-        by_updates = {updates: cells for updates, cells in stage.cells(members).items() if any(cells.values())}
-        for updates, cells in by_updates.items():
-            path = folder / (f"{stage.name}-{updates}.yaml" if stage.name == "select" else f"{stage.name}.yaml")
-            with written_whole(path) as temporary:
-                temporary.write_text(study_text(stage, updates, cells, folder), encoding="utf-8")
-            yield f"{path.stem}: {sum(map(len, cells.values()))} cells of arms on operations, {updates:,} updates"
-        if not by_updates:
-            yield f"{stage.name}: not needed, no soonest cell is on an edge"
+        for s in studies:
+            if s.name not in read:
+                read[s.name] = choices.outcomes(read_study(s, results)[0]).assign(study=s.name)
+        drafts = stage.drafts(pd.concat([read[s.name] for s in studies]))
+        for draft in (draft for draft in drafts if any(draft.cells.values())):
+            with written_whole(folder / f"{draft.name}.yaml") as temporary:
+                temporary.write_text(study_text(stage, draft, folder), encoding="utf-8")
+            many = sum(map(len, draft.cells.values()))
+            yield f"{draft.name}: {many} cells of arms on operations, {draft.settings['updates']:,} updates"
+        if not any(any(draft.cells.values()) for draft in drafts):
+            yield f"{stage.name}: not needed"
 
 
 def points(cells: pd.DataFrame) -> Cells:
@@ -108,18 +188,18 @@ def points(cells: pd.DataFrame) -> Cells:
     return {key: set(rows[POINT].itertuples(index=False, name=None)) for key, rows in cells.groupby(ARM[:2])}
 
 
-def study_text(stage: Stage, updates: int, cells: Cells, folder: Path) -> str:
+def study_text(stage: Stage, draft: Draft, folder: Path) -> str:
     """The study file, arm by arm; rates with the same decays are one mapping of an arm's grid."""
-    given: dict[str, Any] = {}
+    given: dict[str, Any] = {name: {"batch_size": course} for name, course in SHAPES.items()}
     for first in (CONSTANTS, DYNAMIC):
         given |= yaml.safe_load((folder / f"{first}.yaml").read_text(encoding="utf-8"))["arms"]
     arms = {}
-    for arm in in_order(name for (_, name), found in cells.items() if found):
-        operations = in_order((o for (o, name), found in cells.items() if name == arm and found), OPERATIONS)
-        grid = []
+    for arm in in_order(name for (_, name), found in draft.cells.items() if found):
+        operations = in_order((o for (o, name), found in draft.cells.items() if name == arm and found), OPERATIONS)
+        grid: list[dict[str, Any]] = []
         for operation in operations:
             decays, rates = defaultdict(list), defaultdict(list)
-            for rate, decay in sorted(cells[operation, arm]):
+            for rate, decay in sorted(draft.cells[operation, arm]):
                 decays[rate].append(decay)
             for rate, of in decays.items():
                 rates[tuple(of)].append(rate)
@@ -128,6 +208,6 @@ def study_text(stage: Stage, updates: int, cells: Cells, folder: Path) -> str:
                 for decay, of in rates.items()
             ]
         arms[arm] = (given[arm] or {}) | {"operations": operations, "grid": grid}
-    study = {"title": stage.title, "arms": arms, "updates": updates} | stage.settings
     after = f"# Derived from the records of {', '.join(stage.parents)} by make select (ANALYSIS_PLAN.md, part two).\n"
+    study = {"title": stage.title, "arms": arms} | draft.settings
     return after + yaml.safe_dump(study, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

@@ -23,6 +23,8 @@ def members(times, horizon=2500, arm="a", operation="x_plus_y", outcome="touch",
             "updates": np.nan if t is None else float(t),
             "restricted": float(horizon if t is None else t),
             "reached": t is not None,
+            "horizon": horizon,
+            "restricted_examples": 64.0 * (horizon if t is None else t),
             "final_accuracy": accuracy,
         }
         for (rate, decay), of in times.items()
@@ -120,3 +122,82 @@ def test_without_a_median_candidates_go_by_seeds_that_reach_then_by_final_accura
 def test_the_horizon_is_at_least_four_times_the_later_outcome(touch, kept, expected):
     both = pd.concat([members({(1e-3, 1.0): [t]}, outcome=o) for o, t in {"touch": touch, "kept": kept}.items()])
     assert choices.horizons(choices.ranked(both)) == {("x_plus_y", "a"): expected}
+
+
+def test_of_eligible_cells_as_soon_as_the_soonest_the_slowest_product_is_chosen():
+    times = {
+        (4e-3, 1.0): [100] * 16,
+        (2e-3, 1.0): [103] * 16,
+        (1e-3, 1.0): [104] * 16,
+        (1e-3, 0.5): [90] * 14 + [None] * 2,
+    }
+    (row,) = choices.chosen(members(times)).itertuples()
+    assert (row.learning_rate, row.weight_decay, row.eligible) == (2e-3, 1.0, True)
+    assert row.second_to_first == pytest.approx(1.03)
+
+
+def test_one_failure_of_sixteen_leaves_a_cell_eligible_and_counts_as_the_horizon():
+    (row,) = choices.chosen(members({(1e-3, 1.0): [100] * 15 + [None]})).itertuples()
+    assert row.eligible and row.restricted == (1500 + 2500) / 16 and row.second_to_first == 1
+
+
+def test_where_no_cell_is_eligible_most_seeds_that_reach_go_first_and_it_is_not_tuned():
+    times = {
+        (1e-3, 1.0): [10] * 8 + [None] * 8,
+        (2e-3, 1.0): [2000] * 9 + [None] * 7,
+        (4e-3, 1.0): [1000] * 9 + [None] * 7,
+    }
+    (row,) = choices.chosen(members(times)).itertuples()
+    assert row.learning_rate == 4e-3 and not row.eligible
+
+
+ARMS = {"constant-64": [100] * 3, "constant-128": [80, 80, None], "linear": [150] * 3, "cyclic": [151] * 3}
+
+
+def test_the_comparator_is_the_soonest_constant_at_the_smallest_horizon_of_all():
+    parts = [members({(1e-3, 1.0): of}, arm=arm, horizon=200 if arm == "linear" else 2500) for arm, of in ARMS.items()]
+    both = pd.concat(parts)
+    found = choices.compared(both, choices.chosen(both), {"constant-64", "constant-128"}).set_index("schedule")
+    assert set(found["comparator"]) == {"constant-64"}  # 128: (80 + 80 + 200) / 3
+    assert (
+        found["mean"]["constant-128"] == 120 and found["times"]["linear"] == 1.5 and found["horizon"]["cyclic"] == 2500
+    )
+
+
+def test_an_eligible_constant_goes_before_a_sooner_one_that_is_not():
+    both = pd.concat(
+        [members({(1e-3, 1.0): [900] * 3}, arm="a"), members({(1e-3, 1.0): [9, None, None]}, arm="b", horizon=1000)]
+    )
+    assert set(choices.compared(both, choices.chosen(both), {"a", "b"})["comparator"]) == {"a"}
+
+
+def test_stage_three_takes_all_constants_and_of_each_other_kind_those_within_reach_and_at_least_four():
+    times = (
+        {"slow": 9.0, "comparator": 1.0} | {f"near{i}": 1.5 for i in range(5)} | {f"far{i}": 1.6 + i for i in range(6)}
+    )
+    found = pd.DataFrame(
+        {"operation": "x_plus_y", "outcome": "kept", "schedule": times.keys(), "times": times.values()}
+    )
+    taken = choices.taken(
+        found, {"slow", "comparator"}, [a for a in times if "near" in a], [a for a in times if "far" in a]
+    )
+    assert set(taken["schedule"]) == {
+        "slow",
+        "comparator",
+        *(f"near{i}" for i in range(5)),
+        *(f"far{i}" for i in range(4)),
+    }
+
+
+def test_the_frontier_takes_the_lowest_of_those_within_its_range():
+    def at(arm, updates, examples):
+        return members({(1e-3, 1.0): [updates]}, arm=arm).assign(restricted_examples=float(examples))
+
+    known = [at("constant-64", 400, 100), at("constant-128", 100, 400)]
+    shapes = [at("under", 150, 200), at("over", 300, 200), at("outside", 50, 900), at("lowest", 100, 200)]
+    every = pd.concat(known + shapes)
+    best = choices.best(choices.ranked(every))
+    names = {"under", "over", "outside", "lowest"}
+    lowest = choices.below_frontier(every, best, {"constant-64", "constant-128"}, names, most=2)
+    assert lowest == {("x_plus_y", "lowest"), ("x_plus_y", "under")}
+    assert len(choices.below_frontier(every, best, {"constant-64", "constant-128"}, names)) == 3

@@ -7,6 +7,7 @@ from support.synthetic import write_study
 
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.store.files import ROOT
+from grok_utils.studies import Scheduled
 from grok_utils.tuned import stages
 
 FIRST = (stages.CONSTANTS, stages.DYNAMIC)
@@ -31,8 +32,10 @@ def test_derived_again_the_files_are_those_committed(tmp_path):
     assert {p.name for p in tmp_path.iterdir()} == {p.name for p in STUDIES.glob("*.yaml")}
 
 
-def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path):
-    common = {"grid": {"learning_rate": [1.0e-3, 2.0e-3], "weight_decay": [0.5, 1.0]}, "operations": ["x_plus_y"]}
+def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path, monkeypatch):
+    course = {"schedule": "geometric", "lo": 64, "hi": 512, "length": 100}
+    monkeypatch.setattr(stages, "SHAPES", {"geometric-64-512-100": course})
+    common = {"grid": {"learning_rate": [1.0e-3, 2.0e-3], "weight_decay": [0.5, 1.0]}, "operations": ["x_div_y"]}
     common |= {"seeds": [1100], "updates": 2500}
     arms = {stages.CONSTANTS: {"constant-64": {"batch_size": 64}, "baseline": None}}
     arms |= {stages.DYNAMIC: {"linear": None, stages.ANCHOR: {"batch_size": "all"}}}
@@ -40,21 +43,24 @@ def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path):
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"title": name, "arms": of} | common))
     results = tmp_path / "results"
 
-    def make(*names, crossing=lambda *_: 200.0):
+    def load(name):
+        return load_study(str(tmp_path / f"{name}.yaml"))
+
+    def make(*names):
         for name in names:
-            study = load_study(str(tmp_path / f"{name}.yaml"))
-            write_study(results, study, crossing)
+            write_study(
+                results, load(name), lambda study, arm, operation, seed: 190.0 if arm.name == "linear" else 200.0
+            )
 
     assert all("not there yet" in line for line in derived(tmp_path, results))
     assert len(list(tmp_path.glob("*.yaml"))) == 2
-    for ready in (FIRST, stages.EDGES[::2], stages.EDGES[1::2], ("surface-near",)):
+    after = [FIRST, stages.EDGES[::2], stages.EDGES[1::2], ("surface-near",), ("shapes", "select-1000", "select-2500")]
+    for ready in (*after, ("select-shapes-1000",)):
         make(*ready)
         lines = derived(tmp_path, results)
     assert not any("not there yet" in line for line in lines)
     # All cells are equal, so the lowest rate × decay goes first: two steps of two, as far as 1 / (rate × decay) allows.
-    edge, twice, near, select = (
-        load_study(str(tmp_path / f"{name}.yaml")) for name in (*stages.EDGES[:2], "surface-near", "select-1000")
-    )
+    edge, twice, near, select = map(load, (*stages.EDGES[:2], "surface-near", "select-1000"))
     assert {cell.name for cell in edge.arm("baseline").cells} == {
         f"learning_rate={r:.12g} weight_decay={d:.12g}" for r, d in [(5e-4, 0.5), (5e-4, 1), (1e-3, 0.25), (2e-3, 0.25)]
     }
@@ -62,5 +68,12 @@ def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path):
     assert edge.arm("baseline").settings.precision == "tf32" and select.arm("linear").settings.precision == "float32"
     assert len(twice.arms) == 2 and {arm.name for arm in near.arms} == {"baseline", "linear"}
     assert {arm.name for arm in select.arms} == {"baseline", "constant-64", "linear"}
-    assert [a.name for a in load_study(str(tmp_path / "select-2500.yaml")).arms] == [stages.ANCHOR]
+    assert [a.name for a in load("select-2500").arms] == [stages.ANCHOR]
     assert all(len(arm.cells) == 3 for arm in select.arms) and select.seeds == tuple(range(1200, 1216))
+    (shape,), (going_on,) = load("shapes").arms, load("select-shapes-1000").arms
+    assert len(shape.cells) == 9 and shape.name == going_on.name
+    assert shape.settings.batch_size == Scheduled("geometric", 64, 512, 100)
+    tuned = load("tuned-2000-60")
+    assert {arm.name for arm in tuned.arms} == {"baseline", "constant-64", "linear", shape.name}
+    assert all(arm.settings.operations == ("x_minus_y", "x_div_y") for arm in tuned.arms)
+    assert tuned.seeds == tuple(range(3000, 3060)) and all(len(arm.cells) == 1 for arm in tuned.arms)
