@@ -52,7 +52,7 @@ def results(tmp_path_factory) -> Path:
         given.write_text(yaml.safe_dump(settings), encoding="utf-8")
         study = load_study(str(given))
         write_study(results, study, crossing, **COMMITS.get(name, {}))
-        build.execute_report(study, results, str(given))
+        build.build_page(results, study, str(given))
     return results
 
 
