@@ -14,7 +14,7 @@ from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from grok_utils.page.style import STYLE, WIDTH, look, picture_files, svg
+from grok_utils.page.style import STYLE, WIDTH, Picture, look, picture_files, svg
 from grok_utils.pipeline.status import clock
 from grok_utils.schedules import BLOCK
 from grok_utils.store.files import written_whole
@@ -24,17 +24,17 @@ DIGITS = {0: 100, 1: 10, 2: 1, 3: 0.1}  # decimals, by what a column's usual siz
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
 
 
-def publish(figure: Figure, name: str, alt: str, caption: str, folder: Path | str | None = None) -> None:
-    """Show a figure, and keep it as `folder/name.svg` and, for dark ground, as `folder/name-dark.svg`.
+def publish(picture: Picture, name: str, caption: str, folder: Path | str | None = None) -> None:
+    """Show a picture, and keep it as `folder/name.svg` and, for dark ground, as `folder/name-dark.svg`.
 
-    The report prints it with its caption and describes it by `alt`.
-
-    Names are unique within a notebook: prose refers to a figure as `[Figure](#name)`.
+    The report prints it with its caption. Names are unique within a notebook: prose refers to a figure as
+    `[Figure](#name)`.
     """
-    text = svg(figure, name)
-    for file, picture in picture_files(text, name).items():
-        save(picture, folder, file)
-    show("image/svg+xml", text, {"name": name, "alt": alt, "caption": caption}, f"{caption}\n{alt}")
+    text = svg(picture.figure, name)
+    for file, drawn in picture_files(text, name).items():
+        save(drawn, folder, file)
+    about = {"name": name, "alt": picture.alt, "caption": caption}
+    show("image/svg+xml", text, about, f"{caption}\n{picture.alt}")
 
 
 Headings = Mapping[str | tuple[str, str], str]
