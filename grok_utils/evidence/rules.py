@@ -101,16 +101,15 @@ def margins(members: pd.DataFrame) -> dict[str, float]:
 def contrast(
     members: pd.DataFrame, arm: str, reference: str, operation: str, margin: float | None, column: str = "restricted"
 ) -> dict[str, Any]:
-    """The `Contrast` of two arms of `members`, with percent (of the reference's mean), margin and equivalent.
+    """The `Contrast` of two arms of `members`, with margin and equivalent.
 
     Without a margin nothing is equivalent; of times only where enough seeds of both arms reach 99 %.
     """
     c, rows = paired_contrast(members, arm, reference, operation, column), members[members["operation"] == operation]
     timed = (arm, reference) if column == "restricted" else ()
     shares = [rows.loc[rows["schedule"] == name, "reached"].mean() for name in timed]
-    percent = 100 * c.difference / c.reference_mean if c.reference_mean else np.nan
     same = None if margin is None else equivalent(c, margin, shares)
-    return c._asdict() | {"percent": percent, "margin": margin, "equivalent": same}
+    return c._asdict() | {"margin": margin, "equivalent": same}
 
 
 def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:

@@ -17,7 +17,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from grok_utils.analysis.crossings import THRESHOLD, in_order, measured
-from grok_utils.analysis.summaries import over_two_settings, share_by_update, summarise
+from grok_utils.analysis.inference import share_band
+from grok_utils.analysis.summaries import over_two_settings, summarise
 from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
 from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
 from grok_utils.schedules import BLOCK
@@ -129,8 +130,8 @@ def share_grokked(members: pd.DataFrame) -> Picture:
         f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}. At the last "
         f"update: {of_cells(summarise(members), 'share', '{:.0%}')}"
     )
-    share, arms = share_by_update(members), in_order(members["schedule"])
-    return panels(share, draw, alt, "update", "share of seeds above 99 %", arms)
+    arms = in_order(members["schedule"])
+    return panels(share_band(members), draw, alt, "update", "share of seeds above 99 %", arms)
 
 
 def updates_to_99(members: pd.DataFrame) -> Picture:
