@@ -317,7 +317,7 @@ def shown(monkeypatch):
     """What was displayed: (data, metadata) each."""
     outputs = []
     monkeypatch.setattr(notebook.InteractiveShell, "initialized", lambda: True)
-    monkeypatch.setattr(notebook, "display", lambda data, metadata, raw: outputs.append((data, metadata)))
+    monkeypatch.setattr(notebook, "display", lambda data, metadata, **_: outputs.append((data, metadata)))
     return outputs
 
 
@@ -352,7 +352,7 @@ def rows_of(html: str) -> list[list[str]]:
 def test_publish_table_formats_and_marks_the_best(tmp_path, shown):
     headings = {"operation": "operation", "n": "n", "rmst": "RMST", ("low", "high"): "interval", "reached": "reached"}
     words = {"low": "none"}
-    notebook.publish_table(TABLE, "times", "Times.", tmp_path, headings, {"rmst": "min"}, "operation", words)
+    notebook.publish_table(TABLE, "times", "Times.", tmp_path, headings, {"rmst": "min"}, words)
     assert rows_of(shown[0][0]["text/html"]) == [
         ["operation", "n", "RMST", "interval", "reached"],
         ["x_plus_y", "3", "2,973", "856.1 to 5,090.6", "yes"],
@@ -380,9 +380,9 @@ def test_numbers_have_the_digits_that_their_column_calls_for(values, shown):
     assert re.findall(r'<td class="number">(.*?)</td>', html) == shown
 
 
-def test_best_of_a_whole_column():
-    bold = notebook.bold_cells(TABLE, {"rmst": "max", "n": "min"}, None)
-    assert bold["rmst"].tolist() == [False, False, True, True] and bold["n"].tolist() == [True, True, False, True]
+def test_bold_is_the_best_of_an_operation_unless_all_are_equal():
+    bold = notebook.bold_cells(TABLE, {"rmst": "min", "n": "max"})
+    assert bold["rmst"].tolist() == [False, True, False, False] and bold["n"].tolist() == [False, False, True, False]
 
 
 def test_cells_of_several_lines_keep_them_and_long_texts_wrap(shown):
@@ -406,7 +406,7 @@ class Clock:
 
 def test_progress_is_one_display_that_is_replaced(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "show", lambda data, about=None, handle=None: shown.append(data) or "handle")
     progress = notebook.Progress(1000, "linear-seed0", figure=True)
     logs = np.zeros((100, 2, 4))
     for block in range(1, 101):
@@ -421,7 +421,7 @@ def test_progress_is_one_display_that_is_replaced(monkeypatch):
 
 def test_time_left_counts_from_where_a_resumed_run_went_on(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "show", lambda data, about=None, handle=None: shown.append(data) or "handle")
     progress = notebook.Progress(1000, "linear-seed0")
     progress(510)
     clock.now += 10
@@ -431,7 +431,7 @@ def test_time_left_counts_from_where_a_resumed_run_went_on(monkeypatch):
 
 def test_time_left_is_reckoned_in_work(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "show", lambda data, about=None, handle=None: shown.append(data) or "handle")
     progress = notebook.Progress(40, "linear-seed0", work=np.array([1, 1, 2, 6]))
     progress(10)
     clock.now += 10
@@ -446,7 +446,7 @@ def test_clock(seconds, text):
 
 def test_the_live_figure_says_what_it_has_reached(monkeypatch):
     said = []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: said.append(about) or "handle")
+    monkeypatch.setattr(notebook, "show", lambda data, about=None, handle=None: said.append(about) or "handle")
     for accuracy in (0.5, np.nan):
         notebook.Progress(1000, "linear-seed0", figure=True)(1000, np.full((100, 2, 4), accuracy))
     alts = [about["image/svg+xml"]["alt"] for about in said if about]
