@@ -85,7 +85,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         if a.command in ("evidence", "report", "pdf"):
             # The evidence is a page of its own, of no one study.
-            of = None if a.study == "evidence" else load_study(a.study, a.precision)
+            of = None if a.study == "evidence" and a.command != "report" else load_study(a.study, a.precision)
             make = build.print_page if a.command == "pdf" else build.build_page
             print(f"{of.name if of else 'the evidence'}: read {make(a.results, of, a.study, a.precision)}")
             return 0
