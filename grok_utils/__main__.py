@@ -3,7 +3,6 @@
 import argparse
 import signal
 import sys
-from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
@@ -37,6 +36,7 @@ def parser() -> Parser:
     for name, text in {"evidence": evidence, "select": select}.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
+        command.set_defaults(study=name, precision=None)
     for name, text in about.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
@@ -85,18 +85,17 @@ def main(arguments: list[str] | None = None) -> int:
     from grok_utils.pipeline.study_files import load_study
 
     try:
-        if a.command == "evidence":
-            print(f"the evidence: read {build.execute_evidence(a.results)}")
-            return 0
         if a.command == "select":
             from grok_utils.tuned.stages import derive
 
             for line in derive(a.results):
                 print(line, flush=True)
             return 0
-        if a.command == "pdf" and a.study == "evidence":  # a page of its own, of no one study
-            make_page = partial(build.execute_evidence, a.results)
-            print(f"the evidence: read {build.print_report(a.results / 'evidence', make_page)}")
+        if a.command in ("evidence", "report", "pdf"):
+            # The evidence is a page of its own, of no one study.
+            of = None if a.study == "evidence" and a.command != "report" else load_study(a.study, a.precision)
+            make = build.print_page if a.command == "pdf" else build.build_page
+            print(f"{of.name if of else 'the evidence'}: read {make(a.results, of, a.study, a.precision)}")
             return 0
         study = load_study(a.study, a.precision)
         if a.command == "plan":
@@ -114,11 +113,6 @@ def main(arguments: list[str] | None = None) -> int:
             seeds = check_seeds(seeds_from(a.seeds))
             run = make_run(study, a.schedule, seeds, a.results, a.device, a.threads)
             execution.execute_run(on_this_machine(run), a.study)
-        elif a.command == "report":
-            print(f"{study.name}: read {build.execute_report(study, a.results, a.study, a.precision)}")
-        elif a.command == "pdf":
-            make_page = partial(build.execute_report, study, a.results, a.study, a.precision)
-            print(f"{study.name}: read {build.print_report(a.results / study.name, make_page)}")
         elif a.command == "verify":
             from grok_utils.pipeline.verify import verify
 

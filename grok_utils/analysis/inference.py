@@ -21,7 +21,8 @@ EXAMPLES_HORIZON = 1_297_120  # what `exponential` sees in 7,500 updates
 
 
 class Contrast(NamedTuple):
-    """An arm less its reference over n common seeds: mean difference with its 95 % and 90 % intervals, and p."""
+    """An arm less its reference over n common seeds: mean difference with its 95 % and 90 % intervals, p, and the
+    difference in per cent of the reference's mean (NaN where that is 0)."""
 
     n: int
     reference_mean: float
@@ -31,6 +32,7 @@ class Contrast(NamedTuple):
     low_90: float
     high_90: float
     p: float
+    percent: float
 
 
 def complete(values: Any) -> np.ndarray:
@@ -86,11 +88,12 @@ def paired_contrast(
         raise ValueError(f"{arm}, {reference} on {operation}: a seed comes twice")
     differences = (ours - theirs).loc[ours.index.intersection(theirs.index)]
     if differences.empty:
-        return Contrast(0, *[np.nan] * 7)
+        return Contrast(0, *[np.nan] * 8)
     d = complete(differences)
     intervals = *mean_interval(d)[3:], *mean_interval(d, level=1 - 2 * ALPHA)[3:]
     p = (mcnemar_p if column == "reached" else sign_flip_p)(d)
-    return Contrast(len(d), float(theirs[differences.index].mean()), float(d.mean()), *intervals, p)
+    mean, difference = float(theirs[differences.index].mean()), float(d.mean())
+    return Contrast(len(d), mean, difference, *intervals, p, 100 * difference / mean if mean else np.nan)
 
 
 def holm(p_values: Any) -> np.ndarray:
@@ -121,20 +124,23 @@ def verdict(difference: float, adjusted_p: float, same: bool | None, claimed: in
     return "supported" if np.sign(difference) == claimed else "contradicted"
 
 
-def share_band(members: pd.DataFrame, updates: Sequence[int], level: float = CONFIDENCE) -> pd.DataFrame:
+def share_band(members: pd.DataFrame, updates: Sequence[int] | None = None, level: float = CONFIDENCE) -> pd.DataFrame:
     """Share grokked by each of `updates`: operation, schedule, cell, n, update, reached, share, low, high.
 
+    It is the empirical distribution of the crossings; without `updates`, at both ends and wherever it steps.
     The band is pointwise: at each update alone the exact (Clopper–Pearson) interval holds the true share with at least
     `level` probability; that it holds the whole curve is less probable. ValueError for an update past the horizon.
     """
-    if max(updates) > members["horizon"].min():
-        raise ValueError(f"update {max(updates)} is past the horizon {members['horizon'].min()}: the share is unknown")
+    horizon = members["horizon"].min()
+    if updates is not None and max(updates) > horizon:
+        raise ValueError(f"update {max(updates)} is past the horizon {horizon}: the share is unknown")
     tables = []
     for key, cell in by_cell(members):
         n, crossed = len(cell), np.sort(cell["updates"].dropna())
-        k = np.searchsorted(crossed, updates, side="right")
+        at = np.unique(np.r_[0, crossed, horizon]).astype(int) if updates is None else updates
+        k = np.searchsorted(crossed, at, side="right")
         low, high = np.transpose([share_interval(reached, n, level) for reached in k.tolist()])
-        row = key | {"n": n, "update": updates, "reached": k, "share": k / n, "low": low, "high": high}
+        row = key | {"n": n, "update": at, "reached": k, "share": k / n, "low": low, "high": high}
         tables.append(pd.DataFrame(row))
     return pd.concat(tables, ignore_index=True)
 

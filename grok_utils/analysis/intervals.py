@@ -25,21 +25,19 @@ class Estimate(NamedTuple):
 def mean_interval(values: Any, least: float = -np.inf, greatest: float = np.inf, level: float = CONFIDENCE) -> Estimate:
     """Mean of the finite values with its interval, clipped to [least, greatest]: bootstrap from 30 values on, else t.
 
-    With fewer than two values, or with all values equal, there is no interval: equal values estimate no spread, and an
-    interval of no width would claim certainty.
+    The latter is mean ± t(n − 1) · sd / √n. With fewer than two values, or with all values equal, there is no interval:
+    equal values estimate no spread, and an interval of no width would claim certainty.
     """
     x = np.asarray(values, dtype=np.float64)
     x = x[np.isfinite(x)]
     if len(x) < 2 or np.ptp(x) == 0:
         return Estimate(len(x), x[0] if len(x) else np.nan, 0.0 if len(x) > 1 else np.nan, np.nan, np.nan)
-    low, high = (bootstrap_interval if len(x) >= BOOTSTRAP_FROM else t_interval)(x, level)
+    if len(x) >= BOOTSTRAP_FROM:
+        low, high = bootstrap_interval(x, level)
+    else:
+        half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
+        low, high = float(x.mean() - half), float(x.mean() + half)
     return Estimate(len(x), x.mean(), x.std(ddof=1), max(low, least), min(high, greatest))
-
-
-def t_interval(x: np.ndarray, level: float = CONFIDENCE) -> tuple[float, float]:
-    """Student's interval of the mean: mean ± t(n − 1) · sd / √n."""
-    half = stats.t.ppf((1 + level) / 2, len(x) - 1) * x.std(ddof=1) / np.sqrt(len(x))
-    return float(x.mean() - half), float(x.mean() + half)
 
 
 def bootstrap_interval(x: np.ndarray, level: float = CONFIDENCE) -> tuple[float, float]:

@@ -32,33 +32,17 @@ def summarise(members: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def share_by_update(members: pd.DataFrame) -> pd.DataFrame:
-    """Share grokked by each update, the empirical distribution of the crossings: a row wherever it steps, and at both
-    ends. Columns: operation, schedule, cell, n, update, share."""
-    tables = []
-    for key, cell in by_cell(members):
-        crossed = cell["updates"].dropna()
-        updates = np.unique(np.r_[0, crossed, cell["horizon"].iloc[0]]).astype(int)
-        share = [(crossed <= u).sum() / len(cell) for u in updates]
-        tables.append(pd.DataFrame(key | {"n": len(cell), "update": updates, "share": share}))
-    return pd.concat(tables, ignore_index=True)
-
-
-def metrics_by_member(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a member and metric, by the original's names: the columns of MEMBER, metric, value."""
-    last = frame.sort_values("update").groupby(MEMBER).tail(1).set_index(MEMBER)  # .last() would skip over NaN
-    wide = last[list(FINAL.values())].set_axis(list(FINAL), axis=1)
-    wide[RMST] = crossings(frame).set_index(MEMBER)["restricted"]
-    return wide.reset_index().melt(MEMBER, var_name="metric")
-
-
 def final_metrics(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds of each metric at the last log: operation, schedule, cell, metric, n, mean, ….
 
-    `step_val_acc_99` is the RMST. Values that are not finite are left out, and n counts the others.
+    Metrics have the original's names; `step_val_acc_99` is the RMST. Values that are not finite are left out, and n
+    counts the others.
     """
+    last = frame.sort_values("update").groupby(MEMBER).tail(1).set_index(MEMBER)  # .last() would skip over NaN
+    wide = last[list(FINAL.values())].set_axis(list(FINAL), axis=1)
+    wide[RMST] = crossings(frame).set_index(MEMBER)["restricted"]
     rows = []
-    for key, cell in by_cell(metrics_by_member(frame), ["metric"]):
+    for key, cell in by_cell(wide.reset_index().melt(MEMBER, var_name="metric"), ["metric"]):
         greatest = frame["update"].max() if key["metric"] == RMST else 1 if key["metric"].endswith("acc") else np.inf
         rows.append(key | mean_interval(cell["value"], least=0, greatest=greatest)._asdict())
     return pd.DataFrame(rows)
@@ -79,7 +63,7 @@ def paired_differences(members: pd.DataFrame, reference: str = "baseline", same_
         if c.n:
             verdict = "sooner" if high < 0 else "later" if low > 0 else "cannot tell"
             row = key | {"n": c.n, "difference": c.difference, "low": low, "high": high}
-            rows.append(row | {"percent": 100 * c.difference / c.reference_mean, "verdict": verdict})
+            rows.append(row | {"percent": c.percent, "verdict": verdict})
     return pd.DataFrame(rows, columns=[*GROUP, "n", "difference", "low", "high", "percent", "verdict"])
 
 

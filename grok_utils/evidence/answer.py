@@ -1,6 +1,7 @@
 """The answer and the verdicts, in sentences and in tables. Every number in them is computed here."""
 
 from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -12,7 +13,7 @@ from grok_utils.analysis.summaries import RMST
 from grok_utils.evidence.claims import CLAIMS, NOT_RUN, all_contrasts, verdicts
 from grok_utils.evidence.members import CLOCKS, Evidence, of_arm
 from grok_utils.evidence.rules import Claim
-from grok_utils.page.prose import listed, named, p_value, sample_sizes, signed
+from grok_utils.page.prose import from_to, listed, named, p_value, sample_sizes, signed
 from grok_utils.studies import DEFAULTS
 from grok_utils.tasks import OPERATIONS
 
@@ -114,12 +115,10 @@ def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The answer in numbers: a row an operation, linear less its reverse, its mean and the baseline."""
     columns = CONTROLS | {"baseline": f"constant {DEFAULTS['batch_size']}"}
     ours = rows[rows["claim"].isin([1, 3]) & rows["reference"].isin(columns) & (rows["n"] > 0)]
-    table = []
-    for operation in in_order(ours["operation"], OPERATIONS):
-        of = ours[ours["operation"] == operation].set_index("reference")
-        found = {words: estimate(of.loc[name]) for name, words in columns.items() if name in of.index}
-        table.append({"operation": operation} | found)
-    return pd.DataFrame(table)
+    ours = ours.assign(words=[estimate(row) for _, row in ours.iterrows()])
+    table = ours.pivot_table("words", "operation", "reference", aggfunc="first").rename(columns=columns)
+    told = [words for words in columns.values() if words in table]
+    return table.loc[in_order(table.index, OPERATIONS), told].reset_index()
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------
@@ -135,9 +134,9 @@ def verdict_table(evidence: Evidence, rows: pd.DataFrame, by_clock: pd.DataFrame
     table = []
     for claim in CLAIMS:
         mine = rows[(rows["claim"] == claim.number) & rows["decides"]]
+        share_of = of_arm(members, claim.share_of, "permutation") if claim.share_of else None
         told = {"claim": claim.number, "text": claim.text, "reported": reported_words(claim, mine)}
-        told |= {"ours": our_words(claim, mine, members), "n": sizes(claim, mine, members)}
-        told |= {"p": adjusted_p(claim, mine), "verdict": found[claim.number]}
+        told |= our_words(claim, mine, share_of) | {"verdict": found[claim.number]}
         table.append(told | {"other_clocks": changed.get(claim.number, "–")})
     return pd.DataFrame(table)
 
@@ -148,19 +147,29 @@ def label(row: pd.Series, rows: pd.DataFrame) -> str:
     return row["operation"] if same else f"{row['arm']} − {row['reference']} on {row['operation']}"
 
 
-def our_words(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Our estimates with their intervals; of many, how many came out which way."""
-    told = [claim.formula] if claim.formula else []
-    if claim.share_of and len(at := of_arm(members, claim.share_of, "permutation")):
-        k, n = int(at["reached"].sum()), len(at)
-        low, high = share_interval(k, n)
-        told.append(f"{k} of {n} seeds reach 99 % ({100 * low:.0f} to {100 * high:.0f} %)")
+def as_claimed(hits: Sequence[bool]) -> str:
+    """How many of many contrasts came out as claimed."""
+    return f"as claimed in {sum(hits)} of {len(hits)} contrasts"
+
+
+def our_words(claim: Claim, rows: pd.DataFrame, share_of: pd.DataFrame | None) -> dict[str, str]:
+    """ours: the estimates with their intervals, a contrast a line, or of many in one; so p; n: pairs of each, or seeds.
+
+    `rows` are the contrasts that decide it, `share_of` the members whose share it speaks of.
+    """
     known = rows[rows["n"] > 0]
+    n, told = list(rows["n"]), [f"{label(row, rows)}: {estimate(row)}" for _, row in known.iterrows()]
+    p = [p_value(x).removeprefix("p ").removeprefix("= ") for x in known["p_holm"]]
     if len(known) > FEW:
-        told.append(f"as claimed in {(known['verdict'] == 'supported').sum()} of {len(known)} contrasts")
-    elif len(known):
-        told += [f"{label(row, rows)}: {estimate(row)}" for _, row in known.iterrows()]
-    return "\n".join(told) or "–"
+        told = [as_claimed(known["verdict"] == "supported")]
+        p = [f"{p[known['p_holm'].argmin()]} to {p[known['p_holm'].argmax()]}"]
+    if share_of is not None:
+        n, p = n or [len(share_of)], ["–", *p]
+        if len(share_of):
+            low, high = share_interval(k := int(share_of["reached"].sum()), len(share_of))
+            told.insert(0, f"{k} of {len(share_of)} seeds reach 99 % ({100 * low:.0f} to {100 * high:.0f} %)")
+    told += [claim.formula] if claim.formula else []
+    return {"ours": "\n".join(told) or "–", "n": from_to(n, "{:.0f}") if n else "–", "p": "\n".join(p) or "–"}
 
 
 def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
@@ -170,34 +179,17 @@ def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
     if claim.share_of and rows.empty:
         mean = reported_mean(claim.share_of, "permutation", RMST)
         return f"{mean:,.0f} updates, the mean of {REPORTED_SEEDS} seeds"
-    told, tested, hits = ["–"] * (claim.share_of is not None), 0, 0
+    told, hits = ["–"] * (claim.share_of is not None), []
     for _, row in rows.iterrows():
         ours, theirs = (reported_mean(row[a], row["operation"], METRIC[row["column"]]) for a in ("arm", "reference"))
-        words = f"{ours:.3f} against {theirs:.3f}"
-        if row["column"] == "restricted":
-            words = f"{signed(ours - theirs)}, {signed(100 * (ours / theirs - 1))} %"
-        known = not np.isnan(ours - theirs)
-        told.append(("" if (rows["n"] > 0).all() else f"{label(row, rows)}: ") + (words if known else "–"))
-        tested, hits = tested + known, hits + (np.sign(ours - theirs) == row["claimed"])
-    if not tested:
-        return "not tested"
-    return f"as claimed in {hits} of {tested} contrasts" if tested > FEW else "\n".join(told)
-
-
-def sizes(claim: Claim, rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Pairs of the claim's contrasts, or seeds of its share."""
-    n = set(rows["n"])
-    if rows.empty and claim.share_of:
-        n = {len(of_arm(members, claim.share_of, "permutation"))}
-    return " to ".join(f"{k:.0f}" for k in sorted({min(n), max(n)})) if n else "–"
-
-
-def adjusted_p(claim: Claim, rows: pd.DataFrame) -> str:
-    """The adjusted p of each contrast, in the lines of `our_words`; of many, the smallest and the largest."""
-    p = [p_value(x).removeprefix("p ").removeprefix("= ") for x in rows["p_holm"].dropna()]
-    if len(p) > FEW:
-        return f"{p[rows['p_holm'].argmin()]} to {p[rows['p_holm'].argmax()]}"
-    return "\n".join(["–"] * (claim.share_of is not None or not p) + p)
+        words = "–"
+        if not np.isnan(ours - theirs):
+            hits.append(np.sign(ours - theirs) == row["claimed"])
+            words = f"{ours:.3f} against {theirs:.3f}"
+            if row["column"] == "restricted":
+                words = f"{signed(ours - theirs)}, {signed(100 * (ours / theirs - 1))} %"
+        told.append(("" if (rows["n"] > 0).all() else f"{label(row, rows)}: ") + words)
+    return "not tested" if not hits else as_claimed(hits) if len(hits) > FEW else "\n".join(told)
 
 
 def robustness(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
@@ -212,10 +204,10 @@ def robustness(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
 
 def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
     """What other clocks make of each claim's verdict, where they change it (see `robustness`)."""
-    changed: dict[int, str] = {}
+    changed = {}
     for row in by_clock.to_dict("records"):
-        other = [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]
-        changed |= {row["claim"]: listed(other)} if other else {}
+        if other := [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]:
+            changed[row["claim"]] = listed(other)
     return changed
 
 

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterator
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -40,11 +41,11 @@ def dose_response(members: pd.DataFrame) -> pd.DataFrame:
         row |= {"constant": isinstance(study.arm(key["schedule"]).settings.batch_size, int)}
         rows.append(row | {"rmst": rmst.mean, "low": rmst.low, "high": rmst.high, "curve": np.nan, "added_up": np.nan})
     table = pd.DataFrame(rows)
-    for operation, at in table.groupby("operation"):
-        if at["constant"].any():
-            points = constant_curve(table, operation)
-            table.loc[at.index, "curve"] = np.interp(np.log(at["dose"]), *points, left=np.nan, right=np.nan)
-            for i, row in at[~at["constant"]].iterrows():
+    for i, row in table.iterrows():
+        points = constant_curve(table, row["operation"])
+        if len(points[0]):
+            table.loc[i, "curve"] = np.interp(np.log(row["dose"]), *points, left=np.nan, right=np.nan)
+            if not row["constant"]:
                 table.loc[i, "added_up"] = constants_added_up(batch_sizes(study, row["schedule"]), *points)
     return table
 
@@ -124,13 +125,12 @@ def precision(members: pd.DataFrame) -> pd.DataFrame:
     precision, operation, arm (of `confirm`) and those of `rules.contrast`. Contrasts without pairs are left out."""
     study, usual, margin, rows = load_study(PRECISION), load_study(STUDIES[0]), margins(members), []
     both = of_study(members, study.name, usual.name)
-    for arm in study.arms:
-        at = arm.settings
-        for other in usual.arms:
-            if replace(at, precision=other.settings.precision, operations=other.settings.operations) == other.settings:
-                for operation in at.operations:
-                    found = contrast(both, arm.name, other.name, operation, margin.get(operation, np.nan))
-                    rows.append({"precision": at.precision, "operation": operation, "arm": other.name} | found)
+    for arm, other in product(study.arms, usual.arms):
+        at, like = arm.settings, other.settings
+        if replace(at, precision=like.precision, operations=like.operations) == like:
+            for operation in at.operations:
+                found = contrast(both, arm.name, other.name, operation, margin.get(operation, np.nan))
+                rows.append({"precision": at.precision, "operation": operation, "arm": other.name} | found)
     table = pd.DataFrame(rows)
     return table[table["n"] > 0].reset_index(drop=True)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.inference import equivalent, holm, paired_contrast, verdict
-from grok_utils.evidence.members import STUDIES, of_arm, of_study
+from grok_utils.evidence.members import STUDIES, of_study
 
 MARGIN = 0.05  # of the baseline's RMST on the operation, in `confirm`
 
@@ -27,10 +27,14 @@ class Comparison:
     decides: bool = True  # or is in the family without deciding the claim
 
 
+# From the rows of a claim's `contrasts`, and whether each seed of the arm whose share it speaks of has grokked, to its
+# verdict.
+Rule = Callable[[pd.DataFrame, pd.Series], str]
+
 # --- rules ---------------------------------------------------------------------------------------------------------
 
 
-def by_contrasts(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+def by_contrasts(rows: pd.DataFrame, reached: pd.Series) -> str:
     """Supported if every deciding contrast is; contradicted if one is, or is equivalent where they should differ."""
     found = rows.loc[rows["decides"], "verdict"]
     if found.isin(["contradicted", "equivalent"]).any():
@@ -38,32 +42,27 @@ def by_contrasts(rows: pd.DataFrame, members: pd.DataFrame) -> str:
     return "supported" if (found == "supported").all() else "cannot tell"
 
 
-def by_order(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+def by_order(rows: pd.DataFrame, reached: pd.Series) -> str:
     """Claim 3: as `by_contrasts`, but equivalence with the reverse contradicts nothing: with the mean alone."""
     reversed_too = (rows["reference"] == "linear-reversed") & (rows["verdict"] == "equivalent")
-    return by_contrasts(rows.assign(verdict=rows["verdict"].mask(reversed_too, "cannot tell")), members)
+    return by_contrasts(rows.assign(verdict=rows["verdict"].mask(reversed_too, "cannot tell")), reached)
 
 
-def by_any(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+def by_any(rows: pd.DataFrame, reached: pd.Series) -> str:
     """Of a claim that there is a case: supported by one, contradicted if every contrast is against it or equivalent."""
     if (rows["verdict"] == "supported").any():
         return "supported"
     return "contradicted" if rows["verdict"].isin(["contradicted", "equivalent"]).all() else "cannot tell"
 
 
-def by_accuracy_and_share(rows: pd.DataFrame, members: pd.DataFrame) -> str:
+def by_accuracy_and_share(rows: pd.DataFrame, reached: pd.Series) -> str:
     """Claim 14: that of final accuracy, unless the shares differ."""
     return "contradicted" if (rows["verdict"] == "contradicted").any() else rows["verdict"].iloc[0]
 
 
-def never_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Claim 2: contradicted by a single seed."""
-    return "contradicted" if of_arm(members, "linear", "permutation")["reached"].any() else "supported"
-
-
-def not_every_seed_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
-    """Claim 13: supported below 100 %."""
-    return "contradicted" if of_arm(members, "exponential", "permutation")["reached"].all() else "supported"
+def unless_reached_by(count: Callable[[pd.Series], bool]) -> Rule:
+    """Of a claim that seeds do not grok: contradicted if `any` of them does, or only if `all` do."""
+    return lambda rows, reached: "contradicted" if count(reached) else "supported"
 
 
 # --- claims, and what their comparisons give --------------------------------------------------------------------------
@@ -71,12 +70,12 @@ def not_every_seed_groks(rows: pd.DataFrame, members: pd.DataFrame) -> str:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim, its family of comparisons, and how their rows (see `contrasts`) and a row a member decide it."""
+    """A claim, its family of comparisons, and the rule that decides it."""
 
     number: int
     text: str
     family: tuple[Comparison, ...] = ()
-    decide: Callable[[pd.DataFrame, pd.DataFrame], str] = by_contrasts
+    decide: Rule = by_contrasts
     share_of: str | None = None  # the arm whose share of seeds that grok permutation it speaks of
     settled: str | None = None  # its verdict where the original's own formula or numbers give it
     formula: str | None = None  # what that formula gives, in words, where it speaks of that
@@ -101,16 +100,15 @@ def margins(members: pd.DataFrame) -> dict[str, float]:
 def contrast(
     members: pd.DataFrame, arm: str, reference: str, operation: str, margin: float | None, column: str = "restricted"
 ) -> dict[str, Any]:
-    """The `Contrast` of two arms of `members`, with percent (of the reference's mean), margin and equivalent.
+    """The `Contrast` of two arms of `members`, with margin and equivalent.
 
     Without a margin nothing is equivalent; of times only where enough seeds of both arms reach 99 %.
     """
     c, rows = paired_contrast(members, arm, reference, operation, column), members[members["operation"] == operation]
     timed = (arm, reference) if column == "restricted" else ()
     shares = [rows.loc[rows["schedule"] == name, "reached"].mean() for name in timed]
-    percent = 100 * c.difference / c.reference_mean if c.reference_mean else np.nan
     same = None if margin is None else equivalent(c, margin, shares)
-    return c._asdict() | {"percent": percent, "margin": margin, "equivalent": same}
+    return c._asdict() | {"margin": margin, "equivalent": same}
 
 
 def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:

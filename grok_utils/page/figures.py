@@ -1,10 +1,11 @@
 """Every figure of the study, drawn by seaborn over pandas frames in one style.
 
-Functions return a matplotlib Figure that belongs to no window; `notebook.publish` saves it and shows it.
+`notebook.publish` saves them and shows them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from itertools import product
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -13,11 +14,13 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
-from grok_utils.analysis.crossings import in_order, measured
-from grok_utils.analysis.summaries import over_two_settings, share_by_update, summarise
-from grok_utils.page.style import INK, STYLE, WIDTH, curve, look, panels, short
+from grok_utils.analysis.crossings import THRESHOLD, in_order, measured
+from grok_utils.analysis.inference import share_band
+from grok_utils.analysis.summaries import over_two_settings, summarise
+from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
+from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
 from grok_utils.schedules import BLOCK
 from grok_utils.tasks import OPERATIONS
 
@@ -26,14 +29,6 @@ BANDED = 6  # arms
 CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)  # from 50 on a colour bar is no longer drawn in lines
 CELL_WORDS = 0.062  # inches that a digit of 7 points takes
 SPREAD = ("pi", 100)  # the band of a curve: from the lowest seed to the highest
-WORDS = {
-    "update": "update",
-    "examples_seen": "examples seen",
-    "batch_size": "batch size",
-    "val_accuracy": "validation accuracy",
-    "val_loss": "validation loss",
-    "share": "share of seeds above 99 %",
-}
 
 
 def thin(frame: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
@@ -41,17 +36,6 @@ def thin(frame: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
     updates = np.sort(frame["update"].unique())
     kept = updates[:: -max(1, -(-len(updates) // points))]
     return frame[frame["update"].isin(kept)]
-
-
-def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
-    """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin."""
-    if few_arms(frame):
-        thin_line = {"errorbar": None, "linewidth": 0.6, "alpha": 0.6}
-        train = thin(measured(frame, f"train_{measure}"))
-        curve(ax, train, x, f"train_{measure}", marked=0, estimator="median", **thin_line)
-        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
-    rows = thin(measured(frame, f"val_{measure}"))
-    curve(ax, rows, x, f"val_{measure}", estimator="median", **(band if few_arms(frame) else {"errorbar": None}))
 
 
 def few_arms(frame: pd.DataFrame) -> bool:
@@ -64,57 +48,77 @@ def curves_show(frame: pd.DataFrame) -> str:
     return "median over seeds" + (", band from lowest to highest. Thin: training." if few_arms(frame) else ".")
 
 
-def by_operation(frame: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], x: str, y: str) -> Figure:
-    """A panel for each operation, drawn by `draw(ax, the operation's rows)`, with shared axes called `x` and `y`."""
-    with panels(in_order(frame["operation"], OPERATIONS), in_order(frame["schedule"])) as (figure, axes):
-        for operation, ax in axes.items():
-            draw(ax, frame[frame["operation"] == operation])
-            ax.xaxis.set_major_formatter(FuncFormatter(short))
-        figure.supxlabel(WORDS.get(x, x), fontsize=9)
-        figure.supylabel(WORDS.get(y, y), fontsize=9)
-    return figure
+def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
+    """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin."""
+    band: dict[str, Any] = {"errorbar": None}
+    if few_arms(frame):
+        train = thin(measured(frame, f"train_{measure}"))
+        curve(ax, train, x, f"train_{measure}", marked=0, estimator="median", **band, linewidth=0.6, alpha=0.6)
+        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
+    curve(ax, thin(measured(frame, f"val_{measure}")), x, f"val_{measure}", estimator="median", **band)
 
 
-def schedules(sizes: Mapping[str, np.ndarray]) -> Figure:
+def schedules(sizes: Mapping[str, np.ndarray]) -> Picture:
     """Batch size against update of each arm: `sizes` holds the batch size of each block of 10 updates."""
     frames = [
         pd.DataFrame({"schedule": a, "update": BLOCK * np.arange(1, len(s) + 1), "batch_size": s})
         for a, s in sizes.items()
     ]
-    frame = thin(pd.concat(frames), points=150)
-    with panels([""], in_order(sizes), height=2.2) as (figure, axes):
-        curve(axes[""], frame, "update", "batch_size", marked=25)
-        axes[""].set_ylim(bottom=0)
-        axes[""].xaxis.set_major_formatter(FuncFormatter(short))
-        figure.supxlabel("update", fontsize=9)
-        figure.supylabel("batch size", fontsize=9)
-    return figure
+    frame = thin(pd.concat(frames), points=150).assign(operation="")
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        curve(ax, rows, "update", "batch_size", marked=25)
+        ax.set_ylim(bottom=0)
+
+    alt = f"Line chart of batch size against update, a line for each arm: {courses(sizes)}"
+    return panels(frame, draw, alt, "update", "batch size", in_order(sizes), height=2.2)
 
 
-def learning_curves(frame: pd.DataFrame, against: str = "update") -> Figure:
+def learning_curves(frame: pd.DataFrame, against: str = "update") -> Picture:
     """Validation accuracy of each arm, an operation a panel, as `curves_show` says.
 
-    `against` is `update` or `examples_seen`.
+    `against` is `update` or `examples_seen`; the text says where on it the median over seeds first exceeds 99 %.
     """
+    axis = against.replace("_", " ")
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         curves(ax, rows, against, "accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1))
 
-    return by_operation(frame, draw, against, "val_accuracy")
+    def say(rows: pd.DataFrame) -> str:
+        median = rows.groupby(["schedule", against])["val_accuracy"].median().reset_index()
+        first = median[median["val_accuracy"] > THRESHOLD].groupby("schedule")[against].min()
+        never = [arm for arm in in_order(rows["schedule"]) if arm not in first]
+        told = [extremes(first)] if len(first) else []
+        return ", ".join(told + ([f"never ({', '.join(never)})"] if never else []))
+
+    alt = (
+        f"Line charts of validation accuracy against {axis}, {PANELS}. The median over seeds exceeds 99 % at "
+        f"these {'updates' if against == 'update' else axis}: {in_each(frame, say)}"
+    )
+    return panels(frame, draw, alt, axis, "validation accuracy", in_order(frame["schedule"]))
 
 
-def loss_curves(frame: pd.DataFrame) -> Figure:
+def loss_curves(frame: pd.DataFrame) -> Picture:
     """Validation loss of each arm on a logarithmic scale, as in `learning_curves`."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         curves(ax, rows, "update", "loss")
         ax.set_yscale("log")
 
-    return by_operation(frame, draw, "update", "val_loss")
+    def say(rows: pd.DataFrame) -> str:
+        median = rows.groupby(["update", "schedule"])["val_loss"].median()
+        highest = f"up to {median[np.isfinite(median)].max():.2g}, " if np.isfinite(median).any() else ""
+        return f"{highest}at the end {extremes(median.loc[rows['update'].max()], '{:.2g}')}"
+
+    alt = (
+        f"Line charts of validation loss, on a logarithmic scale, against update, {PANELS}. The median over "
+        f"seeds: {in_each(frame, say)}"
+    )
+    return panels(frame, draw, alt, "update", "validation loss", in_order(frame["schedule"]))
 
 
-def share_grokked(members: pd.DataFrame) -> Figure:
+def share_grokked(members: pd.DataFrame) -> Picture:
     """Share of each arm's seeds above 99 % by each update, from the rows of `crossings.crossings`."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
@@ -122,10 +126,15 @@ def share_grokked(members: pd.DataFrame) -> Figure:
         ax.set_ylim(-0.04, 1.04)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
 
-    return by_operation(share_by_update(members), draw, "update", "share")
+    alt = (
+        f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}. At the last "
+        f"update: {of_cells(summarise(members), 'share', '{:.0%}')}"
+    )
+    arms = in_order(members["schedule"])
+    return panels(share_band(members), draw, alt, "update", "share of seeds above 99 %", arms)
 
 
-def updates_to_99(members: pd.DataFrame) -> Figure:
+def updates_to_99(members: pd.DataFrame) -> Picture:
     """RMST of each arm with its 95 % interval and every seed beside it, from the rows of `crossings.crossings`.
 
     A seed that reached 99 % is a dot at its update; one that did not is an open triangle at the horizon.
@@ -135,37 +144,45 @@ def updates_to_99(members: pd.DataFrame) -> Figure:
     members = members.assign(arm=members["schedule"].map(arms.index))
     # Seeds side by side below their arm's mean, in order of seed, not jittered: the same data, the same picture.
     members["place"] = members["arm"] + 0.12 + 0.3 * members.groupby(["schedule", "operation"])["seed"].rank(pct=True)
-    with panels(in_order(members["operation"], OPERATIONS), None, height=0.34 * len(arms) + 0.5) as (figure, axes):
-        for operation, ax in axes.items():
-            for _, cell in cells[cells["operation"] == operation].iterrows():
-                draw_mean(ax, arms.index(cell["schedule"]), cell)
-            rows = members[members["operation"] == operation]
-            colours = {arm: look(arm).colour for arm in arms}
-            seen, never = rows[rows["reached"]], rows[~rows["reached"]]
-            ax.scatter(seen["updates"], seen["place"], 12, color=seen["schedule"].map(colours), linewidth=0, zorder=3)
-            ax.scatter(never["horizon"], never["place"], 18, marker=">", fc="none", ec=never["schedule"].map(colours))
-            ax.set_yticks(range(len(arms)), arms)
-            ax.set_ylim(len(arms) - 0.4, -0.5)
-            ax.set_xlim(0, 1.04 * members["horizon"].max())
-            ax.axvline(members["horizon"].max(), color=INK, linewidth=0.8, linestyle=":")
-            ax.xaxis.set_major_formatter(FuncFormatter(short))
-        figure.supxlabel("updates to 99 % validation accuracy", fontsize=9)
-    return figure
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        for _, cell in cells[cells["operation"].isin(rows["operation"])].iterrows():
+            k, y = look(cell["schedule"]), arms.index(cell["schedule"])
+            ax.plot([cell["rmst_low"], cell["rmst_high"]], [y, y], color=k.colour, linewidth=2.2, solid_capstyle="butt")
+            ax.plot(cell["rmst"], y, k.marker, color=k.colour, markersize=6)
+        colours = {arm: look(arm).colour for arm in arms}
+        seen, never = rows[rows["reached"]], rows[~rows["reached"]]
+        ax.scatter(seen["updates"], seen["place"], 12, color=seen["schedule"].map(colours), linewidth=0, zorder=3)
+        ax.scatter(never["horizon"], never["place"], 18, marker=">", fc="none", ec=never["schedule"].map(colours))
+        ax.set_yticks(range(len(arms)), arms)
+        ax.set_ylim(len(arms) - 0.4, -0.5)
+        ax.set_xlim(0, 1.04 * members["horizon"].max())
+        ax.axvline(members["horizon"].max(), color=INK, linewidth=0.8, linestyle=":")
+
+    alt = (
+        f"Dot chart of updates to 99 % validation accuracy, {ROWS}, every seed a small dot. The restricted mean, "
+        f"with its interval: {of_cells(cells, 'rmst')}"
+    )
+    return panels(members, draw, alt, "updates to 99 % validation accuracy", height=0.34 * len(arms) + 0.5)
 
 
-def draw_mean(ax: Axes, y: float, cell: pd.Series) -> None:
-    """The arm's RMST at height `y`, with its interval where there is one."""
-    k = look(cell["schedule"])
-    ax.plot([cell["rmst_low"], cell["rmst_high"]], [y, y], color=k.colour, linewidth=2.2, solid_capstyle="butt")
-    ax.plot(cell["rmst"], y, k.marker, color=k.colour, markersize=6)
-
-
-def rmst_by_cell(cells: pd.DataFrame) -> Figure:
+def rmst_by_cell(cells: pd.DataFrame) -> Picture:
     """RMST in each cell of a grid over two settings, a row of panels an arm, from the rows of `summaries.summarise`.
 
     × marks a cell in which no seed reached 99 %; one that an arm lacks is blank. See `over_two_settings`.
     """
     table, settings = over_two_settings(cells)
+    never = (table["reached"] == 0).sum()
+
+    def say(rows: pd.DataFrame) -> str:
+        of_arms = rows.set_index("cell").groupby("schedule", sort=False)["rmst"]
+        return ", ".join(f"{arm} {extremes(values)}" for arm, values in of_arms)
+
+    alt = (
+        f"Heat maps of restricted mean updates to 99 % validation accuracy, {ROWS}, over "
+        f"{' and '.join(settings[:2]).replace('_', ' ')}. No seed reached 99 % in {never} of {len(table)} cells. "
+        f"The cells: {in_each(table, say)}"
+    )
     down, *across = sorted(settings[:2], key=lambda name: -table[name].nunique())  # a page is higher than wide
     table["row"], rows = places(table[down])
     table["column"], columns = places(table[across[0]]) if across else (0, [""])
@@ -193,9 +210,9 @@ def rmst_by_cell(cells: pd.DataFrame) -> Figure:
             ax.grid(False)
             ax.spines[:].set_visible(False)
         figure.colorbar(colours, ax=grid, location="top", aspect=50, pad=0.02, label="updates to 99 % (RMST)")
-        figure.supxlabel(across[0].replace("_", " ") if across else "", fontsize=9)
-        figure.supylabel(down.replace("_", " "), fontsize=9)
-    return figure
+        figure.supxlabel(across[0].replace("_", " ") if across else "")
+        figure.supylabel(down.replace("_", " "))
+    return Picture(figure, alt)
 
 
 def places(values: pd.Series) -> tuple[np.ndarray, list[str]]:

@@ -1,7 +1,7 @@
 """What a notebook shows: figures and tables with captions, kept as files, and the progress of a run."""
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from html import escape
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from grok_utils.page.style import STYLE, WIDTH, look, picture_files, svg
+from grok_utils.page.style import STYLE, WIDTH, Picture, look, picture_files, svg
 from grok_utils.pipeline.status import clock
 from grok_utils.schedules import BLOCK
 from grok_utils.store.files import written_whole
@@ -24,17 +24,17 @@ DIGITS = {0: 100, 1: 10, 2: 1, 3: 0.1}  # decimals, by what a column's usual siz
 REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
 
 
-def publish(figure: Figure, name: str, alt: str, caption: str, folder: Path | str | None = None) -> None:
-    """Show a figure, and keep it as `folder/name.svg` and, for dark ground, as `folder/name-dark.svg`.
+def publish(picture: Picture, name: str, caption: str, folder: Path | str | None = None) -> None:
+    """Show a picture, and keep it as `folder/name.svg` and, for dark ground, as `folder/name-dark.svg`.
 
-    The report prints it with its caption and describes it by `alt`.
-
-    Names are unique within a notebook: prose refers to a figure as `[Figure](#name)`.
+    The report prints it with its caption. Names are unique within a notebook: prose refers to a figure as
+    `[Figure](#name)`.
     """
-    text = svg(figure, name)
-    for file, picture in picture_files(text, name).items():
-        save(picture, folder, file)
-    show("image/svg+xml", text, {"name": name, "alt": alt, "caption": caption}, f"{caption}\n{alt}")
+    text = svg(picture.figure, name)
+    for file, drawn in picture_files(text, name).items():
+        save(drawn, folder, file)
+    data = {"image/svg+xml": text, "text/plain": f"{caption}\n{picture.alt}"}
+    show(data, {"image/svg+xml": {"name": name, "alt": picture.alt, "caption": caption}})
 
 
 Headings = Mapping[str | tuple[str, str], str]
@@ -47,19 +47,19 @@ def publish_table(
     folder: Path | str | None = None,
     headings: Headings | None = None,
     best: Mapping[str, str] | None = None,
-    within: str | None = None,
     missing: Mapping[str, str] | None = None,
 ) -> None:
     """Show a table, and keep all its columns, unrounded, as `folder/name.csv`.
 
     `headings` maps the columns to show to their headings (default: all); a pair of columns is shown as an interval.
-    `best` maps columns to `min` or `max`: their best cell, or the best for each value of column `within`, is printed
-    bold. `missing` maps columns to the words for an absent value. Prose refers to the table as `[Table](#name)`.
+    `best` maps columns to `min` or `max`: what is best of its operation is printed bold. `missing` maps columns to the
+    words for an absent value. Prose refers to the table as `[Table](#name)`.
     """
     save(frame.to_csv(index=False), folder, f"{name}.csv")
     headings = headings or {column: str(column).replace("_", " ") for column in frame}
-    text = table_html(frame, headings, bold_cells(frame, best or {}, within), missing or {})
-    show("text/html", text, {"name": name, "caption": caption}, f"{caption}\n{frame.to_string(index=False)}")
+    text = table_html(frame, headings, bold_cells(frame, best or {}), missing or {})
+    data = {"text/html": text, "text/plain": f"{caption}\n{frame.to_string(index=False)}"}
+    show(data, {"text/html": {"name": name, "caption": caption}})
 
 
 def save(text: str, folder: Path | str | None, name: str) -> None:
@@ -70,18 +70,26 @@ def save(text: str, folder: Path | str | None, name: str) -> None:
         temporary.write_text(text, encoding="utf-8")
 
 
-def show(mimetype: str, data: str, metadata: dict[str, str], plain: str) -> None:
-    """Display `data` with metadata that the report's template prints; outside IPython, nothing."""
-    if InteractiveShell.initialized():
-        display({mimetype: data, "text/plain": plain}, metadata={mimetype: metadata}, raw=True)
+def show(
+    data: dict[str, str], about: dict[str, dict[str, str]] | None = None, handle: DisplayHandle | None = None
+) -> DisplayHandle | None:
+    """Show `data` with metadata `about`, which the report's template prints; outside IPython, nothing.
+
+    It takes the place of what `handle` showed, where there is one.
+    """
+    if handle is not None:
+        handle.update(data, metadata=about, raw=True)
+    elif InteractiveShell.initialized():
+        handle = display(data, metadata=about, raw=True, display_id=True)
+    return handle
 
 
-def bold_cells(frame: pd.DataFrame, best: Mapping[str, str], within: str | None) -> pd.DataFrame:
-    """Which cells equal the best of their column, or of their group in it; a column of equals has no best."""
+def bold_cells(frame: pd.DataFrame, best: Mapping[str, str]) -> pd.DataFrame:
+    """Which cells equal the best of their column on their operation; a column of equals has no best."""
     bold = pd.DataFrame(False, index=frame.index, columns=frame.columns)
     for column, which in best.items():
-        groups = frame.groupby(within)[column] if within else frame.assign(_=0).groupby("_")[column]
-        bold[column] = (frame[column] == groups.transform(which)) & (groups.transform("nunique") > 1)
+        of_operation = frame.groupby("operation")[column]
+        bold[column] = (frame[column] == of_operation.transform(which)) & (of_operation.transform("nunique") > 1)
     return bold
 
 
@@ -90,13 +98,6 @@ def words(columns: pd.DataFrame, absent: str = "–") -> list[str]:
 
     Whole numbers get separators, others the digits that the column's size calls for.
     """
-    write = number_format(columns)
-    rows = columns.astype(object).itertuples(index=False)
-    return [absent if any(map(pd.isna, row)) else " to ".join(write(v) for v in row) for row in rows]
-
-
-def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
-    """What writes a value among the values of `columns`."""
     sizes = np.abs(columns.select_dtypes("floating").to_numpy(np.float64))
     usual = np.median(sizes[sizes > 0]) if (sizes > 0).any() else 0
     digits = next((d for d, least in DIGITS.items() if usual > least), 4)
@@ -112,7 +113,8 @@ def number_format(columns: pd.DataFrame) -> Callable[[Any], str]:
             return f"< {10**-digits:.{digits}f}"
         return f"{value:z,.{digits}f}".replace("-", "−")
 
-    return write
+    rows = columns.astype(object).itertuples(index=False)
+    return [absent if any(map(pd.isna, row)) else " to ".join(map(write, row)) for row in rows]
 
 
 def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, missing: Mapping[str, str]) -> str:
@@ -157,13 +159,13 @@ class Progress:
             self.first = update  # a resumed run starts in the middle: its rate counts from here
         if done or now - self.shown >= REFRESH:
             self.shown = now
-            self.bar = replace(self.bar, {"text/plain": self.text(update, logs, now - self.start)})
+            self.bar = show({"text/plain": self.text(update, logs, now - self.start)}, handle=self.bar)
         if self.figure and logs is not None and (done or now - self.drawn >= REDRAW):
             self.drawn = now
             alt = f"Line chart of validation accuracy of {self.title} up to update {update:,}{accuracy(logs, ': ')}."
             about = {"name": "live", "alt": alt, "caption": f"Validation accuracy of {self.title} while it trains."}
             data = {"image/svg+xml": self.picture(logs), "text/plain": about["caption"]}
-            self.live = replace(self.live, data, {"image/svg+xml": about})
+            self.live = show(data, {"image/svg+xml": about}, self.live)
 
     def text(self, update: int, logs: np.ndarray | None, seconds: float) -> str:
         """One line: bar, per cent, updates, time gone and left, median validation accuracy over members."""
@@ -191,14 +193,3 @@ def accuracy(logs: np.ndarray, before: str) -> str:
     """The last validation accuracy, median over members, with words `before` it; nothing where none is finite."""
     last = logs[-1, :, 3]
     return f"{before}{np.nanmedian(last):.1%}" if np.isfinite(last).any() else ""
-
-
-def replace(
-    handle: DisplayHandle | None, data: dict[str, Any], about: dict[str, Any] | None = None
-) -> DisplayHandle | None:
-    """Show `data`, with metadata `about`, in place of what `handle` showed; outside IPython nothing is shown."""
-    if handle is not None:
-        handle.update(data, metadata=about, raw=True)
-    elif InteractiveShell.initialized():
-        handle = display(data, metadata=about, raw=True, display_id=True)
-    return handle

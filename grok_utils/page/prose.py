@@ -1,6 +1,6 @@
 """The report's sentences: every number in them is computed here from a study's rows."""
 
-from collections.abc import Iterable, Sized
+from collections.abc import Collection, Iterable, Sized
 from typing import Any
 
 import numpy as np
@@ -44,7 +44,12 @@ def p_value(p: float) -> str:
 
 def sample_sizes(table: pd.DataFrame) -> str:
     """Such as `n = 3`, or `n = 2 to 3` where they differ, from column n."""
-    return "n = " + " to ".join(map(str, sorted({table["n"].min(), table["n"].max()})))
+    return f"n = {from_to(table['n'])}"
+
+
+def from_to(values: Collection[Any], form: str = "{}") -> str:
+    """The least and the greatest of `values`, such as `2 to 3`; `3` where they are one."""
+    return " to ".join(map(form.format, dict.fromkeys((min(values), max(values)))))
 
 
 def count(things: Sized, noun: str) -> str:
@@ -60,8 +65,7 @@ def commits(made: list[dict[str, Any]]) -> str:
 
 def days(made: list[dict[str, Any]]) -> str:
     """The first and the last day of training, as elements that no line's end divides."""
-    started = sorted(m["started"][:10] for m in made)
-    return " to ".join(f"<time>{day}</time>" for day in dict.fromkeys([started[0], started[-1]]))
+    return from_to([m["started"][:10] for m in made], "<time>{}</time>")
 
 
 def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
@@ -98,7 +102,7 @@ def grid(cells: pd.DataFrame) -> str:
     settings = listed(name.replace("_", " ") for name in cell_settings(cells))
     tried = cells.groupby(["operation", "schedule"]).size()
     return (
-        f"## The grid\n\nEach arm was trained in {' to '.join(map(str, sorted({tried.min(), tried.max()})))} cells, "
+        f"## The grid\n\nEach arm was trained in {from_to(tried)} cells, "
         f"combinations of {settings}. [Figure](#grid) shows the restricted mean number of updates to 99 % (RMST, "
         "[explained below](#section-updates-to-99)) in each, [Table](#best-cells) the best cell of each arm on each "
         "operation: that of the smallest RMST. The answer and all that follows show each arm at its best cell; "
@@ -151,12 +155,9 @@ def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "bas
 
 def verdict_counts(differences: pd.DataFrame, reference: str) -> str:
     """How many of the comparisons with the reference arm came out which way."""
-    count = differences["verdict"].value_counts()
-    total = len(differences)
-    told = [f"{v} in {count[v]}" for v in ("sooner", "later") if v in count]
-    if not told:
-        outcome = f"in none of {total} comparisons can an arm be told from `{reference}`"
-    else:
+    count, total = differences["verdict"].value_counts(), len(differences)
+    outcome = f"in none of {total} comparisons can an arm be told from `{reference}`"
+    if told := [f"{v} in {count[v]}" for v in ("sooner", "later") if v in count]:
         outcome = f"of {total} comparisons with `{reference}`, an arm is {' and '.join(told)}, and one cannot tell in "
         outcome += f"{count.get('cannot tell', 0)}"
     return (

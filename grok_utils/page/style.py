@@ -3,8 +3,7 @@
 import io
 import re
 import zlib
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -13,8 +12,10 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.ticker import FuncFormatter
 
-from grok_utils.analysis.crossings import in_order
+from grok_utils.analysis.crossings import ARMS, in_order
+from grok_utils.tasks import OPERATIONS
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 INK = "#6a737d"  # axes and words: contrast 4.8 on white
@@ -32,7 +33,8 @@ STYLE: dict[Any, Any] = (
         "lines.linewidth": 1.6,
         "svg.fonttype": "none",  # words stay words: searchable, and small
     }
-    | dict.fromkeys(("font.size", "axes.labelsize", "xtick.labelsize", "ytick.labelsize", "legend.fontsize"), 9)
+    | dict.fromkeys([f"{part}.labelsize" for part in ("axes", "figure", "xtick", "ytick")], 9)
+    | dict.fromkeys(("font.size", "legend.fontsize"), 9)
     | dict.fromkeys(("legend.frameon", "axes.spines.top", "axes.spines.right"), False)
     | dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none")
     | dict.fromkeys([f"{part}.color" for part in ("text", "xtick", "ytick", "grid")], INK)
@@ -87,12 +89,6 @@ def look(arm: str) -> Look:
     return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (1 + n // 49 % 5, 1 + n // 245 % 2))
 
 
-def legend_handles(arms: list[str]) -> list[Line2D]:
-    """A short line with marker for each arm."""
-    lines = ((arm, k, (0, k.dashes) if k.dashes else "-") for arm, k in zip(arms, map(look, arms), strict=True))
-    return [Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=arm) for arm, k, dashes in lines]
-
-
 def short(value: float, _: Any = None) -> str:
     """An axis number in few characters: 1500 as 1.5k, 2000000 as 2M."""
     for unit, letter in ((1e6, "M"), (1e3, "k")):
@@ -101,25 +97,51 @@ def short(value: float, _: Any = None) -> str:
     return f"{value:g}"
 
 
-@contextmanager
-def panels(names: list[str], arms: Any, height: float = 2.1) -> Iterator[tuple[Figure, dict[str, Axes]]]:
-    """A figure with a titled panel for each name, two in a row, and a legend of `arms` above them."""
+class Picture(NamedTuple):
+    """A figure that belongs to no window, and its alternative text: first its axes, then what is to be seen on them."""
+
+    figure: Figure
+    alt: str
+
+
+def panels(
+    frame: pd.DataFrame,
+    draw: Callable[[Axes, pd.DataFrame], None],
+    alt: str,
+    x: str,
+    y: str = "",
+    legend: Iterable[str] = (),
+    height: float = 2.1,
+    by: str = "operation",
+) -> Picture:
+    """A titled panel for each operation (or arm, or whatever `by` names), two in a row, drawn by `draw(ax, its rows)`.
+
+    Panels share their axes, called `x` (of numbers that may be large) and `y`. A legend of arms is above them.
+    """
+    names = in_order(frame[by], OPERATIONS if by == "operation" else ARMS)
     columns = min(2, len(names))
     rows = -(-len(names) // columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure((WIDTH, height * rows * (1.0 if columns == 2 else 1.25) + 0.5), layout="constrained")
         grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        axes = dict(zip(names, grid.flat, strict=False))
         for spare in grid.flat[len(names) :]:
             spare.remove()
             grid[-2, 1].xaxis.set_tick_params(labelbottom=True)
-        for name, ax in axes.items():
+        for name, ax in zip(names, grid.flat, strict=False):
             ax.set_title(name)
-        if arms is not None:
-            figure.legend(handles=legend_handles(arms), loc="outside upper center", ncols=3, handlelength=3.2)
-        yield figure, axes
-        for ax in axes.values():
+            ax.xaxis.set_major_formatter(FuncFormatter(short))
+            draw(ax, frame[frame[by] == name])
             ax.set(xlabel="", ylabel="")
+        handles = []
+        for arm, k in zip(legend, map(look, legend), strict=True):
+            dashes = (0, k.dashes) if k.dashes else "-"
+            handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=arm))
+        if handles:
+            figure.legend(handles=handles, loc="outside upper center", ncols=3, handlelength=3.2)
+        figure.supxlabel(x)
+        if y:
+            figure.supylabel(y)
+    return Picture(figure, alt)
 
 
 def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, marked: int = 10, **options: Any) -> None:

@@ -47,13 +47,11 @@ def in_words(value: Any) -> str:
 
 def schedules(frame: pd.DataFrame) -> pd.DataFrame:
     """Each arm's batch size at a few moments, its mean and the examples seen: one row an arm."""
-    rows = []
-    for arm in in_order(frame["schedule"]):
-        logs = frame[frame["schedule"] == arm].drop_duplicates("update").sort_values("update")
-        sizes = logs["batch_size"].to_numpy()
+    rows, seen = [], frame.groupby("schedule")["examples_seen"].max()
+    for arm, sizes in batch_sizes(frame).items():
         at = {f"at {100 * part:.0f} %": int(sizes[round(part * len(sizes)) - 1]) for part in (0.1, 0.5)}
         row = {"arm": arm, "first batch": int(sizes[0])} | at | {"last": int(sizes[-1])}
-        rows.append(row | {"mean batch": sizes.mean().round(1), "examples seen": int(logs["examples_seen"].iloc[-1])})
+        rows.append(row | {"mean batch": sizes.mean().round(1), "examples seen": int(seen[arm])})
     return pd.DataFrame(rows)
 
 
@@ -65,10 +63,9 @@ def batch_sizes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
 
 def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
     """How many of its n seeds have grokked by each fifth of the run: one row a cell of `crossings.crossings`."""
-    horizon = int(members["horizon"].max())
+    updates = [int(members["horizon"].max()) * i // parts for i in range(1, parts + 1)]
     rows = []
     for key, cell in by_cell(members):
-        updates = [horizon * i // parts for i in range(1, parts + 1)]
         row = {"operation": key["operation"], "arm": key["schedule"], "n": len(cell)}
         rows.append(row | {f"by {u:,}": int((cell["updates"] <= u).sum()) for u in updates})
     return pd.DataFrame(rows)

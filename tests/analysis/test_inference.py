@@ -253,7 +253,7 @@ def test_holm_within_families_of_a_table():
 
 
 def contrast(low_90: float, high_90: float) -> Contrast:
-    return Contrast(30, 3700, (low_90 + high_90) / 2, low_90 - 40, high_90 + 40, low_90, high_90, 0.5)
+    return Contrast(30, 3700, (low_90 + high_90) / 2, low_90 - 40, high_90 + 40, low_90, high_90, 0.5, 0)
 
 
 @pytest.mark.parametrize(
@@ -320,13 +320,13 @@ def test_share_band_by_hand():
     assert wider["low"].iloc[1] == pytest.approx(stats.beta.ppf(0.005, 3, 3))
 
 
-def test_share_band_agrees_with_the_curve_of_statistics(paper):
+def test_without_updates_the_band_is_told_at_both_ends_and_where_it_steps(paper):
     members = crossings.crossings(paper)
-    curve = summaries.share_by_update(members)
-    band = inference.share_band(members, sorted(set(curve["update"])))
-    both = curve.merge(band, on=["operation", "schedule", "n", "update"], suffixes=("_curve", ""))
-    assert len(both) == len(curve) and both["share"].tolist() == both["share_curve"].tolist()
-    assert ((both["low"] <= both["share"]) & (both["share"] <= both["high"])).all()
+    curve = inference.share_band(members)
+    band = inference.share_band(members, range(members["horizon"].max() + 1))
+    steps = band[band["share"].diff().ne(0) | band["update"].isin([0, members["horizon"].max()])]
+    pd.testing.assert_frame_equal(curve, steps.reset_index(drop=True), check_dtype=False)
+    assert ((band["low"] <= band["share"]) & (band["share"] <= band["high"])).all()
 
 
 def test_a_diverged_member_is_not_grokked_at_any_update():

@@ -62,7 +62,7 @@ def test_rmst_is_the_area_under_the_survival_curve(members):
 
 
 def test_share_grokked_is_one_minus_scipys_kaplan_meier(members):
-    curves = summaries.share_by_update(members)
+    curves = inference.share_band(members)
     for arm, rows in members.groupby("schedule"):
         data = stats.CensoredData.right_censored(rows["restricted"], ~rows["reached"])
         oracle = stats.ecdf(data).cdf
@@ -195,7 +195,7 @@ def test_cells_are_groups_of_their_own_in_the_order_of_their_numbers():
     assert cells["rmst"].tolist() == [15, 30, 45, 60, 75, 80]  # 120 updates are restricted to 100
     final = summaries.final_metrics(shuffled)
     assert final.loc[final["metric"] == summaries.RMST, "mean"].tolist() == cells["rmst"].tolist()
-    assert summaries.share_by_update(members).groupby("cell")["n"].first().eq(2).all()
+    assert inference.share_band(members).groupby("cell")["n"].first().eq(2).all()
 
 
 def test_an_arm_is_compared_with_the_reference_in_the_same_cell():

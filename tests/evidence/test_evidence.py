@@ -16,7 +16,7 @@ from grok_utils.analysis.inference import SIGN_PATTERNS
 from grok_utils.errors import Damaged
 from grok_utils.evidence import answer, claims, effects, rules, words
 from grok_utils.evidence.members import CLOCKS, STUDIES, Evidence, by_clock, incomplete, read_evidence
-from grok_utils.page.build import execute_evidence
+from grok_utils.page.build import build_page
 from grok_utils.page.prose import p_value
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK, SCHEDULES
@@ -317,7 +317,7 @@ def results(tmp_path_factory) -> Path:
     for name in ("confirm", "order-x_plus_y", "horizon"):
         study = load_study(name)
         write_study(results, replace(study, seeds=study.seeds[:2]), dose_only)
-    execute_evidence(results)
+    build_page(results)
     return results
 
 

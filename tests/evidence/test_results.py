@@ -12,7 +12,7 @@ from bs4 import BeautifulSoup
 from support.project import ROOT
 
 from grok_utils.page import tables
-from grok_utils.page.build import execute_evidence, execute_report
+from grok_utils.page.build import build_page
 from grok_utils.pipeline.study_files import load_study, make_study
 from grok_utils.store.records import makings, read_like, read_study
 from grok_utils.studies import Run
@@ -31,7 +31,7 @@ def words_of(page):
 def test_tables_and_figures_are_what_the_records_give(folder, tmp_path):
     study = load_study(folder.name)
     shutil.copytree(folder / "records", tmp_path / folder.name / "records")
-    execute_report(study, tmp_path)
+    build_page(tmp_path, study)
     made = {p.name: p for p in (tmp_path / folder.name / "tables").glob("*.csv")}
     assert sorted(made) == sorted(p.name for p in (folder / "tables").glob("*.csv"))
     for name, path in made.items():
@@ -93,7 +93,7 @@ def test_explore_ipynb_as_it_stands_has_committed_records_to_compare_with():
 def test_the_evidence_is_what_the_records_give(folder, tmp_path):
     for part in [*COMMITTED, ROOT / "results" / "bench"]:
         (tmp_path / part.name).symlink_to(part)
-    execute_evidence(tmp_path)
+    build_page(tmp_path)
     made = {p.name: p for p in (tmp_path / "evidence" / "tables").glob("*.csv")}
     assert len(made) > 9 and sorted(made) == sorted(p.name for p in (folder / "tables").glob("*.csv"))
     for name, path in made.items():

@@ -6,7 +6,8 @@ import pytest
 
 from grok_utils.analysis.crossings import crossings
 from grok_utils.analysis.summaries import summarise
-from grok_utils.page import descriptions
+from grok_utils.evidence import figures as of_evidence
+from grok_utils.page import figures
 
 
 @pytest.fixture
@@ -21,23 +22,24 @@ def frame():
             row = {"schedule": arm, "operation": operation, "seed": seed, "update": update, "diverged": False}
             row |= {"cell": "", "examples_seen": update * (4 if arm == "linear" else 16)}
             row |= {"val_accuracy": np.float32(0.999 if update >= crossing else 0.1)}
+            row |= {"train_accuracy": 1.0, "train_loss": 0.01}
             rows.append(row | {"val_loss": 100.0 / update if arm == "linear" else 200.0 / update})
     return pd.DataFrame(rows)
 
 
 def test_schedules_are_told_by_how_they_go():
     sizes = {"baseline": [8, 8, 8], "linear": [2, 5, 8], "mine": [8, 8, 2], "cyclic": [8, 2, 5]}
-    text = descriptions.schedules({arm: np.array(size) for arm, size in sizes.items()})
+    text = figures.schedules({arm: np.array(size) for arm, size in sizes.items()}).alt
     assert text.endswith(
         "baseline stays at 8, linear grows from 2 to 8, mine shrinks from 8 to 2, cyclic varies between 2 and 8."
     )
 
 
 def test_learning_curves_name_first_and_last_and_who_never_gets_there(frame):
-    text = descriptions.learning_curves(frame)
+    text = figures.learning_curves(frame).alt
     assert "validation accuracy against update, a panel" in text
     assert text.endswith("on x_plus_y from 20 (linear) to 30 (baseline); on permutation 20 (linear), never (baseline).")
-    text = descriptions.learning_curves(frame, "examples_seen")
+    text = figures.learning_curves(frame, "examples_seen").alt
     assert "validation accuracy against examples seen, a panel" in text
     assert text.endswith(
         "on x_plus_y from 80 (linear) to 480 (baseline); on permutation 80 (linear), never (baseline)."
@@ -45,12 +47,12 @@ def test_learning_curves_name_first_and_last_and_who_never_gets_there(frame):
 
 
 def test_losses_times_and_shares(frame):
-    cells = summarise(crossings(frame))
-    assert "on x_plus_y up to 20, at the end from 2.5 (linear) to 5 (baseline);" in descriptions.loss_curves(frame)
-    assert descriptions.updates_to_99(cells).endswith(
+    members = crossings(frame)
+    assert "on x_plus_y up to 20, at the end from 2.5 (linear) to 5 (baseline);" in figures.loss_curves(frame).alt
+    assert figures.updates_to_99(members).alt.endswith(
         "on x_plus_y from 20 (linear) to 30 (baseline); on permutation from 20 (linear) to 40 (baseline)."
     )
-    assert descriptions.share_grokked(cells).endswith(
+    assert figures.share_grokked(members).alt.endswith(
         "on x_plus_y 100 % (all); on permutation from 0 % (baseline) to 100 % (linear)."
     )
 
@@ -59,7 +61,7 @@ def test_heat_maps_name_the_best_and_the_worst_cell(frame):
     cells = summarise(crossings(frame))
     slow = cells.assign(rmst=cells["rmst"] + 5)
     table = pd.concat([cells.assign(cell="learning_rate=0.002"), slow.assign(cell="learning_rate=0.004")])
-    text = descriptions.rmst_by_cell(table.reset_index(drop=True))
+    text = figures.rmst_by_cell(table.reset_index(drop=True)).alt
     assert "a row for each arm, over learning rate. No seed reached 99 % in 2 of 8 cells." in text
     both = "linear from 20 (learning_rate=0.002) to 25 (learning_rate=0.004)"
     assert f"on x_plus_y baseline from 30 (learning_rate=0.002) to 35 (learning_rate=0.004), {both}; on perm" in text
@@ -67,10 +69,10 @@ def test_heat_maps_name_the_best_and_the_worst_cell(frame):
 
 def test_what_is_not_finite_is_left_out(frame):
     nothing = frame.assign(val_accuracy=np.nan, val_loss=np.nan)
-    assert "on x_plus_y never (baseline, linear)" in descriptions.learning_curves(nothing)
-    assert "on x_plus_y at the end without a finite value" in descriptions.loss_curves(nothing)
+    assert "on x_plus_y never (baseline, linear)" in figures.learning_curves(nothing).alt
+    assert "on x_plus_y at the end without a finite value" in figures.loss_curves(nothing).alt
     overflown = frame.assign(val_loss=frame["val_loss"].where(frame["update"] < 40, np.inf))
-    assert "on x_plus_y up to 20, at the end without a finite value" in descriptions.loss_curves(overflown)
+    assert "on x_plus_y up to 20, at the end without a finite value" in figures.loss_curves(overflown).alt
 
 
 def test_the_evidences_figures():
@@ -80,16 +82,26 @@ def test_the_evidences_figures():
             "schedule": ["baseline", "constant-32", "linear"],
             "constant": [True, True, False],
             "rmst": [2500, 3800.4, 2100],
+            "low": [2400, 3700, 2000],
+            "high": [2600, 3900, 2200],
+            "dose": [512, 32, 200],
         }
     )
-    assert descriptions.dose_response(dose).endswith(
+    assert of_evidence.dose_response(dose).alt.endswith(
         "on x_plus_y constants from 2,500 (baseline) to 3,800 (constant-32), others 2,100 (linear)."
     )
     rows = pd.DataFrame({"operation": "x_plus_y", "label": ["a", "b"], "arm": "linear", "difference": [-300.2, 12]})
-    assert descriptions.forest(rows, "it").endswith("it, on the horizontal axis: on x_plus_y from −300 (a) to +12 (b).")
-    both = descriptions.forest(rows.assign(label="a", arm=["linear", "cyclic"]), "it")
+    rows = rows.assign(low=rows["difference"] - 9, high=rows["difference"] + 9)
+    assert of_evidence.forest(rows, {}, "updates", "it").alt.endswith(
+        "it, on the horizontal axis: on x_plus_y from −300 (a) to +12 (b)."
+    )
+    both = of_evidence.forest(rows.assign(label="a", arm=["linear", "cyclic"]), {}, "updates", "it").alt
     assert both.endswith("on x_plus_y from −300 (a linear) to +12 (a cyclic).")
     band = pd.DataFrame({"schedule": ["linear", "linear"], "update": [750, 3000], "reached": [1, 9], "n": 10})
-    assert descriptions.share_with_band(band).endswith("by update 750 linear 1 of 10; by update 3,000 linear 9 of 10.")
+    band = band.assign(share=band["reached"] / 10, low=0.0, high=1.0, operation="permutation")
+    between = band.head(1).assign(update=1000)
+    text = of_evidence.share_with_band(pd.concat([band, between]), [750, 3000]).alt
+    assert text.endswith("by update 750 linear 1 of 10; by update 3,000 linear 9 of 10.")
     table = pd.DataFrame({"operation": "x_plus_y", "schedule": ["a", "b"], "crossed": [2, 0], "share_below": [0.05, 0]})
-    assert descriptions.stability(table).endswith("The mean: on x_plus_y 5.0 % (a).")
+    members = table.assign(seed=0, logs_after=table["crossed"])
+    assert of_evidence.stability(members, table).alt.endswith("The mean: on x_plus_y 5.0 % (a).")

@@ -57,16 +57,16 @@ DRAWINGS = {
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
 def test_same_data_same_svg_whatever_was_drawn_before(draw):
     frame = study()
-    first = style.svg(draw(frame), "one")
+    first = style.svg(draw(frame).figure, "one")
     with matplotlib.rc_context({"font.size": 30, "axes.grid": False, "svg.fonttype": "path"}):
-        figure = draw(frame)
+        figure = draw(frame).figure
         assert style.svg(figure, "one") == first
     assert style.svg(figure, "one") == first  # saving a figure twice does not move it
 
 
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
 def test_svg_stands_alone_is_small_and_legible(draw):
-    text = style.svg(draw(study(logs=750, seeds=5)), "one")
+    text = style.svg(draw(study(logs=750, seeds=5)).figure, "one")
     root = ET.fromstring(text)  # well formed
     assert len(text) < 150_000
     assert float(root.get("width").removesuffix("pt")) <= 7 * 72
@@ -77,16 +77,16 @@ def test_svg_stands_alone_is_small_and_legible(draw):
 
 def test_figures_on_one_page_share_no_identifier():
     frame = study()
-    ids = [set(re.findall(r'id="([^"]+)"', style.svg(draw(frame), name))) for name, draw in DRAWINGS.items()]
+    ids = [set(re.findall(r'id="([^"]+)"', style.svg(draw(frame).figure, name))) for name, draw in DRAWINGS.items()]
     assert all(not a & b for a, b in itertools.combinations(ids, 2)) and any(ids)
-    text = style.svg(figures.learning_curves(frame), "curves")
+    text = style.svg(figures.learning_curves(frame).figure, "curves")
     used = set(re.findall(r'(?:url\(#|href="#)([^")]+)', text))
     assert used and used <= set(re.findall(r'id="([^"]+)"', text))
 
 
 def test_schedules_are_drawn_as_given():
     sizes = {"linear": np.arange(32, 62), "cyclic": np.arange(61, 31, -1)}
-    (ax,) = figures.schedules(sizes).axes
+    (ax,) = figures.schedules(sizes).figure.axes
     lines = {line.get_color(): line for line in ax.lines}
     for arm, batch in sizes.items():
         x, y = lines[style.look(arm).colour].get_data()
@@ -95,7 +95,7 @@ def test_schedules_are_drawn_as_given():
 
 def test_learning_curves_are_medians_in_a_band_over_all_seeds():
     frame = study(arms=["baseline"], operations=["x_plus_y"])
-    (ax,) = figures.learning_curves(frame).axes
+    (ax,) = figures.learning_curves(frame).figure.axes
     seeds = np.stack([rows["val_accuracy"] for _, rows in frame.groupby("seed")])
     assert any(np.allclose(line.get_ydata(), np.median(seeds, axis=0)) for line in ax.lines)
     band = ax.collections[0].get_paths()[0].vertices
@@ -106,7 +106,7 @@ def test_many_arms_are_drawn_without_bands_and_the_caption_says_so():
     few, many = study(arms=ARMS), study(arms=[*ARMS, "constant-32", "constant-64"])
     assert "band" in figures.curves_show(few) and "band" not in figures.curves_show(many)
     for frame, bands, lines in ((few, 5, 10), (many, 0, 7)):
-        for ax in figures.learning_curves(frame).axes:
+        for ax in figures.learning_curves(frame).figure.axes:
             assert len(ax.collections) == bands and len([x for x in ax.lines if len(x.get_xdata())]) == lines
 
 
@@ -120,7 +120,7 @@ def test_thinning_keeps_the_last_log_and_every_member():
 
 def test_censored_seeds_are_drawn_open_and_at_the_horizon():
     members = crossings(study(arms=["baseline", "linear"]))
-    reached, never = figures.updates_to_99(members).axes
+    reached, never = figures.updates_to_99(members).figure.axes
     assert [c.get_offsets()[:, 0].tolist() for c in never.collections if len(c.get_offsets())] == [[600] * 6]
     drawn = np.concatenate([c.get_offsets()[:, 0] for c in reached.collections])
     assert sorted(drawn) == sorted(members.loc[members["operation"] == "x_plus_y", "restricted"])
@@ -131,7 +131,7 @@ def test_censored_seeds_are_drawn_open_and_at_the_horizon():
 def test_one_or_three_operations_one_seed_one_arm(draw, operations):
     frame = study(arms=["constant-128"], operations=operations, seeds=1, logs=4)
     frame.loc[frame["update"] > 20, ["val_loss", "train_loss", "val_accuracy"]] = np.nan
-    assert "<svg" in style.svg(draw(frame), "one")
+    assert "<svg" in style.svg(draw(frame).figure, "one")
 
 
 def contrast(a: str, b: str) -> float:
@@ -226,9 +226,9 @@ def drawn(ax) -> dict[tuple[int, int], tuple[tuple[float, ...], str]]:
     return {place: (colour, texts[place]) for place, colour in at.items()}
 
 
-def panels_of(figure) -> list:
+def panels_of(picture) -> list:
     """Its axes but for the colour bar's."""
-    return [ax for ax in figure.axes if ax.get_label() != "<colorbar>"]
+    return [ax for ax in picture.figure.axes if ax.get_label() != "<colorbar>"]
 
 
 RATES, DECAYS = [0.0005, 0.002, 0.01], [0.5, 1]
@@ -238,13 +238,13 @@ def test_heat_map_shows_each_cell_where_it_belongs_in_its_colour_with_its_number
     cells = grid(["baseline", "linear"], ["x_plus_y"], {"learning_rate": RATES, "weight_decay": DECAYS})
     cells.loc[3, "reached"] = 0  # baseline at rate 0.002 and decay 1
     cells = cells.drop(index=[8])  # linear at rate 0.002 and decay 0.5
-    baseline, linear = panels_of(figure := figures.rmst_by_cell(cells.sample(frac=1, random_state=0)))
+    baseline, linear = panels_of(picture := figures.rmst_by_cell(cells.sample(frac=1, random_state=0)))
     numbers = {place: text for place, (_, text) in drawn(baseline).items()}
     assert numbers == {(0, 0): "1000", (0, 1): "1100", (1, 0): "1200", (1, 1): "×", (2, 0): "1400", (2, 1): "1500"}
     assert set(numbers) - set(drawn(linear)) == {(1, 0)}  # blank
     assert [t.get_text() for t in baseline.get_yticklabels()] == ["0.0005", "0.002", "0.01"]
     assert [t.get_text() for t in linear.get_xticklabels()] == ["0.5", "1"]
-    assert (figure.get_supylabel(), figure.get_supxlabel()) == ("learning rate", "weight decay")
+    assert (picture.figure.get_supylabel(), picture.figure.get_supxlabel()) == ("learning rate", "weight decay")
     for ax in (baseline, linear):  # one scale, from the least to the greatest of all
         for (row, column), (colour, _) in drawn(ax).items():
             part = (2 * row + column) / 5
@@ -287,12 +287,12 @@ def test_numbers_stay_away_where_they_do_not_fit():
 
 def test_heat_map_is_legible_on_light_and_dark_ground():
     """Numbers against their cell; the cells' edges, which the page lightens on dark ground, against the ground."""
-    figure = figures.rmst_by_cell(grid(["linear"], ["x_plus_y"], {"learning_rate": [k / 1e3 for k in range(1, 40)]}))
-    (ax,) = panels_of(figure)
+    picture = figures.rmst_by_cell(grid(["linear"], ["x_plus_y"], {"learning_rate": [k / 1e3 for k in range(1, 40)]}))
+    (ax,) = panels_of(picture)
     for bar, text in zip(ax.patches, ax.texts, strict=True):
         assert contrast(bar.get_facecolor()[:3], text.get_color()) >= 4.5
         assert matplotlib.colors.to_hex(bar.get_edgecolor()) == style.INK
-    text = style.svg(figure, "grid")
+    text = style.svg(picture.figure, "grid")
     assert f"stroke: {style.INK}" in text and "<image" not in text
     dark = style.picture_files(text, "grid")["grid-dark.svg"]
     assert style.INK not in dark and f"stroke: {style.INK_ON_DARK}" in dark
@@ -317,16 +317,16 @@ def shown(monkeypatch):
     """What was displayed: (data, metadata) each."""
     outputs = []
     monkeypatch.setattr(notebook.InteractiveShell, "initialized", lambda: True)
-    monkeypatch.setattr(notebook, "display", lambda data, metadata, raw: outputs.append((data, metadata)))
+    monkeypatch.setattr(notebook, "display", lambda data, metadata, **_: outputs.append((data, metadata)))
     return outputs
 
 
 def test_publish_keeps_the_picture_and_shows_it_with_its_words(tmp_path, shown):
-    figure = figures.schedules({"linear": np.arange(9)})
-    notebook.publish(figure, "one", "A rising line.", "Sizes.", tmp_path / "new")
+    picture = figures.schedules({"linear": np.arange(9)})
+    notebook.publish(picture, "one", "Sizes.", tmp_path / "new")
     ((data, metadata),) = shown
     assert style.CSS in data["image/svg+xml"]
-    assert metadata["image/svg+xml"] == {"name": "one", "alt": "A rising line.", "caption": "Sizes."}
+    assert metadata["image/svg+xml"] == {"name": "one", "alt": picture.alt, "caption": "Sizes."}
     light, dark = ((tmp_path / "new" / name).read_text() for name in ("one.svg", "one-dark.svg"))
     assert light == data["image/svg+xml"].replace(style.CSS, style.LINES) and "@media" not in light
     assert style.INK in light and style.INK not in dark and dark.count(style.INK_ON_DARK) == light.count(style.INK)
@@ -352,7 +352,7 @@ def rows_of(html: str) -> list[list[str]]:
 def test_publish_table_formats_and_marks_the_best(tmp_path, shown):
     headings = {"operation": "operation", "n": "n", "rmst": "RMST", ("low", "high"): "interval", "reached": "reached"}
     words = {"low": "none"}
-    notebook.publish_table(TABLE, "times", "Times.", tmp_path, headings, {"rmst": "min"}, "operation", words)
+    notebook.publish_table(TABLE, "times", "Times.", tmp_path, headings, {"rmst": "min"}, words)
     assert rows_of(shown[0][0]["text/html"]) == [
         ["operation", "n", "RMST", "interval", "reached"],
         ["x_plus_y", "3", "2,973", "856.1 to 5,090.6", "yes"],
@@ -380,9 +380,9 @@ def test_numbers_have_the_digits_that_their_column_calls_for(values, shown):
     assert re.findall(r'<td class="number">(.*?)</td>', html) == shown
 
 
-def test_best_of_a_whole_column():
-    bold = notebook.bold_cells(TABLE, {"rmst": "max", "n": "min"}, None)
-    assert bold["rmst"].tolist() == [False, False, True, True] and bold["n"].tolist() == [True, True, False, True]
+def test_bold_is_the_best_of_an_operation_unless_all_are_equal():
+    bold = notebook.bold_cells(TABLE, {"rmst": "min", "n": "max"})
+    assert bold["rmst"].tolist() == [False, True, False, False] and bold["n"].tolist() == [False, False, True, False]
 
 
 def test_cells_of_several_lines_keep_them_and_long_texts_wrap(shown):
@@ -406,7 +406,7 @@ class Clock:
 
 def test_progress_is_one_display_that_is_replaced(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "show", lambda data, about=None, handle=None: shown.append(data) or "handle")
     progress = notebook.Progress(1000, "linear-seed0", figure=True)
     logs = np.zeros((100, 2, 4))
     for block in range(1, 101):
@@ -421,7 +421,7 @@ def test_progress_is_one_display_that_is_replaced(monkeypatch):
 
 def test_time_left_counts_from_where_a_resumed_run_went_on(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "show", lambda data, about=None, handle=None: shown.append(data) or "handle")
     progress = notebook.Progress(1000, "linear-seed0")
     progress(510)
     clock.now += 10
@@ -431,7 +431,7 @@ def test_time_left_counts_from_where_a_resumed_run_went_on(monkeypatch):
 
 def test_time_left_is_reckoned_in_work(monkeypatch):
     clock, shown = Clock(monkeypatch), []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: shown.append(data) or "handle")
+    monkeypatch.setattr(notebook, "show", lambda data, about=None, handle=None: shown.append(data) or "handle")
     progress = notebook.Progress(40, "linear-seed0", work=np.array([1, 1, 2, 6]))
     progress(10)
     clock.now += 10
@@ -446,7 +446,7 @@ def test_clock(seconds, text):
 
 def test_the_live_figure_says_what_it_has_reached(monkeypatch):
     said = []
-    monkeypatch.setattr(notebook, "replace", lambda handle, data, about=None: said.append(about) or "handle")
+    monkeypatch.setattr(notebook, "show", lambda data, about=None, handle=None: said.append(about) or "handle")
     for accuracy in (0.5, np.nan):
         notebook.Progress(1000, "linear-seed0", figure=True)(1000, np.full((100, 2, 4), accuracy))
     alts = [about["image/svg+xml"]["alt"] for about in said if about]

@@ -52,7 +52,7 @@ def results(tmp_path_factory) -> Path:
         given.write_text(yaml.safe_dump(settings), encoding="utf-8")
         study = load_study(str(given))
         write_study(results, study, crossing, **COMMITS.get(name, {}))
-        build.execute_report(study, results, str(given))
+        build.build_page(results, study, str(given))
     return results
 
 
@@ -222,7 +222,7 @@ def test_the_report_of_a_grid_shows_each_arm_at_its_best_cell(results, tmp_path,
     ]
     monkeypatch.setattr(records, "read_study", lambda plan, results: (pd.concat(cells, ignore_index=True), metadata))
     pictures, numbers, said = {}, {}, []
-    monkeypatch.setattr(notebook, "publish", lambda f, name, alt, caption, *a: pictures.update({name: (caption, alt)}))
+    monkeypatch.setattr(notebook, "publish", lambda p, name, caption, *a: pictures.update({name: (caption, p.alt)}))
     monkeypatch.setattr(
         notebook, "publish_table", lambda t, name, caption, *a, **k: numbers.update({name: (caption, t)})
     )
