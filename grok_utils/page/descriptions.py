@@ -81,6 +81,20 @@ def loss_curves(frame: pd.DataFrame) -> str:
     )
 
 
+def measure(course: pd.DataFrame, column: str) -> str:
+    """Of `figures.measure`, from `measured.course`: the means over seeds at the first point and at the last."""
+
+    def say(rows: pd.DataFrame) -> str:
+        means = rows.groupby(["update", "schedule"])[column].mean()
+        first, last = (extremes(means.loc[update], "{:.3g}") for update in means.index[[0, -1]].get_level_values(0))
+        return f"at first {first}, at the end {last}"
+
+    return (
+        f"Line charts of {column.replace('_', ' ')} against update, {PANELS}. The mean over seeds: "
+        f"{in_each(course, say)}"
+    )
+
+
 def updates_to_99(cells: pd.DataFrame) -> str:
     """Of `figures.updates_to_99`, from `summaries.summarise`."""
     return (

@@ -64,6 +64,12 @@ def curves_show(frame: pd.DataFrame) -> str:
     return "median over seeds" + (", band from lowest to highest. Thin: training." if few_arms(frame) else ".")
 
 
+def means_show(course: pd.DataFrame) -> str:
+    """What the curves of `measure` are, for a caption."""
+    band = " Band: from the lowest seed to the highest." if "seed" in course and few_arms(course) else ""
+    return f"mean over seeds and over the logs since the last point.{band}"
+
+
 def by_operation(frame: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], x: str, y: str) -> Figure:
     """A panel for each operation, drawn by `draw(ax, the operation's rows)`, with shared axes called `x` and `y`."""
     with panels(in_order(frame["operation"], OPERATIONS), in_order(frame["schedule"])) as (figure, axes):
@@ -112,6 +118,23 @@ def loss_curves(frame: pd.DataFrame) -> Figure:
         ax.set_yscale("log")
 
     return by_operation(frame, draw, "update", "val_loss")
+
+
+def measure(course: pd.DataFrame, column: str) -> Figure:
+    """A measure's means over seeds, of few arms with a band, an operation a panel, from `measured.course`.
+
+    The axis is logarithmic where values span more than two decades; what is not positive is then left out.
+    """
+    positive = course.loc[course[column] > 0, column]
+    logarithmic = len(positive) > 0 and positive.max() > 100 * positive.min()
+    rows = course[course[column] > 0] if logarithmic else course
+
+    def draw(ax: Axes, of: pd.DataFrame) -> None:
+        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}} if few_arms(of) else {"errorbar": None}
+        curve(ax, of, "update", column, estimator="mean", **band)
+        ax.set_yscale("log" if logarithmic else "linear")
+
+    return by_operation(rows, draw, "update", column.replace("_", " "))
 
 
 def share_grokked(members: pd.DataFrame) -> Figure:

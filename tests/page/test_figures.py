@@ -13,6 +13,7 @@ import pytest
 from support.synthetic import PROVENANCE
 
 from grok_utils.analysis.crossings import crossings
+from grok_utils.analysis.measured import course
 from grok_utils.analysis.summaries import summarise
 from grok_utils.page import figures, notebook, prose, style, tables
 from grok_utils.pipeline import status
@@ -46,6 +47,7 @@ DRAWINGS = {
     "curves": figures.learning_curves,
     "examples": lambda frame: figures.learning_curves(frame, against="examples_seen"),
     "losses": figures.loss_curves,
+    "measure": lambda frame: figures.measure(course(frame, "val_loss"), "val_loss"),
     "share": lambda frame: figures.share_grokked(crossings(frame)),
     "times": lambda frame: figures.updates_to_99(crossings(frame)),
     "cells": lambda frame: figures.rmst_by_cell(
@@ -100,6 +102,30 @@ def test_learning_curves_are_medians_in_a_band_over_all_seeds():
     assert any(np.allclose(line.get_ydata(), np.median(seeds, axis=0)) for line in ax.lines)
     band = ax.collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == pytest.approx((seeds.min(), seeds.max()))
+
+
+def test_a_measure_is_drawn_as_means_in_a_band_over_all_seeds():
+    frame = study(arms=["baseline"], operations=["x_plus_y"]).assign(weight_norm=lambda rows: rows["seed"] + 5.0)
+    told = course(frame, "weight_norm")
+    (ax,) = figures.measure(told, "weight_norm").axes
+    assert ax.get_yscale() == "linear" and "Band: from" in figures.means_show(told)
+    assert [line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata())] == [[6.0] * 60]
+    band = ax.collections[0].get_paths()[0].vertices
+    assert (band[:, 1].min(), band[:, 1].max()) == (5.0, 7.0)
+
+
+def test_a_measure_over_decades_is_drawn_where_it_is_positive():
+    frame = study(arms=["baseline"], operations=["x_plus_y"])
+    frame["gradient_square"] = np.where(frame["update"] <= 50, -1.0, 10.0 ** (frame["update"] / 100))
+    frame["gradient_trace"] = 100.0
+    (ax,) = figures.measure(course(frame, "gradient_square"), "gradient_square").axes
+    assert ax.get_yscale() == "log"
+    x, y = next(line for line in ax.lines if len(line.get_xdata())).get_data()
+    assert x.tolist() == [*range(60, 610, 10)] and np.allclose(y, 10.0 ** (x / 100))
+    scale = course(frame, "noise_scale")
+    assert "Band" not in figures.means_show(scale)
+    (ax,) = figures.measure(scale, "noise_scale").axes
+    assert np.allclose(next(line for line in ax.lines if len(line.get_xdata())).get_ydata(), 100 / 10.0 ** (x / 100))
 
 
 def test_many_arms_are_drawn_without_bands_and_the_caption_says_so():
