@@ -23,24 +23,26 @@ def value(means: pd.DataFrame, column: str) -> pd.Series:
     return (above / below).where(below > 0)
 
 
-def course(frame: pd.DataFrame, column: str, points: int = 60) -> pd.DataFrame:
+def course(frame: pd.DataFrame, column: str, points: int = 30) -> pd.DataFrame:
     """A measure's mean over the logs up to each of `points` updates, of each member; a ratio is of seeds' means too.
 
-    Columns: those of MEMBER or, of a ratio, of GROUP; then update and `column`. Rows without a value are left out.
+    Columns: those of MEMBER or, of a ratio, of GROUP; then update and `column`. Logs without a value are left out.
     """
-    updates = np.sort(frame["update"].unique())
+    parts = [*RATIOS.get(column, (column,))]
+    known = frame.dropna(subset=parts)
+    updates = np.sort(known["update"].unique())
     ends = np.sort(updates[:: -max(1, -(-len(updates) // points))])  # the last update among them
     by = [*(GROUP if column in RATIOS else MEMBER), "update"]
-    until = frame.assign(update=ends[np.searchsorted(ends, frame["update"])])
-    means = until.groupby(by, as_index=False)[[*RATIOS.get(column, (column,))]].mean()
-    return means.assign(**{column: value(means, column)}).dropna(subset=column)[[*by, column]]
+    until = known.assign(update=ends[np.searchsorted(ends, known["update"])])
+    means = until.groupby(by, as_index=False)[parts].mean()
+    return means.assign(**{column: value(means, column)})[[*by, column]]
 
 
 def courses(frame: pd.DataFrame, measures: Iterable[str]) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each of the columns and ratios that has a value anywhere, with its `course`."""
     for column in shown(measures):
         found = course(frame, column)
-        if len(found):
+        if found[column].notna().any():
             yield column, found
 
 

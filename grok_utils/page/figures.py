@@ -5,6 +5,7 @@ Functions return a matplotlib Figure that belongs to no window; `notebook.publis
 
 from collections.abc import Callable, Mapping
 from itertools import product
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -64,10 +65,18 @@ def curves_show(frame: pd.DataFrame) -> str:
     return "median over seeds" + (", band from lowest to highest. Thin: training." if few_arms(frame) else ".")
 
 
-def means_show(course: pd.DataFrame) -> str:
+def means_show(course: pd.DataFrame, column: str) -> str:
     """What the curves of `measure` are, for a caption."""
-    band = " Band: from the lowest seed to the highest." if "seed" in course and few_arms(course) else ""
-    return f"mean over seeds and over the logs since the last point.{band}"
+    banded = "seed" in course and few_arms(course) and not over_decades(course, column)
+    band = " Band: from the lowest seed to the highest." if banded else ""
+    gaps = " Gaps: not positive." if over_decades(course, column) else ""
+    return f"mean over seeds and over the logs since the last point.{band}{gaps}"
+
+
+def over_decades(course: pd.DataFrame, column: str) -> bool:
+    """Whether the positive values of a measure span more than two decades."""
+    positive = course.loc[course[column] > 0, column]
+    return len(positive) > 0 and positive.max() > 100 * positive.min()
 
 
 def by_operation(frame: pd.DataFrame, draw: Callable[[Axes, pd.DataFrame], None], x: str, y: str) -> Figure:
@@ -123,18 +132,22 @@ def loss_curves(frame: pd.DataFrame) -> Figure:
 def measure(course: pd.DataFrame, column: str) -> Figure:
     """A measure's means over seeds, of few arms with a band, an operation a panel, from `measured.course`.
 
-    The axis is logarithmic where values span more than two decades; what is not positive is then left out.
+    Over decades the axis is logarithmic, without bands. A line has a gap where its mean is not known or, on such an
+    axis, not positive.
     """
-    positive = course.loc[course[column] > 0, column]
-    logarithmic = len(positive) > 0 and positive.max() > 100 * positive.min()
-    rows = course[course[column] > 0] if logarithmic else course
+    points, logarithmic = np.sort(course["update"].unique()), over_decades(course, column)
+    band: dict[str, Any] = {"errorbar": None}
+    if few_arms(course) and not logarithmic:
+        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
 
     def draw(ax: Axes, of: pd.DataFrame) -> None:
-        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}} if few_arms(of) else {"errorbar": None}
         curve(ax, of, "update", column, estimator="mean", **band)
+        for line in ax.lines:
+            mean = pd.Series(line.get_ydata(), line.get_xdata()).reindex(points)
+            line.set_data(points, mean.where(mean > 0) if logarithmic else mean)
         ax.set_yscale("log" if logarithmic else "linear")
 
-    return by_operation(rows, draw, "update", column.replace("_", " "))
+    return by_operation(course, draw, "update", column.replace("_", " "))
 
 
 def share_grokked(members: pd.DataFrame) -> Figure:

@@ -77,6 +77,12 @@ def test_svg_stands_alone_is_small_and_legible(draw):
     assert not re.search(r"<script|<image|http(?!://www\.w3\.org/)|\d{4}-\d\d-\d\dT", text)
 
 
+def test_coordinates_are_rounded_and_words_are_not():
+    text = style.svg(figures.measure(course(study().assign(small=0.0558), "small"), "small"), "one")
+    assert {"0.054", "0.056", "0.058"} <= set(re.findall(r">([^<>]+)</text>", text))
+    assert not re.search(r"\d\.\d{3}", re.sub(r">[^<]*<", "><", text))
+
+
 def test_figures_on_one_page_share_no_identifier():
     frame = study()
     ids = [set(re.findall(r'id="([^"]+)"', style.svg(draw(frame), name))) for name, draw in DRAWINGS.items()]
@@ -108,24 +114,29 @@ def test_a_measure_is_drawn_as_means_in_a_band_over_all_seeds():
     frame = study(arms=["baseline"], operations=["x_plus_y"]).assign(weight_norm=lambda rows: rows["seed"] + 5.0)
     told = course(frame, "weight_norm")
     (ax,) = figures.measure(told, "weight_norm").axes
-    assert ax.get_yscale() == "linear" and "Band: from" in figures.means_show(told)
-    assert [line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata())] == [[6.0] * 60]
+    assert ax.get_yscale() == "linear"
+    assert figures.means_show(told, "weight_norm").endswith(" Band: from the lowest seed to the highest.")
+    assert [line.get_ydata().tolist() for line in ax.lines if len(line.get_xdata())] == [[6.0] * 30]
     band = ax.collections[0].get_paths()[0].vertices
     assert (band[:, 1].min(), band[:, 1].max()) == (5.0, 7.0)
 
 
 def test_a_measure_over_decades_is_drawn_where_it_is_positive():
     frame = study(arms=["baseline"], operations=["x_plus_y"])
-    frame["gradient_square"] = np.where(frame["update"] <= 50, -1.0, 10.0 ** (frame["update"] / 100))
+    frame["gradient_square"] = np.where(frame["update"] == 50, -1e6 * frame["seed"], 10.0 ** (frame["update"] / 100))
     frame["gradient_trace"] = 100.0
-    (ax,) = figures.measure(course(frame, "gradient_square"), "gradient_square").axes
-    assert ax.get_yscale() == "log"
+    square = course(frame, "gradient_square", points=60)
+    (ax,) = figures.measure(square, "gradient_square").axes
+    assert ax.get_yscale() == "log" and not ax.collections
+    assert figures.means_show(square, "gradient_square").endswith("since the last point. Gaps: not positive.")
     x, y = next(line for line in ax.lines if len(line.get_xdata())).get_data()
-    assert x.tolist() == [*range(60, 610, 10)] and np.allclose(y, 10.0 ** (x / 100))
-    scale = course(frame, "noise_scale")
-    assert "Band" not in figures.means_show(scale)
+    expected = np.where(x == 50, np.nan, 10.0 ** (x / 100))  # a gap: of one seed it is positive, its mean is not
+    assert x.tolist() == [*range(10, 610, 10)] and np.allclose(y, expected, equal_nan=True)
+    scale = course(frame, "noise_scale", points=60)
+    assert "Band" not in figures.means_show(scale, "noise_scale")
     (ax,) = figures.measure(scale, "noise_scale").axes
-    assert np.allclose(next(line for line in ax.lines if len(line.get_xdata())).get_ydata(), 100 / 10.0 ** (x / 100))
+    line = next(line for line in ax.lines if len(line.get_xdata()))
+    assert np.allclose(line.get_ydata(), 100 / expected, equal_nan=True)
 
 
 def test_many_arms_are_drawn_without_bands_and_the_caption_says_so():
