@@ -76,8 +76,8 @@ class Trainer:
         self.flat = self.layout.pack(map(initial_decoder, self.splits)).to(path.device)[self.split_of]
         self.rule, names = OPTIMIZERS[optimizer]
         self.state_of_rule = {name: torch.zeros_like(self.flat) for name in names}
-        self.measures = [MEASURES[name] for name in measures]
-        self.stack = Stack(tasks, self.flat, self.layout.views(self.flat), any(m.gradients for m in self.measures))
+        self.asked = [MEASURES[name] for name in measures]
+        self.stack = Stack(tasks, self.flat, self.layout.views(self.flat), any(m.gradients for m in self.asked))
         columns = 4 + len(columns_of(measures))
         self.logs = torch.full((self.blocks, len(tasks), columns), torch.nan, device=path.device)
         classes = torch.tensor([t.elements for t in tasks])
@@ -175,7 +175,7 @@ class Trainer:
 
     @torch.no_grad()
     def _log_measures(self) -> None:
-        found = [column for measure in self.measures for column in torch.atleast_2d(measure.of(self.stack))]
+        found = [column for measure in self.asked for column in torch.atleast_2d(measure.of(self.stack))]
         for i, column in zip(range(4, self.logs.shape[2]), found, strict=True):
             self.logs[self.block, :, i] = column
 
