@@ -23,6 +23,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from grok_utils.engine.machine import choose_path
 from grok_utils.engine.stack import Layout, stacked_logits
 from grok_utils.engine.trainer import Trainer
+from grok_utils.measures import MEASURES, Stack
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import WARM_UP
 from grok_utils.page.notebook import save
@@ -161,6 +162,21 @@ def summarise(table: pd.DataFrame, engine: Trainer) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def costs_of_measures(engine: Trainer, rounds: int) -> pd.Series:
+    """Milliseconds that each measure adds to a block, a model: medians of `rounds` rounds."""
+    stack, gradient = Stack(engine.tasks, engine.flat, engine.layout.views(engine.flat), True), engine.flat.clone()
+    stack.start_block(512)
+    costs = {}
+    for name, measure in MEASURES.items():
+        updates = BLOCK if measure.gradients else 0
+        times = [
+            seconds(measure.of, stack) + sum(seconds(stack.each_update, gradient) for _ in range(updates))
+            for _ in range(rounds + 1)
+        ]
+        costs[name] = 1e3 * float(np.median(times[1:])) / len(engine.tasks)
+    return pd.Series(costs)
+
+
 def projected_hours(study: Study, rows: pd.DataFrame, start: float, cores: int) -> float:
     """Hours for all runs of `study`, one on each core: block times linear in batch size, and `start` seconds a run."""
     rows = rows.sort_values("batch_size")
@@ -197,6 +213,8 @@ def main() -> None:
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
+    costs = costs_of_measures(engines["float32"], arguments.rounds)
+    print("Each measure adds, ms a model: " + ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items()), end="\n\n")
     for precision, rows in summary.groupby("precision", sort=False):
         hours = projected_hours(study, rows, start[precision], cores)
         print(f"`paper` in {precision} on {cores} cores: {hours:.2f} h; a run begins after {start[precision]:.0f} s")

@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import seaborn
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cpu import UsualLoop, at_sizes, block_flops, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
+from grok_utils.measures import MEASURES
 from grok_utils.page.notebook import save
 from grok_utils.page.style import look, panels, svg
 from grok_utils.pipeline.parameters import make_run
@@ -55,13 +57,18 @@ def ceilings() -> dict[str, float]:
 
 
 def trainer(
-    arm: str, seeds: list[int], precision: str, compiled: bool, sizes: np.ndarray | None = None
+    arm: str,
+    seeds: list[int],
+    precision: str,
+    compiled: bool,
+    sizes: np.ndarray | None = None,
+    measures: tuple[str, ...] = (),
 ) -> GraphedTrainer:
     """A stack of the four operations and `seeds` under an arm of `paper`, at every tenth of its batch sizes."""
     run = make_run("paper", arm, seeds, device="cuda", precision=precision)
     sizes = run.batch_sizes[EVERY - 1 :: EVERY].copy() if sizes is None else sizes
     path = ExecutionPath("cuda", precision, compiled, threads=1)
-    return GraphedTrainer(run.tasks(), at_sizes(run, sizes), path)
+    return GraphedTrainer(run.tasks(), at_sizes(run, sizes), path, measures=measures)
 
 
 def memory_before() -> int:
@@ -144,6 +151,21 @@ def time_members(counts: list[int]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
+    """One row a measure, all of them and none: seconds of 7,500 updates at batch 32 and at 512, and per cent more."""
+    rows = []
+    for measures in ((), *((name,) for name in MEASURES), tuple(MEASURES)):
+        row: dict[str, object] = {"measures": " ".join(measures) or "none"}
+        for size in (32, 512):
+            engine = trainer("baseline", seeds, precision, True, np.full(40, size), measures)
+            row[f"train_s_{size}"] = min(time_blocks(engine) for _ in range(3)) / 40 * 750
+        rows.append(row)
+    table = pd.DataFrame(rows)
+    for size in (32, 512):
+        table[f"percent_{size}"] = 100 * (table[f"train_s_{size}"] / table[f"train_s_{size}"].iloc[0] - 1)
+    return table
+
+
 def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
     """Calls that make the host wait for the GPU, counted by the profiler over a block, and the graphs launched."""
     engine.run_block()
@@ -157,17 +179,17 @@ def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
 
 def scaling(table: pd.DataFrame) -> Figure:
     """Seconds of training a member against the members in a stack, from the rows of `time_members`."""
-    with panels([""], None, height=2.2) as (figure, axes):
-        ax = axes[""]
-        seaborn.lineplot(
-            table, x="members", y="s_a_member", marker="o", markersize=6, color=look("linear").colour, ax=ax
-        )
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        colour = look("linear").colour
+        seaborn.lineplot(rows, x="members", y="s_a_member", marker="o", markersize=6, color=colour, ax=ax)
         ax.set(xscale="log", ylim=(0, None))
-        ax.set_xticks(table["members"], [str(n) for n in table["members"]])
+        ax.set_xticks(rows["members"], [str(n) for n in rows["members"]])
         ax.minorticks_off()
-        figure.supxlabel("members in a stack", fontsize=9)
-        figure.supylabel("seconds of training a member", fontsize=9)
-    return figure
+
+    alt = "Line chart of the seconds that training a member takes against the members in a stack."
+    words = "members in a stack", "seconds of training a member"
+    return panels(table.assign(operation=""), draw, alt, *words).figure
 
 
 def main() -> None:
@@ -197,10 +219,17 @@ def main() -> None:
         say(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side\n")
     found["cuda-paper.csv"] = pd.concat(paper).to_csv(index=False)
     say(f"within a block: {waits_in_a_block(trainer('linear', [0, 1, 2], 'float32', compiled=True))}\n")
+    costs = time_measures("float32", [0, 1, 2])
+    say("measures, each alone and all, 12 members in float32:")
+    say(costs.to_string(index=False, float_format="{:.2f}".format) + "\n")
+    found["cuda-measures.csv"] = costs.to_csv(index=False)
     if arguments.members:
         members = time_members(arguments.members)
         say(members.to_string(index=False, float_format="{:.2f}".format))
-        found |= {"cuda-members.csv": members.to_csv(index=False), "cuda-members.svg": svg(scaling(members), "scaling")}
+        found |= {
+            "cuda-members.csv": members.to_csv(index=False),
+            "cuda-members.svg": svg(scaling(members).figure, "scaling"),
+        }
     for name, text in found.items():
         save(text, arguments.out, name)
 

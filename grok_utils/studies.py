@@ -176,6 +176,7 @@ class Study:
     seeds: tuple[int, ...] = (0, 1, 2)
     updates: int = 7500
     every_tenth: tuple[str, ...] = ()  # measured columns that records keep at every tenth log only
+    measures: tuple[str, ...] = ()  # of `measures.MEASURES`, whose columns records have as well
 
     @property
     def reference(self) -> str:
@@ -297,7 +298,7 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a completed run leaves: `logs` float32 [logs, M, 4], loss and accuracy in training, then in validation."""
+    """What a completed run leaves: `logs` float32 [logs, M, 4 + columns], as `engine.trainer.Trainer` has them."""
 
     run: Run
     path: ExecutionPath

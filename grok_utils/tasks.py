@@ -20,6 +20,7 @@ class Operation(NamedTuple):
     result: Callable[[Tensor, Tensor, int], Tensor]
     smallest_y: int = 0  # x_div_y has no y = 0
     elements: int | None = None  # None: the residues 0 .. modulus - 1
+    multiplicative: bool = False  # of residues: it is the product of a group, that of those without 0
 
 
 def inverse(y: Tensor, p: int) -> Tensor:
@@ -42,7 +43,7 @@ def compose(x: Tensor, y: Tensor, _: int) -> Tensor:
 OPERATIONS: dict[str, Operation] = {
     "x_plus_y": Operation(lambda x, y, p: (x + y) % p),
     "x_minus_y": Operation(lambda x, y, p: (x - y) % p),
-    "x_div_y": Operation(lambda x, y, p: (x * inverse(y, p)) % p, smallest_y=1),
+    "x_div_y": Operation(lambda x, y, p: (x * inverse(y, p)) % p, smallest_y=1, multiplicative=True),
     "permutation": Operation(compose, elements=len(PERMUTATIONS)),
     "x2_plus_y2": Operation(lambda x, y, p: (x**2 + y**2) % p),
     "x2_plus_xy_plus_y2": Operation(lambda x, y, p: (x**2 + x * y + y**2) % p),
@@ -82,6 +83,21 @@ def count_pairs(operation: str, modulus: int) -> int:
     """Number of pairs of `operation`."""
     elements = OPERATIONS[operation].elements or modulus
     return elements * (elements - OPERATIONS[operation].smallest_y)
+
+
+def cyclic_order(operation: str, modulus: int) -> tuple[int, ...] | None:
+    """The residues in the order in which adding one, or multiplying by one of them, goes through them all.
+
+    0, 1, 2, … for an operation modulo `modulus`; for a multiplicative one 1, g, g², …, the powers of the least
+    generator g, so that a residue's place is its discrete logarithm. None for an operation on other elements.
+    """
+    op = OPERATIONS[operation]
+    if op.elements is not None:
+        return None
+    if not op.multiplicative:
+        return tuple(range(modulus))
+    powers = ([pow(g, k, modulus) for k in range(modulus - 1)] for g in range(1, modulus))
+    return next(tuple(of) for of in powers if len(set(of)) == modulus - 1)
 
 
 def count_train(operation: str, modulus: int, train_fraction: float) -> int:

@@ -50,7 +50,7 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
     """The run's trainer at its start. Raises BadInput where it does not fit on the GPU."""
     kind = graphed_trainer if path.device == "cuda" else Trainer
-    return kind(run.tasks(), run.courses, path)
+    return kind(run.tasks(), run.courses, path, measures=run.study.measures)
 
 
 def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:
@@ -60,6 +60,7 @@ def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, Any]]
     """
     identity = {"checkpoint_version": 2, "study": run.study.name, "schedule": run.arm.name}
     identity |= {"identity": run.identity, "seeds": list(run.seeds)}
+    identity["measures"] = list(run.study.measures) or None  # None, as of a checkpoint that says nothing of them
     identity["members"] = [[m.operation, m.cell.name, m.seed] for m in run.members]  # the state is in their order
     if not run.checkpoint.exists():
         started = datetime.now(UTC).isoformat(timespec="seconds")
@@ -109,7 +110,7 @@ def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -
 
     A checkpoint is written now and then, see `until_the_next_checkpoint`, and before KeyboardInterrupt is raised on
     Ctrl-C or SIGTERM.
-    `progress(updates, logs)` is called twice a second with the updates done and the logs so far [logs, M, 4].
+    `progress(updates, logs)` is called twice a second with the updates done and the logs so far [logs, M, 4 + columns].
     """
     trainer, metadata = resume(run)
     before, start = metadata["seconds"], time.monotonic()

@@ -45,8 +45,15 @@ def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: Any) -
 class GraphedTrainer(Trainer):
     """A stack of members on one GPU; float32 products are exact float32 unless the precision is tf32."""
 
-    def __init__(self, tasks: list[Task], courses: Courses, path: ExecutionPath, optimizer: str = "adamw") -> None:
-        super().__init__(tasks, courses, path, optimizer)
+    def __init__(
+        self,
+        tasks: list[Task],
+        courses: Courses,
+        path: ExecutionPath,
+        optimizer: str = "adamw",
+        measures: tuple[str, ...] = (),
+    ) -> None:
+        super().__init__(tasks, courses, path, optimizer, measures)
         if path.compiled:
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
             from grok_utils.engine import attention
@@ -105,17 +112,19 @@ class GraphedTrainer(Trainer):
         self.side.wait_stream(torch.cuda.current_stream())
         with torch.cuda.stream(self.side):
             self.validation_graph.replay()
-            self.logs[self.block, :, 2:].copy_(self.validated)
+            self.logs[self.block, :, 2:4].copy_(self.validated)
 
     def logged(self) -> Tensor:
         torch.cuda.current_stream().wait_stream(self.side)
         return super().logged()
 
 
-def graphed_trainer(tasks: list[Task], courses: Courses, path: ExecutionPath) -> GraphedTrainer:
+def graphed_trainer(
+    tasks: list[Task], courses: Courses, path: ExecutionPath, measures: tuple[str, ...] = ()
+) -> GraphedTrainer:
     """A `GraphedTrainer`. Raises BadInput where the GPU's memory does not suffice, saying how many members fit."""
     try:
-        return GraphedTrainer(tasks, courses, path)
+        return GraphedTrainer(tasks, courses, path, measures=measures)
     except torch.OutOfMemoryError:
         pass  # within this clause the error still holds the memory that it could not complete
     gc.collect()

@@ -8,6 +8,7 @@ from torch.nn.utils.rnn import pad_sequence
 from grok_utils.engine.examples import draw_batches, validation_chunks
 from grok_utils.engine.machine import set_up
 from grok_utils.engine.stack import PLAIN, Attention, Layout, stacked_logits
+from grok_utils.measures import MEASURES, Stack, columns_of
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import EPS, OPTIMIZERS, Hyper, State, hyper_table
 from grok_utils.schedules import BLOCK
@@ -50,9 +51,19 @@ def fused_adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Tenso
 
 
 class Trainer:
-    """A stack of M members: their parameters [M, P], the optimizer's state, and the logs so far [logs, M, 4]."""
+    """A stack of M members: their parameters [M, P], the optimizer's state, and the logs so far [logs, M, 4 + columns].
 
-    def __init__(self, tasks: list[Task], courses: Courses, path: ExecutionPath, optimizer: str = "adamw") -> None:
+    A log is loss and accuracy in training, then in validation, then the columns of the `measures`.
+    """
+
+    def __init__(
+        self,
+        tasks: list[Task],
+        courses: Courses,
+        path: ExecutionPath,
+        optimizer: str = "adamw",
+        measures: tuple[str, ...] = (),
+    ) -> None:
         set_up(path)
         self.tasks, self.courses, self.path = tasks, courses, path
         self.blocks, self.block = len(courses.batch_size), 0  # in all, and completed
@@ -65,7 +76,10 @@ class Trainer:
         self.flat = self.layout.pack(map(initial_decoder, self.splits)).to(path.device)[self.split_of]
         self.rule, names = OPTIMIZERS[optimizer]
         self.state_of_rule = {name: torch.zeros_like(self.flat) for name in names}
-        self.logs = torch.full((self.blocks, len(tasks), 4), torch.nan, device=path.device)
+        self.asked = [MEASURES[name] for name in measures]
+        self.stack = Stack(tasks, self.flat, self.layout.views(self.flat), any(m.gradients for m in self.asked))
+        columns = 4 + len(columns_of(measures))
+        self.logs = torch.full((self.blocks, len(tasks), columns), torch.nan, device=path.device)
         classes = torch.tensor([t.elements for t in tasks])
         beyond = torch.arange(int(classes.max())) >= classes[:, None]
         self.beyond = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
@@ -81,6 +95,7 @@ class Trainer:
             self.step = fused_adamw
         if path.compiled and path.device == "cpu":
             self._compile()
+        self._log_measures()  # what they make once is made here; the first block overwrites it
 
     def _compile(self) -> None:
         """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with."""
@@ -118,6 +133,7 @@ class Trainer:
         flat = self.flat.detach().requires_grad_()
         measured = self._measure(flat, slice(None), pairs, weight)
         (gradient,) = torch.autograd.grad(measured, flat, self.of_loss)
+        self.stack.each_update(gradient)
         self.step(self.flat, gradient, self.state_of_rule, hyper)
         self.trained += measured.detach()
 
@@ -147,13 +163,21 @@ class Trainer:
     def run_block(self) -> None:
         """Ten updates with this block's courses, then a validation; the log gets one more row."""
         self.trained.zero_()
+        self.stack.start_block(int(self.courses.batch_size[self.block, 0]) if self.courses.drawn else None)
         self._train_block(*self._batches(), torch.from_numpy(hyper_table(self.courses, self.block)))
         self.logs[self.block, :, :2] = self.trained / BLOCK
+        self._log_measures()
         self._log_validation()
         self.block += 1
 
     def _log_validation(self) -> None:
-        self.logs[self.block, :, 2:] = self._validate(self.flat)
+        self.logs[self.block, :, 2:4] = self._validate(self.flat)
+
+    @torch.no_grad()
+    def _log_measures(self) -> None:
+        found = [column for measure in self.asked for column in torch.atleast_2d(measure.of(self.stack))]
+        for i, column in zip(range(4, self.logs.shape[2]), found, strict=True):
+            self.logs[self.block, :, i] = column
 
     @torch.no_grad()
     def _validate(self, flat: Tensor) -> Tensor:
@@ -164,7 +188,7 @@ class Trainer:
         return totals / self.pairs
 
     def logged(self) -> Tensor:
-        """The logs so far [logs, M, 4]."""
+        """The logs so far [logs, M, 4 + columns]."""
         return self.logs[: self.block]
 
     def state(self) -> dict[str, Tensor]:

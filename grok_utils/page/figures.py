@@ -58,6 +58,20 @@ def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
     curve(ax, thin(measured(frame, f"val_{measure}")), x, f"val_{measure}", estimator="median", **band)
 
 
+def means_show(course: pd.DataFrame, column: str) -> str:
+    """What the curves of `measure` are, for a caption."""
+    banded = "seed" in course and few_arms(course) and not over_decades(course, column)
+    band = " Band: from the lowest seed to the highest." if banded else ""
+    gaps = " Gaps: not positive." if over_decades(course, column) else ""
+    return f"mean over seeds and over the logs since the last point.{band}{gaps}"
+
+
+def over_decades(course: pd.DataFrame, column: str) -> bool:
+    """Whether the positive values of a measure span more than two decades."""
+    positive = course.loc[course[column] > 0, column]
+    return len(positive) > 0 and positive.max() > 100 * positive.min()
+
+
 def schedules(sizes: Mapping[str, np.ndarray]) -> Picture:
     """Batch size against update of each arm: `sizes` holds the batch size of each block of 10 updates."""
     frames = [
@@ -116,6 +130,34 @@ def loss_curves(frame: pd.DataFrame) -> Picture:
         f"seeds: {in_each(frame, say)}"
     )
     return panels(frame, draw, alt, "update", "validation loss", in_order(frame["schedule"]))
+
+
+def measure(course: pd.DataFrame, column: str) -> Picture:
+    """A measure's means over seeds, of few arms with a band, an operation a panel, from `measured.course`.
+
+    Over decades the axis is logarithmic, without bands. A line has a gap where its mean is not known or, on such an
+    axis, not positive.
+    """
+    points, logarithmic = np.sort(course["update"].unique()), over_decades(course, column)
+    band: dict[str, Any] = {"errorbar": None}
+    if few_arms(course) and not logarithmic:
+        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
+
+    def draw(ax: Axes, of: pd.DataFrame) -> None:
+        curve(ax, of, "update", column, estimator="mean", **band)
+        for line in ax.lines:
+            mean = pd.Series(line.get_ydata(), line.get_xdata()).reindex(points)
+            line.set_data(points, mean.where(mean > 0) if logarithmic else mean)
+        ax.set_yscale("log" if logarithmic else "linear")
+
+    def say(rows: pd.DataFrame) -> str:
+        means = rows.groupby(["update", "schedule"])[column].mean()
+        first, last = (extremes(means.loc[update], "{:.3g}") for update in means.index[[0, -1]].get_level_values(0))
+        return f"at first {first}, at the end {last}"
+
+    words = column.replace("_", " ")
+    alt = f"Line charts of {words} against update, {PANELS}. The mean over seeds: {in_each(course, say)}"
+    return panels(course, draw, alt, "update", words, in_order(course["schedule"]))
 
 
 def share_grokked(members: pd.DataFrame) -> Picture:

@@ -1,12 +1,15 @@
 """The report's sentences: every number in them is computed here from a study's rows."""
 
 from collections.abc import Collection, Iterable, Sized
+from inspect import getdoc
+from textwrap import indent
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.summaries import cell_settings
+from grok_utils.measures import MEASURES, RATIOS
 from grok_utils.model import BLOCKS, HEADS, WIDTH
 from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.store.records import makings
@@ -117,6 +120,20 @@ def grid_caption(cells: pd.DataFrame) -> str:
     text = f"RMST by {listed(shown)}, a row for each arm. ×: no seed reached 99 %; blank: no such cell."
     text += f" Of {listed(others)} the best." if others else ""
     return text.replace("_", " ")
+
+
+def measures(names: Iterable[str]) -> str:
+    """The section on a study's measures but for its figures and table: each by its function's docstring."""
+    told = "\n\n".join(
+        f"- `{name}`: {indent(getdoc(MEASURES[name].of) or 'a function of its own', '    ').strip()}" for name in names
+    )
+    return f"## Measures\n\nWhat the study measures at every log beside losses and accuracies.\n\n{told}"
+
+
+def measure_words(column: str) -> str:
+    """A measure's column in words, of a ratio with what it is made of."""
+    above, *below = (part.replace("_", " ") for part in RATIOS.get(column, (column,)))
+    return f"{column.replace('_', ' ')}, the mean {above} over the mean {below[0]}" if below else above
 
 
 def at_best_cells(best: pd.DataFrame) -> str:

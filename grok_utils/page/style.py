@@ -76,7 +76,7 @@ LOOKS |= {f"linear-{k}": Look(c, m, (4, 1.5)) for k, c, m in zip(CONTROLS, OTHER
 LOOKS |= {"constant-1024": Look(OTHERS[2], "o"), "constant-2048": Look(OTHERS[5], "s")}
 LOOKS["all-pairs"] = Look(OTHERS[3], "D")
 # At another length a schedule keeps its colour: 14 that all differ do not exist.
-FAMILIES = {name: LOOKS[name].colour for name in ("linear", "exponential", "cyclic")} | {"shrinking": OTHERS[6]}
+FAMILIES = {name: LOOKS[name].colour for name in ("linear", "exponential", "cyclic")} | {"shrinking": OTHERS[4]}
 LENGTHS = {500: ("X", (1, 1)), 2000: ("*", (9, 2))}
 LOOKS |= {f"{name}-{t}": Look(colour, *of) for name, colour in FAMILIES.items() for t, of in LENGTHS.items()}
 
@@ -181,7 +181,8 @@ def svg(figure: Figure, name: str) -> str:
     text = re.sub(r"<style.*?</style>", f"<style>{CSS}</style>", text, count=1, flags=re.DOTALL)
     text = re.sub(r'<g id="[^"]*"', "<g", text)  # only clip paths and markers are referred to
     text = re.sub(r"<!--.*?-->\s*|<metadata>.*?</metadata>\s*", "", text, flags=re.DOTALL)
-    return re.sub(r"(\d\.\d\d)\d+", r"\1", text)  # a hundredth of a point is finer than any screen
+    # A hundredth of a point is finer than any screen. Words, such as an axis number, stay as they are.
+    return re.sub(r">[^<]+<|(\d\.\d\d)\d+", lambda found: found[1] or found[0], text)
 
 
 def picture_files(text: str, name: str) -> dict[str, str]:

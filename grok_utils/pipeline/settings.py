@@ -7,8 +7,8 @@ from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 from grok_utils.errors import BadInput, require
+from grok_utils.measures import MEASURES
 from grok_utils.schedules import BLOCK, CONTROLS, SCHEDULES
-from grok_utils.store.records import MEASURED
 from grok_utils.studies import BATCH_RANGE, HYPER, Follows, Scheduled
 from grok_utils.tasks import OPERATIONS
 
@@ -37,7 +37,7 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of each setting that
         lambda v: is_whole(v, BLOCK, 10**6) and v % BLOCK == 0,
         f"a whole number from {BLOCK} to 1000000 that is a multiple of {BLOCK}, the log interval",
     ),
-    "every_tenth": (lambda v: is_some_of(MEASURED, v), f"a list of distinct {', '.join(MEASURED)}"),
+    "measures": (lambda v: is_some_of(MEASURES, v), f"a list of distinct {', '.join(MEASURES)}"),
     "operations": (lambda v: is_some_of(OPERATIONS, v, 1), f"a non-empty list of distinct {', '.join(OPERATIONS)}"),
     "modulus": (lambda v: is_whole(v, 2, 1999) and all(v % d for d in range(2, v)), "a prime from 2 to 1999"),
     "train_fraction": (lambda v: is_number(v, 0, 1) and 0 < v < 1, "a number between 0 and 1"),

@@ -14,15 +14,16 @@ from grok_utils.engine.machine import has_compiler
 from grok_utils.errors import Damaged, require
 from grok_utils.pipeline.plan import record_paths
 from grok_utils.store.provenance import output_of, provenance
-from grok_utils.store.records import MEASURED, frame, kept, read_study
+from grok_utils.store.records import frame, kept, measured_columns, read_study
 from grok_utils.studies import ExecutionPath, Run, Study
 from grok_utils.training import make_trainer
 
 SECONDS = 60.0  # of training a record again: a short one whole, of a longer one the beginning
 # What decides a record's numbers.
 CODE = [
-    *("tasks", "schedules", "studies", "model", "optimizers", "engine/stack", "engine/examples", "engine/machine"),
-    *("engine/trainer", "engine/cuda", "engine/attention", "training", "store/records", "pipeline/study_files"),
+    *("tasks", "schedules", "studies", "model", "optimizers", "measures", "training", "store/records"),
+    *("engine/stack", "engine/examples", "engine/machine", "engine/trainer", "engine/cuda", "engine/attention"),
+    "pipeline/study_files",
 ]
 MEND = "check out the code that made it, or move it away and let this code make it anew"
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision
@@ -106,7 +107,8 @@ def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any
     new, old = (f.sort_values(["operation", "cell", "update"], ignore_index=True) for f in (again, was))
     update = new["update"]
     yield f"again: {record.name}, updates 1 to {update.max():,} of {study.updates:,}"
-    same = new[[*MEASURED]].eq(old[[*MEASURED]]) | (new[[*MEASURED]].isna() & old[[*MEASURED]].isna())
+    measured = measured_columns(study)
+    same = new[measured].eq(old[measured]) | (new[measured].isna() & old[measured].isna())
     if not differs:
         yield "equal means bit for bit: same code, device, path and versions"
         if not same.all(axis=None):

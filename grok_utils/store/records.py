@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from grok_utils.errors import Damaged, one_line, with_remedy
+from grok_utils.measures import columns_of
 from grok_utils.schedules import BLOCK
 from grok_utils.store.files import written_whole
 from grok_utils.store.provenance import provenance
@@ -36,23 +37,28 @@ COLUMNS = {
 VARIED = {"beta1": pa.float64(), "beta2": pa.float64()}  # columns of a study that varies them
 
 
+def measured_columns(study: Study) -> list[str]:
+    """The columns of a study's records that were measured, float32: losses, accuracies, then those of its measures."""
+    return [*MEASURED, *columns_of(study.measures)]
+
+
 def frame(run: Run, logs: np.ndarray) -> pd.DataFrame:
-    """The logs [logs, M, 4] of a run, complete or not, as one row a log: member by member, in the columns above."""
+    """The logs [logs, M, 4 + columns] of a run, complete or not, as one row a log: member by member, as above."""
     return pd.concat([rows_of(run, i, logs[:, i]) for i in range(len(run.members))], ignore_index=True)
 
 
 def rows_of(run: Run, i: int, logs: np.ndarray) -> pd.DataFrame:
-    """The logs [logs, 4] of member number `i` of a run as rows."""
+    """The logs [logs, 4 + columns] of member number `i` of a run as rows."""
     member, n = run.members[i], len(logs)
     sizes = run.courses.batch_size[:n, i]
     rows = {"schedule": run.arm.name, "operation": member.operation, "seed": member.seed, "cell": member.cell.name}
     rows |= {"update": BLOCK * np.arange(1, n + 1), "batch_size": sizes}
     for name in ("learning_rate", "weight_decay", *filter(run.study.varies, VARIED)):
         rows[name] = getattr(run.courses, name)[:n, i]
-    rows |= {"examples_seen": BLOCK * sizes.cumsum()} | dict(zip(MEASURED, logs.T, strict=True))
+    rows |= {"examples_seen": BLOCK * sizes.cumsum()} | dict(zip(measured_columns(run.study), logs.T, strict=True))
     finite = np.isfinite(logs[:, [MEASURED.index("train_loss"), MEASURED.index("val_loss")]]).all(axis=1)
     table = pd.DataFrame(rows | {"diverged": np.logical_or.accumulate(~finite)})
-    return table[[*COLUMNS, *(c for c in table if c in VARIED)]]
+    return table[[*COLUMNS, *(c for c in table if c in VARIED), *columns_of(run.study.measures)]]
 
 
 def write_records(result: Result) -> pd.DataFrame:
@@ -84,7 +90,8 @@ def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, A
     metadata = {"schema_version": SCHEMA_VERSION, "study": study.name, "schedule": run.arm.name, "seed": seed}
     metadata |= {"identity": run.identity, "made": made}
     rows = kept(study, rows)
-    table = pa.Table.from_pandas(rows, pa.schema([(c, (COLUMNS | VARIED)[c]) for c in rows]), preserve_index=False)
+    types = COLUMNS | VARIED | dict.fromkeys(columns_of(study.measures), pa.float32())
+    table = pa.Table.from_pandas(rows, pa.schema([(c, types[c]) for c in rows]), preserve_index=False)
     text = json.dumps(metadata, sort_keys=True)
     path = run.record(seed)
     write_table(path, table.replace_schema_metadata({"grok_utils": text, "sha256": digest(table, text)}))
@@ -92,7 +99,7 @@ def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, A
 
 def write_table(path: Path, table: pa.Table) -> None:
     """Write a record's table, with its metadata, atomically and in few bytes: thousands of records live in git."""
-    encodings = dict.fromkeys(MEASURED, "BYTE_STREAM_SPLIT")
+    encodings = {f.name: "BYTE_STREAM_SPLIT" for f in table.schema if pa.types.is_float32(f.type)}
     encodings |= {f.name: "DELTA_BINARY_PACKED" for f in table.schema if pa.types.is_integer(f.type)}
     others = [name for name in table.column_names if name not in encodings and name != "diverged"]
     options = {"compression": "zstd", "compression_level": 19, "use_dictionary": others, "column_encoding": encodings}
@@ -166,10 +173,15 @@ def check(run: Run, path: Path, rows: pd.DataFrame, metadata: dict[str, Any]) ->
     differ = sorted(unlike(recorded, expected), key=lambda name: causes.get(name, 0))
     if metadata["study"] != run.study.name:
         raise Damaged(f"{path} is of study {metadata['study']}, not of {run.study.name}: move it away")
+    elsewhere = f"or choose another folder (RESULTS=elsewhere), or move {path} away"
+    lacking = [column for column in columns_of(run.study.measures) if column not in rows]
+    if not differ and lacking:
+        asked = f"{path} was made without {', '.join(lacking)}, which the study's measures ask for"
+        raise Damaged(f"{asked}: give the study with measures a name of its own, {elsewhere}")
     if not differ:
         return
     name, arm = differ[0], run.arm.name
-    out = f"give what was changed a name of its own, or choose another folder (RESULTS=elsewhere), or move {path} away"
+    out = f"give what was changed a name of its own, {elsewhere}"
     there, here = (of.get(name, DEFAULTS.get(name)) for of in (recorded, expected))
     if name not in causes:
         raise Damaged(f"{path} was made with {name} = {there!r}, the study says {here!r}: {out}")

@@ -14,6 +14,7 @@ from support.oracle import trajectories
 from grok_utils.engine.stack import PLAIN, Layout, stacked_logits
 from grok_utils.engine.trainer import Trainer
 from grok_utils.errors import BadInput
+from grok_utils.measures import MEASURES
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.schedules import BLOCK
@@ -25,6 +26,7 @@ pytestmark = [
     pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA GPU, and PyTorch sees none"),
 ]
 SIZES = [32, 45, 512, 33, 64, 300, 31, 97]
+ALL = tuple(MEASURES)
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
 
 
@@ -37,11 +39,11 @@ def tasks(seeds=(0, 1), operations=("x_plus_y", "permutation")):
     return [make_task(operation, seed) for operation in operations for seed in seeds]
 
 
-def trainer(path, members=None, courses=None):
+def trainer(path, members=None, courses=None, measures=()):
     from grok_utils.engine.cuda import GraphedTrainer
 
     members = members or tasks()
-    return GraphedTrainer(members, courses or courses_of(SIZES, len(members)), path)
+    return GraphedTrainer(members, courses or courses_of(SIZES, len(members)), path, measures=measures)
 
 
 def trained(it, blocks=None):
@@ -202,6 +204,32 @@ def test_a_resumed_run_is_bit_identical(path, courses):
     assert torch.equal(trained(second, blocks=len(SIZES) - 3), whole)
 
 
+def test_measures_change_no_bit_of_what_else_is_logged_and_are_those_of_the_cpu(path):
+    members = tasks(operations=("x_div_y", "permutation"))
+    plain, measuring = trainer(path, members), trainer(path, members, measures=ALL)
+    expected, logs = trained(plain), trained(measuring)
+    assert torch.equal(logs[..., :4], expected)
+    assert torch.equal(plain.flat, measuring.flat)
+    assert torch.equal(trained(trainer(path, members, measures=ALL)).nan_to_num(), logs.nan_to_num())
+    cpu = Trainer(members, courses_of(SIZES, 4), EAGER, measures=ALL)
+    own, theirs = logs[:2, :, 4:], trained(cpu, 2)[:2, :, 4:]
+    assert torch.allclose(own[..., [0, 3]], theirs[..., [0, 3]], rtol=1e-3, equal_nan=True)
+    # Differences of squares: to a thousandth of what they are taken from.
+    assert torch.allclose(own[..., [1, 2]], theirs[..., [1, 2]], rtol=5e-3, atol=1e-3 * theirs[..., 2].abs().max())
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_resumed_run_has_the_same_measures_bit_by_bit(path, drawn):
+    members = tasks(seeds=(0,), operations=("x_div_y", "permutation"))
+    sizes = SIZES[:4] if drawn else [[len(t.train) for t in members]] * 4
+    make = lambda: trainer(path, members, courses_of(sizes, 2, drawn=drawn), ALL)  # noqa: E731
+    whole, first, second = make(), make(), make()
+    trained(first, 2)
+    second.restore({name: t.cpu().clone() for name, t in first.state().items()})
+    assert torch.equal(trained(second, 2).nan_to_num(), trained(whole).nan_to_num())
+    assert whole.logged()[..., 6].isnan().all() != drawn
+
+
 def test_members_do_not_depend_on_their_neighbours(path):
     """Beside others in a stack of the same shape a member's logs are the same bits; alone, the same to rounding."""
     stack, others = trained(trainer(path), blocks=2), trained(trainer(path, tasks(seeds=(0, 7))), blocks=2)
@@ -233,7 +261,7 @@ def test_a_diverged_member_leaves_the_others_as_they_were(path):
 
 
 def test_nothing_waits_for_the_gpu_within_a_block(path):
-    it = trainer(path)
+    it = trainer(path, measures=ALL)
     it.run_block()
     torch.cuda.synchronize()
     torch.cuda.set_sync_debug_mode("error")

@@ -6,6 +6,7 @@ import os
 import random
 import signal
 import threading
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +17,10 @@ from support.studies import small, write_study
 from grok_utils import training
 from grok_utils.engine import machine
 from grok_utils.engine.trainer import Trainer
+from grok_utils.measures import MEASURES
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints
-from grok_utils.store.records import read_record, write_records
+from grok_utils.store.records import MEASURED, read_record, write_records
 from grok_utils.studies import ExecutionPath
 from grok_utils.training import train
 
@@ -166,14 +168,14 @@ def test_killed_at_every_tenth_a_run_on_a_slow_machine_recomputes_at_most_a_tent
 
 # --- compiled ------------------------------------------------------------------------------------------------------
 
-COMPILED = {"arms": small("linear"), "updates": 100}  # with arm linear, batch sizes 5 to 16
+COMPILED = {"arms": small("linear"), "updates": 100, "measures": [*MEASURES]}  # with arm linear, sizes 5 to 16
 
 
-def train_compiled(folder, results, kill_after=None):
+def train_compiled(folder, results, kill_after=None, **changes):
     """Train on the compiled path; SIGKILL oneself once `kill_after` updates are done and a checkpoint holds them."""
     torch.set_num_threads(1)
     machine.COMPILE_FROM, training.until_the_next_checkpoint = 0, lambda cost, whole: 0.0
-    run = dataclasses.replace(run_of(folder, **COMPILED), results=folder / results)
+    run = dataclasses.replace(run_of(folder, **COMPILED | changes), results=folder / results)
     save = checkpoints.save
 
     def deadly(path, state, metadata):
@@ -190,16 +192,18 @@ def train_compiled(folder, results, kill_after=None):
 @pytest.mark.skipif(not machine.has_compiler("cpu"), reason="no C++ compiler here")
 def test_a_compiled_run_killed_and_resumed_is_bit_identical_and_agrees_with_eager_to_rounding(tmp_path, context):
     assert exit_code(context, train_compiled, tmp_path, "whole") == 0
+    assert exit_code(context, partial(train_compiled, measures=[]), tmp_path, "unmeasured") == 0
     run = dataclasses.replace(run_of(tmp_path, **COMPILED), results=tmp_path / "killed")
     for moment in (30, 70):
         assert exit_code(context, train_compiled, tmp_path, "killed", moment) == -signal.SIGKILL
         assert checkpoints.read_metadata(run.checkpoint)["path"]["compiled"]
     assert exit_code(context, train_compiled, tmp_path, "killed") == 0
-    whole = dataclasses.replace(run, results=tmp_path / "whole")
+    unmeasured, whole = (dataclasses.replace(run, results=tmp_path / name) for name in ("unmeasured", "whole"))
     for seed in run.seeds:
         rows, metadata = read_record(run.record(seed))
         assert [made["compiled"] for made in metadata["made"]] == [True]
         assert rows.equals(read_record(whole.record(seed))[0])
+        assert rows[[*MEASURED]].equals(read_record(unmeasured.record(seed))[0][[*MEASURED]])
         eager = undisturbed(run, tmp_path)
         eager = eager[eager["seed"] == seed].reset_index(drop=True)
         for name in ("train_loss", "val_loss"):

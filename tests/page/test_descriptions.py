@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 
 from grok_utils.analysis.crossings import crossings
+from grok_utils.analysis.measured import course
 from grok_utils.analysis.summaries import summarise
 from grok_utils.evidence import figures as of_evidence
 from grok_utils.page import figures
@@ -55,6 +56,16 @@ def test_losses_times_and_shares(frame):
     assert figures.share_grokked(members).alt.endswith(
         "on x_plus_y 100 % (all); on permutation from 0 % (baseline) to 100 % (linear)."
     )
+
+
+def test_measures_say_where_they_begin_and_end(frame):
+    told = course(frame.assign(weight_norm=frame["val_loss"] + frame["seed"]), "weight_norm")
+    text = figures.measure(told, "weight_norm").alt
+    assert text.startswith(
+        "Line charts of weight norm against update, a panel for each operation, a line for each arm."
+    )
+    each = "at first from 11 (linear) to 21 (baseline), at the end from 3.5 (linear) to 6 (baseline)"
+    assert text.endswith(f"The mean over seeds: on x_plus_y {each}; on permutation {each}.")
 
 
 def test_heat_maps_name_the_best_and_the_worst_cell(frame):

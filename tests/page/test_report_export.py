@@ -26,7 +26,7 @@ from grok_utils.studies import Arm, Study
 
 STUDIES = {
     "like": {"updates": 7500},
-    "unlike": {"updates": 200},
+    "unlike": {"updates": 200, "measures": ["gradient_noise", "weight_norm"]},
     "order": {
         "updates": 200,
         "arms": {"linear": None, "linear-mean": {"batch_size": {"schedule": "linear", "control": "mean"}}},
@@ -81,6 +81,23 @@ def test_the_best_cells_are_bold(results):
     assert differences == {(*soonest, "difference, updates"), (*soonest, "per cent")}
     by_update = {(operation, arm) for operation, arm, _ in bold(page.select_one("#reached-by-update"))}
     assert soonest in by_update and ("x_plus_y", "baseline") not in by_update
+
+
+def test_a_study_with_measures_shows_each_as_curves_and_at_the_crossing(results):
+    page = BeautifulSoup((results / "unlike" / "report.html").read_text(encoding="utf-8"), "html.parser")
+    assert "Measures" in [h.get_text() for h in page.select("h2")]
+    for name in ("gradient-square", "gradient-trace", "noise-scale", "weight-norm"):
+        assert page.select_one(f"#{name} svg") and (results / "unlike" / "figures" / f"{name}.svg").is_file()
+    assert "no noise to learn tr Σ from" in page.get_text()  # what is measured, in its own words
+    table = pd.read_csv(results / "unlike" / "tables" / "measures-at-crossing.csv")
+    linear = table[(table["schedule"] == "linear") & (table["operation"] == "x_plus_y")].iloc[0]
+    at = 0.045  # thousandths of 40 and 50 updates, the median
+    medians = linear[["gradient_square", "gradient_trace", "weight_norm"]].tolist()
+    assert medians == pytest.approx([1 + at, 2 + at, 3 + at])
+    assert linear["reached"] == 2 and linear["noise_scale"] == pytest.approx((2 + at) / (1 + at))
+    assert table.loc[table["operation"] == "permutation", "weight_norm"].isna().all()
+    like = BeautifulSoup((results / "like" / "report.html").read_text(encoding="utf-8"), "html.parser")
+    assert "Measures" not in [h.get_text() for h in like.select("h2")]
 
 
 def test_page_asks_nobody_for_anything(results):

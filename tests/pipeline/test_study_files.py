@@ -94,6 +94,14 @@ updates: 7500
 """
 
 
+def test_measures_are_the_studys_and_change_no_arms_identity(tmp_path):
+    plain, asked = (load_study(write_study(tmp_path, measures=names)) for names in ([], ["gradient_noise"]))
+    assert (plain.measures, asked.measures) == ((), ("gradient_noise",))
+    assert [a.identity(60) for a in plain.arms] == [a.identity(60) for a in asked.arms]
+    thin = write_study(tmp_path, measures=["gradient_noise"], every_tenth=["gradient_trace", "val_loss"])
+    assert load_study(thin).every_tenth == ("gradient_trace", "val_loss")
+
+
 def test_the_short_form_names_arms_and_nothing_more(tmp_path):
     short = load_study(write_study(tmp_path, schedules=["baseline", "cyclic"]))
     assert short == load_study(write_study(tmp_path, arms={"baseline": None, "cyclic": {}}))
@@ -167,6 +175,12 @@ BAD = [
     ),
     ("every_tenth", ["update"], "every_tenth: ['update'] is not a list of distinct train_loss, "),
     ("every_tenth", [["train_loss"]], "every_tenth: [['train_loss']] is not a list of distinct train_loss, "),
+    ("every_tenth", ["weight_norm"], "every_tenth: ['weight_norm'] is not a list of distinct train_loss, "),
+    ("measures", "weight_norm", "measures: 'weight_norm' is not a list of distinct weight_norm, gradient_noise, "),
+    ("measures", ["gradient_square"], "measures: ['gradient_square'] is not a list of distinct weight_norm, "),
+    ("measures", ["weight_norm", "weight_norm"], "measures: ['weight_norm', 'weight_norm'] is not a list of distinct "),
+    ("measures", None, "measures: None is not a list of distinct "),
+    ("arms", mine(measures=["weight_norm"]), "arms.mine: 'measures' is not a setting (allowed: "),
     ("precision", "float16", "precision: 'float16' is not one of float32, tf32, bf16"),
     ("precision", None, "precision: None is not one of float32, "),
     ("precision", ["bf16"], "precision: ['bf16'] is not one of float32, "),
@@ -381,7 +395,7 @@ BAD = [
     (
         "lerning_rate",
         0.1,
-        "study: 'lerning_rate' is not a setting (allowed: title, seeds, updates, every_tenth, arms, ",
+        "study: 'lerning_rate' is not a setting (allowed: title, seeds, updates, every_tenth, measures, arms, ",
     ),
 ]
 

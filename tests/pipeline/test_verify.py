@@ -7,14 +7,16 @@ import shutil
 import numpy as np
 import pytest
 from support.project import ROOT
-from support.studies import small, write_study
+from support.studies import run_of, small, write_study
 
 from grok_utils.__main__ import main
 from grok_utils.errors import Damaged
+from grok_utils.measures import MEASURES
 from grok_utils.pipeline import verify
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.study_files import load_study
-from grok_utils.store.records import read_record, write_record
+from grok_utils.store.records import read_record, write_record, write_records
+from grok_utils.training import train
 
 
 def test_the_code_that_is_compared_is_all_that_training_imports():
@@ -64,6 +66,20 @@ def test_a_record_made_here_is_made_again_bit_for_bit(study):
     assert lines[3] == f"again: {lines[2].split()[1]}.parquet, updates 1 to 60 of 60"
     assert lines[4:-1] == ["equal means bit for bit: same code, device, path and versions", "equal"]
     assert lines[-1].startswith("tiny: all is well: the records are whole, and this tree makes one of them")
+
+
+def test_measures_are_made_again_too(tmp_path, monkeypatch):
+    monkeypatch.setattr(verify, "changed_since", lambda commit: [])
+    run = run_of(tmp_path, operations=["x_plus_y", "permutation"], measures=[*MEASURES], every_tenth=["weight_norm"])
+    write_records(train(run))
+    path = run.record(0)
+    about = {"dirty": False}
+    rows, old = read_record(path)
+    write_record(run, 0, rows, [old["made"][0] | about])
+    assert "equal" in list(verify.verify(run.study, run.results))
+    write_record(run, 0, rows.assign(gradient_trace=2 * rows["gradient_trace"]), [old["made"][0] | about])
+    with pytest.raises(Damaged, match=r"is not what this tree makes, from update 10 on"):
+        list(verify.verify(run.study, run.results))
 
 
 def test_what_takes_a_minute_is_told_before(study, monkeypatch):

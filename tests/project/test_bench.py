@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from support.studies import run_of
 
-from benchmarks.cpu import Examples, UsualLoop, at_sizes, forward_flops
+from benchmarks.cpu import Examples, UsualLoop, at_sizes, costs_of_measures, forward_flops
+from grok_utils.engine.trainer import Trainer
+from grok_utils.measures import MEASURES
+from grok_utils.studies import ExecutionPath
 from grok_utils.tasks import make_task
 
 
@@ -40,3 +43,10 @@ def test_courses_are_the_runs_but_for_the_batch_sizes(tmp_path):
     found = at_sizes(run_of(tmp_path, learning_rate=2e-3), np.array([7, 9]))
     assert found.batch_size.tolist() == [[7, 7], [9, 9]]
     assert found.learning_rate.tolist() == [[2e-3] * 2] * 2
+
+
+def test_every_measure_has_a_cost(tmp_path):
+    run = run_of(tmp_path)
+    engine = Trainer(run.tasks(), run.courses, ExecutionPath("cpu", "float32", False, 1))
+    costs = costs_of_measures(engine, 1)
+    assert list(costs.index) == [*MEASURES] and (costs > 0).all()

@@ -12,11 +12,12 @@ import yaml
 from support.project import ROOT
 from support.studies import write_study
 
-from grok_utils import schedules, tasks
+from grok_utils import measures, schedules, tasks
 from grok_utils.analysis.crossings import crossings
 from grok_utils.analysis.summaries import best_cells, summarise
 from grok_utils.errors import Damaged
 from grok_utils.evidence.members import STUDIES
+from grok_utils.model import initial_decoder
 from grok_utils.page import style
 from grok_utils.page.prose import schedule_formulas
 from grok_utils.pipeline.parameters import make_run
@@ -46,10 +47,11 @@ def added(source: str, module, names: dict) -> str:
 
 @pytest.fixture
 def untouched():
-    """The schedules and operations as they were, after the test."""
-    before = dict(schedules.SCHEDULES), dict(tasks.OPERATIONS)
+    """The schedules, operations and measures as they were, after the test."""
+    registries = schedules.SCHEDULES, tasks.OPERATIONS, measures.MEASURES
+    before = [dict(names) for names in registries]
     yield
-    for names, old in zip((schedules.SCHEDULES, tasks.OPERATIONS), before, strict=True):
+    for names, old in zip(registries, before, strict=True):
         names.clear()
         names.update(old)
 
@@ -95,6 +97,19 @@ def test_an_operation_is_at_most_five_lines_and_trains(untouched, tmp_path):
     run = make_run(write_study(tmp_path, operations=[name]), "linear", [0], tmp_path / "results", "cpu")
     write_records(train(run))
     assert set(read_record(run.record(0))[0].operation) == {name}
+
+
+def test_a_measure_is_at_most_six_lines_and_is_recorded(untouched, tmp_path):
+    source = block("Measure something", "python")
+    assert len(source.splitlines()) <= 6
+    name = added(source, measures, measures.MEASURES)
+    study = write_study(tmp_path, measures=["weight_norm", name])
+    rows = trained(study, "linear", tmp_path)
+    assert list(rows)[-2:] == ["weight_norm", name]
+    rate_0 = write_study(tmp_path, "still", measures=[name], learning_rate=0.0)
+    embedding = initial_decoder(tasks.make_task("x_plus_y", 0, 11)).tokens.weight
+    assert trained(rate_0, "linear", tmp_path)[name].tolist() == pytest.approx([embedding.norm().item()] * 6, rel=1e-5)
+    assert rows[name].between(0.5 * embedding.norm().item(), rows["weight_norm"]).all()
 
 
 def study_shown(section, folder):

@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from grok_utils.tasks import OPERATIONS, all_pairs, key, make_task, stream
+from grok_utils.tasks import OPERATIONS, all_pairs, cyclic_order, key, make_task, stream
 
 POLYNOMIALS = {
     "x_plus_y": lambda x, y: x + y,
@@ -100,6 +100,21 @@ def test_split_is_keyed_by_operation_and_seed_alone():
     assert torch.equal(state, torch.get_rng_state())  # nothing drawn from the global generator
     others = [split(seed=1), split(seed=2), split("x_minus_y")]
     assert not any(torch.equal(a, b) for a, b in itertools.combinations([first, *others], 2))
+
+
+@pytest.mark.parametrize("modulus", [2, 3, 5, 23, 97])
+def test_cyclic_orders_go_round_by_one_step(modulus):
+    for operation in POLYNOMIALS:
+        assert cyclic_order(operation, modulus) == tuple(range(modulus))
+    powers = cyclic_order("x_div_y", modulus)
+    assert sorted(powers) == [*range(1, modulus)]
+    steps = {b * pow(a, -1, modulus) % modulus for a, b in zip(powers, [*powers[1:], powers[0]], strict=True)}
+    assert powers[0] == 1 and len(steps) == 1  # the last goes on to the first
+    assert cyclic_order("permutation", modulus) is None
+
+
+def test_the_order_of_97_is_that_of_its_least_primitive_root():
+    assert cyclic_order("x_div_y", 97)[:4] == (1, 5, 25, 28)
 
 
 def test_split_at_a_larger_fraction_extends_the_smaller():

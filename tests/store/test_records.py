@@ -15,10 +15,10 @@ from grok_utils import schedules
 from grok_utils.errors import Damaged
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import (
-    MEASURED,
     digest,
     frame,
     is_complete,
+    measured_columns,
     read_like,
     read_record,
     read_study,
@@ -51,7 +51,7 @@ GRID = {"learning_rate": [1e-3, 2e-3], "weight_decay": [0.5, 1]}
 
 def result_of(run):
     """What a completed run might leave, without the training."""
-    shape = len(run.batch_sizes), len(run.members), len(MEASURED)
+    shape = len(run.batch_sizes), len(run.members), len(measured_columns(run.study))
     logs = np.random.default_rng(7).random(shape, np.float32)
     path = ExecutionPath("cpu", run.arm.settings.precision, False, 1)
     return Result(run, path, logs, "2026-01-02T03:04:05+00:00", 12.3456)
@@ -169,6 +169,32 @@ def test_betas_have_columns_where_the_study_varies_them_in_any_arm(tmp_path, var
         means = rows.groupby("schedule")[name].agg(["min", "max"])
         assert means.loc["linear"].tolist() == [0.75] * 2
         assert means.loc["baseline"].tolist() == [{"beta1": 0.9, "beta2": 0.98}[name]] * 2
+
+
+def test_measures_have_columns_after_all_others_and_may_be_thinned(tmp_path):
+    measures, columns = ["gradient_noise", "weight_norm"], ["gradient_square", "gradient_trace", "weight_norm"]
+    arms, thin = small("linear") | {"baseline": {"beta1": 0.8}}, ["gradient_trace"]
+    study = write(tmp_path, arms=arms, measures=measures, every_tenth=thin)
+    run = next(runs_of(study, tmp_path / "results"))
+    rows, logs = read_record(run.record(0))[0], result_of(run).logs
+    assert list(rows) == [*DTYPES, "beta1", *columns]
+    assert set(rows[columns].dtypes) == {np.dtype("float32")}
+    for i, member in enumerate(run.members):
+        if member.seed == 0:
+            of = rows[rows["operation"] == member.operation]
+            np.testing.assert_array_equal(of[["gradient_square", "weight_norm"]], logs[:, i, [4, 6]])
+            assert of["gradient_trace"].isna().tolist() == [True] * 5 + [False]
+
+
+def test_what_a_measure_does_not_know_is_null(tmp_path):
+    run = run_of(tmp_path, operations=["x_plus_y", "permutation"], measures=["fourier_concentration"])
+    result = result_of(run)
+    result.logs[:, 1, 4] = np.nan
+    write_records(result)
+    table = pq.read_table(run.record(0))
+    assert table["fourier_concentration"].null_count == 6
+    known = read_record(run.record(0))[0].groupby("operation")["fourier_concentration"].count()
+    assert known.to_dict() == {"x_plus_y": 6, "permutation": 0}
 
 
 @pytest.mark.parametrize(("updates", "kept"), [(60, [60]), (200, [100, 200]), (130, [100, 130])])
@@ -344,6 +370,20 @@ def test_a_record_is_complete_only_for_the_settings_it_was_made_with(tmp_path):
     assert damage(lambda _: is_complete(other, 0), other.record(0)).endswith(
         " is of study tiny, not of other: move it away"
     )
+
+
+def test_a_record_without_a_measure_that_the_study_asks_for_is_told(tmp_path):
+    write(tmp_path, measures=["weight_norm"])
+    assert is_complete(run_of(tmp_path, measures=["weight_norm"]), 0)
+    assert is_complete(run_of(tmp_path), 0)  # more than is asked for does not harm
+    run = run_of(tmp_path, measures=["gradient_noise", "weight_norm"])
+    path = run.record(0)
+    assert damage(lambda _: is_complete(run, 0), path) == (
+        f"{path} was made without gradient_square, gradient_trace, which the study's measures ask for: "
+        "give the study with measures a name of its own, or choose another folder (RESULTS=elsewhere), or move "
+        f"{path} away"
+    )
+    assert told(tmp_path, modulus=13, measures=["gradient_noise"]).startswith("RECORD was made with modulus = 11")
 
 
 def test_an_edited_schedule_is_told_in_words_with_its_update(tmp_path, monkeypatch):

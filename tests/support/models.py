@@ -1,5 +1,6 @@
-"""What the plain decoder reads."""
+"""What the plain decoder reads, and what gradients say of their noise."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -10,3 +11,10 @@ def sequence(x: Tensor, y: Tensor) -> Tensor:
     """Tokens [B, 4] of the input `x ∘ y =` for elements `x`, `y` [B]."""
     special = torch.ones_like(x)
     return torch.stack([x + SPECIAL_TOKENS, special * OPERATOR, y + SPECIAL_TOKENS, special * EQUALS], dim=1)
+
+
+def noise_of(gradients: np.ndarray, batch_size: int) -> np.ndarray:
+    """|G|^2 and tr Sigma [2, M] from the ten gradients [10, M, P] of a block, as McCandlish et al. write them."""
+    small, big = (gradients**2).sum(-1).mean(0), (gradients.mean(0) ** 2).sum(-1)
+    b, ten = batch_size, 10 * batch_size
+    return np.stack([(ten * big - b * small) / (ten - b), (small - big) / (1 / b - 1 / ten)])

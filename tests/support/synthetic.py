@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.measures import columns_of
 from grok_utils.schedules import BLOCK
 from grok_utils.store.records import rows_of, write_record
 from grok_utils.studies import Arm, Run, Study, runs_of
@@ -29,11 +30,16 @@ PROVENANCE = {
 
 
 def rows(run: Run, i: int, crossing: float, final: float = 0.999) -> pd.DataFrame:
-    """Member number `i` of a run climbs to `final` at update `crossing` and stays; one that never does ends low."""
+    """Member number `i` of a run climbs to `final` at update `crossing` and stays; one that never does ends low.
+
+    The k-th column of the study's measures, from 0 on, is 1 + k and a thousandth of the update.
+    """
     update = BLOCK * np.arange(1, run.study.updates // BLOCK + 1)
     above = update >= crossing
     climb = np.where(above, final, 0.2 + 0.6 * np.minimum(update / crossing, 1))
-    return rows_of(run, i, np.stack([1 / update, np.ones(len(update)), np.where(above, 0.01, 2), climb], axis=1))
+    measured = [1 + k + update / 1000 for k, _ in enumerate(columns_of(run.study.measures))]
+    logs = [1 / update, np.ones(len(update)), np.where(above, 0.01, 2), climb, *measured]
+    return rows_of(run, i, np.stack(logs, axis=1))
 
 
 def write_study(results: Path, study: Study, crossing: Crossing, **provenance: Any) -> None:

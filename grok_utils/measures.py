@@ -1,0 +1,139 @@
+"""What can be measured of the members as they train, beside loss and accuracy: at every log, on the device.
+
+A measure of your own is one function and its entry in MEASURES; its name can then stand in any study's `measures`, its
+columns stand in the records, and the report draws them. It reads and never writes, so that nothing else changes by it.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from grok_utils.schedules import BLOCK
+from grok_utils.tasks import SPECIAL_TOKENS, Task, cyclic_order
+
+
+def squares(rows: Tensor) -> Tensor:
+    """The squared norm of each of `rows` [M, P]: [M]. On a CPU `vector_norm` would round by 3e-5, this by 1e-7."""
+    return rows.square().sum(1)
+
+
+class Stack:
+    """What a measure reads: M members at the end of a block of ten updates, all of it on their device.
+
+    The sums over the block's gradients are kept where a measure asks for them (`Measure.gradients`), else empty.
+    """
+
+    def __init__(self, tasks: list[Task], parameters: Tensor, views: dict[str, Tensor], gradients: bool) -> None:
+        self.tasks = tasks
+        self.parameters = parameters  # [M, P]; zero where a task is smaller than the largest
+        self.views = views  # the same by the decoder's names: [M, *shape]
+        self.batch_size: int | None = None  # of the block's updates; None where each is of all training pairs, undrawn
+        self.gradients = gradients
+        self.gradient_sum = torch.zeros_like(parameters if gradients else parameters[:, :0])  # [M, P]
+        self.square_sum = torch.zeros_like(parameters[:, 0])  # of their squared norms [M]
+        self._made: dict[Callable[[Stack], Any], Any] = {}
+
+    def start_block(self, batch_size: int | None) -> None:
+        """Forget the last block's gradients."""
+        self.batch_size = batch_size
+        self.gradient_sum.zero_()
+        self.square_sum.zero_()
+
+    def each_update(self, gradient: Tensor) -> None:
+        """Add an update's `gradient` [M, P], in place: a CUDA graph holds these additions too."""
+        if self.gradients:
+            self.gradient_sum += gradient
+            self.square_sum += squares(gradient)
+
+    def made(self, make: "Callable[[Stack], Any]") -> Any:
+        """What `make` makes of this stack, once: at a log, a copy to the device would have the host wait."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return self._made[make]
+
+
+class Measure(NamedTuple):
+    """A function of the stack, its columns, and whether it reads the sums over the block's gradients.
+
+    It gives the one column's values [M], or those of all columns [columns, M]; NaN, which a record keeps as null, where
+    there is nothing to measure. The first line of its docstring says in the report what it is.
+    """
+
+    of: Callable[[Stack], Tensor]
+    columns: tuple[str, ...]
+    gradients: bool = False
+
+
+def weight_norm(stack: Stack) -> Tensor:
+    """the L2 norm of all parameters"""
+    return squares(stack.parameters).sqrt()
+
+
+def gradient_noise(stack: Stack) -> Tensor:
+    r"""$|G|^2$ of the training loss's gradient and the trace of its covariance over examples, $\mathrm{tr}\,\Sigma$
+
+    Unbiased estimates from the block's ten gradients, each of B examples, and their mean, of 10 B: McCandlish et al.
+    2018, arXiv 1812.06162, appendix A.1, with B and 10 B as the small and the large batch. Either may be negative.
+    Their ratio is the noise scale, in examples: take it of means, since a mean of ratios is biased.
+
+    Batches are drawn with replacement, so the ten are independent whatever B is: G and Σ are those of the training set,
+    each of its n pairs weighing 1/n, and nothing is to be corrected for the set's size. Unbiased holds for a point that
+    stands still. It moves: with V the mean squared distance of the ten true gradients from their mean Ḡ, what is
+    expected is |Ḡ|² - V/9 and tr Σ + V · 10 B/9, so large batches and steps make the noise seem larger. An update also
+    moves against the noise of its own batch, which makes the ten differ more where the loss curves upwards. Both errors
+    vanish with the rate. Where all pairs are in each update there is no noise to learn tr Σ from: it is null, and |G|²
+    is that of the mean gradient.
+    """
+    of_mean = squares(stack.gradient_sum / BLOCK)
+    mean = stack.square_sum / BLOCK
+    if stack.batch_size is None:
+        return torch.stack([of_mean, torch.full_like(mean, torch.nan)])
+    small, large = stack.batch_size, BLOCK * stack.batch_size
+    square = (large * of_mean - small * mean) / (large - small)
+    return torch.stack([square, (mean - of_mean) / (1 / small - 1 / large)])
+
+
+def embedding_rows(stack: Stack) -> list[tuple[Tensor, Tensor]]:
+    """For each of the cyclic orders of elements: the members that have it, and the embedding's rows in that order."""
+    members: dict[tuple[int, ...], list[int]] = {}
+    for i, task in enumerate(stack.tasks):
+        order = cyclic_order(task.operation, task.elements)
+        if order is not None:
+            members.setdefault(order, []).append(i)
+    device = stack.parameters.device
+    return [
+        (torch.tensor(of, device=device), torch.tensor(order, device=device) + SPECIAL_TOKENS)
+        for order, of in members.items()
+    ]
+
+
+def fourier_concentration(stack: Stack) -> Tensor:
+    r"""the inverse participation ratio $\sum_k q_k^2$ of the token embedding's power over frequencies
+
+    q_k is the share of frequency k = 1, …, (p - 1)/2 in the power |DFT|² of the elements' embeddings along the order of
+    `tasks.cyclic_order`, summed over the width: 0, 1, …, p - 1, or the powers of a generator where the operation is
+    multiplicative. 1 for a single frequency, 2/(p - 1) where all are alike; null for S5.
+    """
+    embedding = stack.views["tokens.weight"]
+    found = torch.full_like(embedding[:, 0, 0], torch.nan)
+    for members, rows in stack.made(embedding_rows):
+        waves = torch.fft.rfft(embedding.index_select(0, members).index_select(1, rows), dim=1)[:, 1:]
+        power = (waves.real.square() + waves.imag.square()).sum(2)
+        found.index_copy_(0, members, power.square().sum(1) / power.sum(1).square())
+    return found
+
+
+MEASURES = {
+    "weight_norm": Measure(weight_norm, ("weight_norm",)),
+    "gradient_noise": Measure(gradient_noise, ("gradient_square", "gradient_trace"), gradients=True),
+    "fourier_concentration": Measure(fourier_concentration, ("fourier_concentration",)),
+}
+# Of two columns the ratio of their means, over whatever is told together: seeds, logs. Not a column of the records.
+RATIOS = {"noise_scale": ("gradient_trace", "gradient_square")}
+
+
+def columns_of(measures: Iterable[str]) -> list[str]:
+    """The columns of these measures, in their order."""
+    return [column for name in measures for column in MEASURES[name].columns]
