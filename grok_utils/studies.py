@@ -260,6 +260,11 @@ class Run:
         """Where the run's state is kept while it is not complete."""
         return self.folder / "checkpoints" / f"{self.name}.safetensors"
 
+    @property
+    def notebook(self) -> Path:
+        """Where the executed notebook is or will be."""
+        return self.folder / "runs" / f"{self.name}.ipynb"
+
     def record(self, seed: int) -> Path:
         """Where the record of this arm and `seed` is or will be."""
         return self.folder / "records" / f"{self.arm.name}-seed{seed}.parquet"

@@ -58,8 +58,3 @@ def at_work(folder: Path) -> set[str]:
             except BlockingIOError:
                 names.add(path.stem)
     return names
-
-
-def is_at_work(run: Run, working: set[str]) -> bool:
-    """Whether a process works on the run; `working` as from `at_work`."""
-    return all(run.record(seed).stem in working for seed in run.seeds)
