@@ -3,7 +3,6 @@
 import argparse
 import gc
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -15,52 +14,36 @@ import torch
 from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.cpu import UsualLoop, at_sizes, block_flops, seconds
+from benchmarks.cpu import UsualLoop, at_sizes, block_flops, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
 from grok_utils.page.notebook import save
 from grok_utils.page.style import look, panels, svg
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
+from grok_utils.store.provenance import provenance
 from grok_utils.studies import ExecutionPath
 
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
 STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the gradient is written and read
 
 
-def synchronised(f, *arguments: object) -> float:
-    """Seconds of one call, the GPU's work included."""
-    torch.cuda.synchronize()
-    return seconds(f, *arguments) + seconds(torch.cuda.synchronize)
-
-
-def driver() -> str:
-    """The version of NVIDIA's driver."""
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
-
-
 def ceilings() -> dict[str, float]:
     """Operations a second of a large matrix product in each precision, and bytes a second of a large copy."""
     found = {}
-    a = torch.randn(8192, 8192, device="cuda")
-    for precision, matrix in (("float32", a), ("tf32", a), ("bf16", a.bfloat16())):
+    for precision in ("float32", "tf32", "bf16"):
         set_up(ExecutionPath("cuda", precision, compiled=False, threads=1))
-        times = [synchronised(torch.mm, matrix, matrix) for _ in range(6)]
-        found[precision] = 2 * 8192**3 / statistics.median(times[1:])
+        found[precision] = ceiling(precision, 8192, "cuda")
     big = torch.randn(2**29, device="cuda")
     target = torch.empty_like(big)
-    found["copy"] = 2 * 4 * 2**29 / statistics.median([synchronised(target.copy_, big) for _ in range(6)][1:])
-    return found
+    return found | {"copy": 2 * big.nbytes / min(seconds(target.copy_, big) for _ in range(5))}
 
 
-def trainer(
-    arm: str, seeds: list[int], precision: str, compiled: bool, sizes: np.ndarray | None = None
-) -> GraphedTrainer:
+def trainer(arm: str, seeds: list[int], precision: str, sizes: np.ndarray | None = None) -> GraphedTrainer:
     """A stack of the four operations and `seeds` under an arm of `paper`, at every tenth of its batch sizes."""
     run = make_run("paper", arm, seeds, device="cuda", precision=precision)
     sizes = run.batch_sizes[EVERY - 1 :: EVERY].copy() if sizes is None else sizes
-    path = ExecutionPath("cuda", precision, compiled, threads=1)
+    path = ExecutionPath("cuda", precision, compiled=True, threads=1)
     return GraphedTrainer(run.tasks(), at_sizes(run, sizes), path)
 
 
@@ -77,32 +60,20 @@ def peak_gib(before: int) -> float:
     return (torch.cuda.max_memory_allocated() - before) / 2**30
 
 
-def time_blocks(engine: GraphedTrainer) -> float:
-    """Seconds of all its blocks, after one to warm up."""
-    engine.run_block()
-    engine.block = 0
+def time_blocks(engines: list[GraphedTrainer]) -> float:
+    """Seconds of all blocks of stacks, after one to warm up; several are each on a stream of its own, as by MPS."""
+    streams = [torch.cuda.Stream() for _ in engines] if len(engines) > 1 else [torch.cuda.current_stream()]
 
-    def all_blocks() -> None:
-        for _ in range(engine.blocks):
-            engine.run_block()
-        engine.logged()
-
-    return synchronised(all_blocks)
-
-
-def time_side_by_side(engines: list[GraphedTrainer]) -> float:
-    """Seconds of all blocks of several stacks, each on a stream of its own, as runs that share a card by MPS."""
-    streams = [torch.cuda.Stream() for _ in engines]
-
-    def all_blocks() -> None:
+    def run_blocks(blocks: int) -> None:
         for engine in engines:
             engine.block = 0
-        for _ in range(engines[0].blocks):
+        for _ in range(blocks):
             for engine, stream in zip(engines, streams, strict=True):
                 with torch.cuda.stream(stream):
                     engine.run_block()
 
-    return synchronised(all_blocks)
+    run_blocks(1)
+    return seconds(run_blocks, engines[0].blocks)
 
 
 def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd.DataFrame:
@@ -110,18 +81,18 @@ def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd
     rows, engines = [], []
     for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.arms):
         before, start = memory_before(), time.perf_counter()
-        engine = trainer(arm, seeds, precision, compiled=True)
+        engine = trainer(arm, seeds, precision)
         ready = time.perf_counter() - start
         flops = EVERY * sum(block_flops(engine, int(size)) for size in engine.courses.batch_size[:, 0])
         state = EVERY * engine.blocks * BLOCK * STATE_BYTES * engine.flat.numel()
         row = {"precision": precision, "arm": arm, "members": len(engine.tasks), "set_up_s": ready}
-        row |= {"train_s": EVERY * time_blocks(engine), "flops_floor_s": flops / limits[precision]}
+        row |= {"train_s": EVERY * time_blocks([engine]), "flops_floor_s": flops / limits[precision]}
         row |= {"state_floor_s": state / limits["copy"]}
         rows.append(row | {"peak_gib": peak_gib(before)})
         engines.append(engine)
         print(f"{precision} {arm}: {row['train_s']:.1f} s", file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
-    together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_side_by_side(engines)}
+    together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_blocks(engines)}
     table.loc[len(table)] = {"precision": precision, "arm": "all side by side", **together}
     table["times_floor"] = table.train_s / (table.flops_floor_s + table.state_floor_s)
     return table
@@ -133,8 +104,8 @@ def time_members(counts: list[int]) -> pd.DataFrame:
     for count in counts:
         before = memory_before()
         try:
-            engine = trainer("baseline", list(range(count // 4)), "float32", True, sizes=np.full(8, 512))
-            whole = time_blocks(engine) / 8 * 750
+            engine = trainer("baseline", list(range(count // 4)), "float32", sizes=np.full(8, 512))
+            whole = time_blocks([engine]) / 8 * 750
         except torch.OutOfMemoryError:
             print(f"{count} members do not fit", file=sys.stderr)
             break
@@ -183,11 +154,11 @@ def main() -> None:
         print(text, flush=True)
         found["cuda.txt"] += f"{text}\n"
 
-    limits, run = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda")
-    say(f"{torch.cuda.get_device_name()}, driver {driver()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    limits, run, about = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda"), provenance("cuda")
+    say(f"{about['device_name']}, " + ", ".join(f"{k} {about['versions'][k]}" for k in ("driver", "torch", "cuda")))
     say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
     usual = UsualLoop(run.tasks()[0], "cuda")
-    block = statistics.median([synchronised(usual.run_block, 512) for _ in range(6)][1:])
+    block = statistics.median([seconds(usual.run_block, 512) for _ in range(6)][1:])
     say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
     paper = []
     for precision in arguments.precisions:
@@ -196,7 +167,7 @@ def main() -> None:
         one_by_one, together = paper[-1].train_s.iloc[:-1].sum(), paper[-1].train_s.iloc[-1]
         say(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side\n")
     found["cuda-paper.csv"] = pd.concat(paper).to_csv(index=False)
-    say(f"within a block: {waits_in_a_block(trainer('linear', [0, 1, 2], 'float32', compiled=True))}\n")
+    say(f"within a block: {waits_in_a_block(trainer('linear', [0, 1, 2], 'float32'))}\n")
     if arguments.members:
         members = time_members(arguments.members)
         say(members.to_string(index=False, float_format="{:.2f}".format))
