@@ -22,6 +22,7 @@ class Pending:
     """A run whose records are not all there."""
 
     run: Run
+    missing: set[int]  # the seeds whose records are not there
     state: str  # one of STATES
     failure: str | None = None  # why its last execution failed
     updates: int = 0  # that its checkpoint holds
@@ -57,45 +58,41 @@ def progress_of(run: Run) -> tuple[int, float]:
         return 0, 0.0
 
 
-def pending_runs(study: Study, results: Path) -> list[Pending]:
+def pending_runs(study: Study, results: Path, device: str = "auto") -> list[Pending]:
     """What of the study has no record yet: the runs at work, then those that failed, were stopped or are not begun.
 
     An arm's seeds that nothing was begun for are one run, and so are those that are trained by hand, without a
     checkpoint yet. Raises Damaged where a record is there but is not valid.
     """
     working, pending = at_work(results / study.name), []
-    for every in runs_of(study, results):
+    for every in runs_of(study, results, device):
         missing = {seed for seed in study.seeds if not is_complete(every, seed)}
         by_hand = {seed for seed in study.seeds if every.record(seed).stem in working}
         begun = []
         for run, failure in begun_runs(every).items():
             state = "running" if by_hand.issuperset(run.seeds) else "failed" if failure else "stopped"
-            begun.append(Pending(run, state, failure, *progress_of(run)))
+            begun.append(Pending(run, missing & set(run.seeds), state, failure, *progress_of(run)))
         # A seed belongs to one run: the one at work on it, else the one that got furthest.
         for found in sorted(begun, key=lambda p: (p.state == "running", p.updates), reverse=True):
-            if not missing.isdisjoint(found.run.seeds):
-                missing.difference_update(found.run.seeds)
-                pending.append(found)
+            if missing & found.missing:
+                pending.append(replace(found, missing=missing & found.missing))
+                missing -= found.missing
         for state, seeds in (("running", missing & by_hand), ("not begun", missing - by_hand)):
             if seeds:
-                pending.append(Pending(replace(every, seeds=tuple(sorted(seeds))), state))
+                pending.append(Pending(replace(every, seeds=tuple(sorted(seeds))), seeds, state))
     return sorted(pending, key=lambda p: STATES.index(p.state))
 
 
 def planned_runs(study: Study, results: Path, seeds_per_run: int = 1, device: str = "auto") -> list[Run]:
-    """The runs whose records are missing, most work first; every arm's missing seeds in blocks of `seeds_per_run`.
+    """The runs whose records are missing, most work first; an arm's missing seeds in blocks of `seeds_per_run`.
 
     A block with a checkpoint stays as it is. Raises Damaged where a record is there but is not valid.
     """
     runs = []
-    for every in runs_of(study, results, device):
-        missing = [seed for seed in study.seeds if not is_complete(every, seed)]
-        for run in begun_runs(every):
-            if run.checkpoint.exists() and set(run.seeds) & set(missing):
-                missing = [seed for seed in missing if seed not in run.seeds]
-                runs.append(run)
-        for i in range(0, len(missing), seeds_per_run):
-            runs.append(replace(every, seeds=tuple(missing[i : i + seeds_per_run])))
+    for p in pending_runs(study, results, device):
+        seeds = sorted(p.missing)
+        blocks = [seeds[i : i + seeds_per_run] for i in range(0, len(seeds), seeds_per_run)]
+        runs += [p.run] if p.run.checkpoint.exists() else [replace(p.run, seeds=tuple(block)) for block in blocks]
     return sorted(runs, key=lambda run: -run.courses.batch_size.sum())
 
 

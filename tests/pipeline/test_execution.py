@@ -180,6 +180,10 @@ def test_planned_are_the_missing_runs_most_work_first(begun):
         "baseline-seed0",  # begun alone
         "baseline-seed1",
     ]
+    part = results / "tiny" / "runs" / "exponential-seeds0-1.part.ipynb"
+    part.parent.mkdir()
+    part.write_text('{"metadata": {"papermill": {"parameters": {"seeds": [0, 1]}, "failed": "for want of memory"}}}')
+    assert [r.name for r in planned_runs(study, results)][2:] == ["exponential-seed0", "exponential-seed1"]
     (results / "tiny" / "records" / "linear-seed0.parquet").unlink()
     assert "linear-seed0" in [r.name for r in planned_runs(study, results, seeds_per_run=2)]
 
