@@ -6,10 +6,10 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn
 import torch
 from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
@@ -20,6 +20,7 @@ from grok_utils.engine.machine import set_up
 from grok_utils.page.notebook import save
 from grok_utils.page.style import look, panels, svg
 from grok_utils.pipeline.parameters import make_run
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
 from grok_utils.store.provenance import provenance
 from grok_utils.studies import ExecutionPath
@@ -47,19 +48,6 @@ def trainer(arm: str, seeds: list[int], precision: str, sizes: np.ndarray | None
     return GraphedTrainer(run.tasks(), at_sizes(run, sizes), path)
 
 
-def memory_before() -> int:
-    """Bytes allocated before a stack is set up; the peak counts from here on."""
-    gc.collect()  # stacks of earlier measurements
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
-
-
-def peak_gib(before: int) -> float:
-    """Gibibytes that what was set up since took at most."""
-    return (torch.cuda.max_memory_allocated() - before) / 2**30
-
-
 def time_blocks(engines: list[GraphedTrainer]) -> float:
     """Seconds of all blocks of stacks, after one to warm up; several are each on a stream of its own, as by MPS."""
     streams = [torch.cuda.Stream() for _ in engines] if len(engines) > 1 else [torch.cuda.current_stream()]
@@ -76,24 +64,35 @@ def time_blocks(engines: list[GraphedTrainer]) -> float:
     return seconds(run_blocks, engines[0].blocks)
 
 
+def time_stack(
+    arm: str, seeds: list[int], precision: str, sizes: np.ndarray | None = None
+) -> tuple[dict[str, Any], GraphedTrainer]:
+    """What is to be said of a `trainer`, its seconds as of 7,500 updates, and the trainer."""
+    gc.collect()  # stacks of earlier measurements
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before, start = torch.cuda.memory_allocated(), time.perf_counter()
+    engine = trainer(arm, seeds, precision, sizes)
+    row: dict[str, Any] = {"precision": precision, "arm": arm, "members": len(engine.tasks)}
+    row |= {"set_up_s": time.perf_counter() - start, "train_s": time_blocks([engine]) / engine.blocks * 750}
+    row |= {"s_a_member": row["train_s"] / row["members"]}
+    row |= {"peak_gib": (torch.cuda.max_memory_allocated() - before) / 2**30}
+    print("{precision} {arm}, {members} members: {train_s:.1f} s".format(**row), file=sys.stderr, flush=True)
+    return row, engine
+
+
 def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd.DataFrame:
     """One row an arm of `paper`, all seeds in one stack, beside its floors; and a row of all arms side by side."""
-    rows, engines = [], []
-    for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.arms):
-        before, start = memory_before(), time.perf_counter()
-        engine = trainer(arm, seeds, precision)
-        ready = time.perf_counter() - start
-        flops = EVERY * sum(block_flops(engine, int(size)) for size in engine.courses.batch_size[:, 0])
-        state = EVERY * engine.blocks * BLOCK * STATE_BYTES * engine.flat.numel()
-        row = {"precision": precision, "arm": arm, "members": len(engine.tasks), "set_up_s": ready}
-        row |= {"train_s": EVERY * time_blocks([engine]), "flops_floor_s": flops / limits[precision]}
-        row |= {"state_floor_s": state / limits["copy"]}
-        rows.append(row | {"peak_gib": peak_gib(before)})
-        engines.append(engine)
-        print(f"{precision} {arm}: {row['train_s']:.1f} s", file=sys.stderr, flush=True)
+    arms = [arm.name for arm in load_study("paper").arms]
+    rows, engines = zip(*(time_stack(arm, seeds, precision) for arm in arms), strict=True)
     table = pd.DataFrame(rows)
-    together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_blocks(engines)}
+    flops = [sum(block_flops(engine, int(size)) for size in engine.courses.batch_size[:, 0]) for engine in engines]
+    state = [engine.blocks * BLOCK * STATE_BYTES * engine.flat.numel() for engine in engines]
+    table["flops_floor_s"] = EVERY * np.array(flops) / limits[precision]
+    table["state_floor_s"] = EVERY * np.array(state) / limits["copy"]
+    together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_blocks([*engines])}
     table.loc[len(table)] = {"precision": precision, "arm": "all side by side", **together}
+    table["s_a_member"] = table.train_s / table.members
     table["times_floor"] = table.train_s / (table.flops_floor_s + table.state_floor_s)
     return table
 
@@ -102,17 +101,12 @@ def time_members(counts: list[int]) -> pd.DataFrame:
     """One row a number of members, until the card is full: seconds of 7,500 updates at batch 512 a member, float32."""
     rows = []
     for count in counts:
-        before = memory_before()
         try:
-            engine = trainer("baseline", list(range(count // 4)), "float32", sizes=np.full(8, 512))
-            whole = time_blocks([engine]) / 8 * 750
+            rows.append(time_stack("baseline", list(range(count // 4)), "float32", np.full(8, 512))[0])
         except torch.OutOfMemoryError:
             print(f"{count} members do not fit", file=sys.stderr)
             break
-        rows.append({"members": count, "train_s": whole, "s_a_member": whole / count, "peak_gib": peak_gib(before)})
-        print(f"{count} members: {whole / count:.2f} s a member", file=sys.stderr, flush=True)
-        del engine
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows)[["members", "train_s", "s_a_member", "peak_gib"]]
 
 
 def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
@@ -129,11 +123,9 @@ def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
 def scaling(table: pd.DataFrame) -> Figure:
     """Seconds of training a member against the members in a stack, from the rows of `time_members`."""
     with panels([""], None, height=2.2) as (figure, axes):
-        ax = axes[""]
-        seaborn.lineplot(
-            table, x="members", y="s_a_member", marker="o", markersize=6, color=look("linear").colour, ax=ax
-        )
-        ax.set(xscale="log", ylim=(0, None))
+        ax = table.plot("members", "s_a_member", ax=axes[""], logx=True, marker="o", color=look("linear").colour)
+        ax.get_legend().remove()
+        ax.set(xlabel="", ylim=(0, None))
         ax.set_xticks(table["members"], [str(n) for n in table["members"]])
         ax.minorticks_off()
         figure.supxlabel("members in a stack", fontsize=9)

@@ -75,17 +75,17 @@ def path_here(made: dict[str, Any]) -> ExecutionPath:
 
 def differences_of(m: dict[str, Any], path: ExecutionPath) -> list[str]:
     """What differs between the making of a record and its making here on `path`, and may round otherwise."""
-    here, differs = provenance(path.device) | dataclasses.asdict(path), []
+    here, differs = _decisive(provenance(path.device) | dataclasses.asdict(path)), []
     for made in m["made"]:
-        names = ("device_name", "compiled", "precision")
-        differs += [f"{k} {made[k]} there, {here[k]} here" for k in names if made[k] != here[k]]
-        for package in ("torch", "triton", "numpy", "cuda"):
-            there, now = made["versions"].get(package), here["versions"].get(package)
-            if there != now:
-                differs.append(f"{package} {there} there, {now} here")
+        differs += [f"{k} {was} there, {here[k]} here" for k, was in _decisive(made).items() if was != here[k]]
         if made["dirty"] or changed_since(made["commit"] or "") != []:
             differs.append("perhaps other code")
     return list(dict.fromkeys(differs))
+
+
+def _decisive(made: dict[str, Any]) -> dict[str, Any]:
+    versions = {k: made["versions"].get(k) for k in ("torch", "triton", "numpy", "cuda")}
+    return {k: made[k] for k in ("device_name", "compiled", "precision")} | versions
 
 
 def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any]) -> Iterator[str]:
@@ -96,7 +96,7 @@ def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any
     least = 10 if study.every_tenth else 1  # blocks up to the first whole log
     yield f"training {record.stem} again for up to {SECONDS:.0f} s"
     trainer, start = make_trainer(run, path), time.monotonic()
-    while trainer.block < len(run.batch_sizes) and (trainer.block < least or time.monotonic() - start < SECONDS):
+    while trainer.block < trainer.blocks and (trainer.block < least or time.monotonic() - start < SECONDS):
         trainer.run_block()
     again = kept(study, frame(run, trainer.logged().cpu().numpy()))
     again = again[again["seed"] == m["seed"]]
