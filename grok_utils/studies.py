@@ -136,9 +136,7 @@ class Arm:
         digest of all their values, to 12 digits. Names of functions are no part of it.
         """
         s = self.settings
-        found = {name: getattr(s, name) for name in DEFAULTS if name not in (*HYPER, "operations")} | {
-            "updates": updates
-        }
+        found = {name: value for name, value in vars(s).items() if name not in HYPER} | {"updates": updates}
         found["operations"] = {o: _table(o, OPERATIONS[o], s.modulus) for o in s.operations}
         if any(cell.values for cell in self.cells):
             found["cells"] = {o: sorted(c.name for c in self.cells if o in c.operations) for o in s.operations}

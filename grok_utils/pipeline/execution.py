@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -45,8 +44,6 @@ def graceful_stop() -> Iterator[list[int]]:
     Yields a list that holds the signal's number once one came.
     """
     received: list[int] = []
-    last_resort = threading.Timer(STOP_SECONDS, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    last_resort.daemon = True
 
     def stop(number: int, frame: object) -> None:
         kernels = psutil.Process().children(recursive=True)
@@ -57,13 +54,13 @@ def graceful_stop() -> Iterator[list[int]]:
         received.append(number)
         for kernel in kernels:
             kernel.send_signal(signal.SIGINT)
-        last_resort.start()
+        signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:
         yield received
     finally:
-        last_resort.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for s, handler in before.items():
             signal.signal(s, handler)
 
