@@ -19,7 +19,7 @@ from nbclient.exceptions import DeadKernelError
 
 from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
-from grok_utils.pipeline.locks import at_work, lent, locked
+from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.plan import PART
 from grok_utils.pipeline.status import clock, left_to_do, progress_lines
 from grok_utils.store import files
@@ -149,7 +149,7 @@ def execute_run(run: Run, study: str) -> None:
         except Damaged as error:  # told here, where it is seen; the notebook then starts again
             print(error, file=sys.stderr, flush=True)
         os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
-        with progress_lines(run), lent(run):
+        with progress_lines(run):
             execute("run.ipynb", run.notebook, parameters)
     for seed in missing:
         if not is_complete(run, seed):

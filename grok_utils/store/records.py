@@ -82,25 +82,19 @@ def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, A
     """Write `rows` (the columns above) of one seed of a run atomically, and how each part of them was `made`."""
     study = run.study
     metadata = {"schema_version": SCHEMA_VERSION, "study": study.name, "schedule": run.arm.name, "seed": seed}
-    metadata |= {"identity": run.identity, "made": made}
+    text = json.dumps(metadata | {"identity": run.identity, "made": made}, sort_keys=True)
     rows = kept(study, rows)
     table = pa.Table.from_pandas(rows, pa.schema([(c, (COLUMNS | VARIED)[c]) for c in rows]), preserve_index=False)
-    text = json.dumps(metadata, sort_keys=True)
-    path = run.record(seed)
-    write_table(path, table.replace_schema_metadata({"grok_utils": text, "sha256": digest(table, text)}))
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a record's table, with its metadata, atomically and in few bytes: thousands of records live in git."""
+    # In few bytes, as thousands of records live in git.
     encodings = dict.fromkeys(MEASURED, "BYTE_STREAM_SPLIT")
     encodings |= {f.name: "DELTA_BINARY_PACKED" for f in table.schema if pa.types.is_integer(f.type)}
     others = [name for name in table.column_names if name not in encodings and name != "diverged"]
     options = {"compression": "zstd", "compression_level": 19, "use_dictionary": others, "column_encoding": encodings}
     # A third of a record of one operation would be statistics, and Arrow's schema beside Parquet's own.
     options |= {"write_statistics": False, "store_schema": False}
-    with written_whole(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
+    with written_whole(run.record(seed)) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(table.schema.metadata)
+        writer.add_key_value_metadata({"grok_utils": text, "sha256": digest(table, text)})
 
 
 def digest(table: pa.Table, text: str) -> str:
