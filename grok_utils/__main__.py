@@ -24,33 +24,36 @@ def parser() -> Parser:
     """The command line."""
     top = Parser(prog="python -m grok_utils", description=__doc__)
     commands = top.add_subparsers(dest="command", required=True)
-    study, how = Parser(add_help=False), Parser(add_help=False)
-    study.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
-    study.add_argument("--precision", help="instead of the study's precision")
-    how.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
-    how.add_argument("--threads", type=int, default=1, help="CPU threads of a run (default 1)")
-
-    def command(name: str, text: str, *parents: Parser) -> Parser:
-        found: Parser = commands.add_parser(name, help=text, description=text, parents=parents)
-        found.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
-        return found
-
-    side_by_side = "how many runs go side by side here, as -j, and what is missing: run/ARM/SEEDS"
-    plan = command("plan", f"check the study; print {side_by_side}", study, how)
-    plan.add_argument("--seeds-per-run", type=int, default=1, help="seeds that one run trains at once (default 1)")
-    elsewhere = "the runs will be on other machines: do not ask whether this one can carry them out"
-    plan.add_argument("--elsewhere", action="store_true", help=elsewhere)
-    run = command("run", "make the records of one arm and its seeds by executing run.ipynb", study, how)
-    run.add_argument("--schedule", required=True, help="the arm")
-    run.add_argument("--seeds", required=True, help="such as 0 or 0,1,2")
-    command("report", "build report.html from the study's records", study)
-    printed = "print report.html, built where it is absent, as report.pdf (study `evidence`: the page of the claims)"
-    command("pdf", printed, study)
-    command("status", "say what is done, running, failed and missing, and how long is left", study)
-    verified = "check the records, and the code that made them, and train one of them again for a minute"
-    verify = command("verify", verified, study)
-    verify.add_argument("--record", help="the one to train again, such as linear-seed0 (default: any)")
-    command("evidence", "build results/evidence/report.html from the records of all the evidence's studies")
+    about = {
+        "plan": "check the study; print how many runs go side by side here, as -j, and what is missing: run/ARM/SEEDS",
+        "run": "make the records of one arm and its seeds by executing run.ipynb",
+        "report": "build report.html from the study's records",
+        "pdf": "print report.html, built where it is absent, as report.pdf (study `evidence`: the page of the claims)",
+        "status": "say what is done, running, failed and missing, and how long is left",
+        "verify": "check the records, and the code that made them, and train one of them again for a minute",
+    }
+    evidence = "build results/evidence/report.html from the records of all the evidence's studies"
+    command = commands.add_parser("evidence", help=evidence, description=evidence)
+    command.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
+    for name, text in about.items():
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
+        command.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
+        command.add_argument("--precision", help="instead of the study's precision")
+        if name in ("plan", "run"):
+            command.add_argument("--device", default="auto", help="auto, cpu or cuda (default auto)")
+            command.add_argument("--threads", type=int, default=1, help="CPU threads of a run (default 1)")
+        if name == "plan":
+            command.add_argument(
+                "--seeds-per-run", type=int, default=1, help="seeds that one run trains at once (default 1)"
+            )
+            elsewhere = "the runs will be on other machines: do not ask whether this one can carry them out"
+            command.add_argument("--elsewhere", action="store_true", help=elsewhere)
+        if name == "verify":
+            command.add_argument("--record", help="the one to train again, such as linear-seed0 (default: any)")
+        if name == "run":
+            command.add_argument("--schedule", required=True, help="the arm")
+            command.add_argument("--seeds", required=True, help="such as 0 or 0,1,2")
     return top
 
 
