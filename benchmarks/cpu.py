@@ -1,7 +1,6 @@
 """This engine against the usual training loop, side by side on this machine: `python -m benchmarks.cpu`."""
 
 import argparse
-import os
 import random
 import resource
 import sys
@@ -20,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from grok_utils.engine.machine import choose_path
+from grok_utils.engine.machine import choose_path, cores
 from grok_utils.engine.stack import Layout, stacked_logits
 from grok_utils.engine.trainer import Trainer
 from grok_utils.measures import MEASURES, Stack
@@ -34,7 +33,6 @@ from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
 NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
-DTYPES = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 # --- the usual loop --------------------------------------------------------------------------------------------------
@@ -122,44 +120,43 @@ def at_sizes(run: Run, sizes: np.ndarray) -> Courses:
 
 
 def seconds(f: Callable[..., object], *arguments: object) -> float:
-    """Wall time of one call."""
+    """Wall time of one call, the work that it leaves to a GPU included."""
+    wait = torch.cuda.synchronize if torch.cuda.is_initialized() else lambda: None
+    wait()
     start = time.perf_counter()
     f(*arguments)
+    wait()
     return time.perf_counter() - start
 
 
-def ceiling(precision: str) -> float:
-    """Operations a second that a 1024³ matrix product reaches: the best of five."""
-    a = torch.randn(1024, 1024).to(DTYPES[precision])
-    return 2 * 1024**3 / min(seconds(torch.mm, a, a) for _ in range(5))
+def ceiling(precision: str, n: int = 1024, device: str = "cpu") -> float:
+    """Operations a second that a product of two n × n matrices reaches: the best of five."""
+    a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    return 2 * n**3 / min(seconds(torch.mm, a, a) for _ in range(5))
 
 
 def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int]) -> pd.DataFrame:
-    """Seconds of a block of the whole stack, by turns: the usual loop, each engine; then the same again.
+    """Times of a block of the whole stack, by turns: the usual loop, each engine; then the same again.
 
-    `sizes` are the engines' batch sizes, block by block. Columns: batch_size, precision, usual, engine, ceiling.
+    `sizes` are the engines' batch sizes, block by block. One row for each precision and batch size: medians, the
+    rounds' range of the ratio, the share of the ceiling.
     """
     rows = []
     for i, size in enumerate(sizes):
-        usual_seconds = sum(seconds(loop.run_block, size) for loop in usual)
+        theirs = sum(seconds(loop.run_block, size) for loop in usual)
         for precision, engine in engines.items():
-            rows.append((size, precision, usual_seconds, seconds(engine.run_block), ceiling(precision)))
+            rows.append((precision, size, theirs, seconds(engine.run_block), ceiling(precision)))
         print(f"round {i + 1} of {len(sizes)} done (batch {size})", file=sys.stderr)
-    table = pd.DataFrame(rows, columns=["batch_size", "precision", "usual", "engine", "ceiling"])
-    return table[table.groupby(["batch_size", "precision"]).cumcount() > 0]  # the first of each was a warm-up
-
-
-def summarise(table: pd.DataFrame, engine: Trainer) -> pd.DataFrame:
-    """One row for each precision and batch size: medians, the rounds' range of the ratio, the share of the ceiling."""
-    rows, models = [], len(engine.tasks)
-    for (precision, size), rounds in table.groupby(["precision", "batch_size"], sort=False):
-        usual, ours, ratio = rounds.usual.median(), rounds.engine.median(), rounds.usual / rounds.engine
-        row = {"precision": precision, "batch_size": size, "n": len(rounds)}
-        row |= {"usual_ms": 1e3 * usual / models, "engine_ms": 1e3 * ours / models}
-        row |= {"times_faster": usual / ours, "lowest": ratio.min(), "highest": ratio.max()}
-        row |= {"gflops": block_flops(engine, size) / ours / 1e9, "ceiling_gflops": rounds.ceiling.max() / 1e9}
-        rows.append(row | {"reached": row["gflops"] / row["ceiling_gflops"]})
-    return pd.DataFrame(rows)
+    rounds = pd.DataFrame(rows, columns=["precision", "batch_size", "usual", "engine", "ceiling"])
+    rounds = rounds[rounds.groupby(["precision", "batch_size"]).cumcount() > 0]  # the first of each was a warm-up
+    stacks = rounds.assign(ratio=rounds.usual / rounds.engine).groupby(["precision", "batch_size"], sort=False)
+    table = stacks[["usual", "engine"]].median().add_suffix("_ms") * 1e3 / len(usual)
+    table = table.assign(n=stacks.size(), times_faster=table.usual_ms / table.engine_ms)
+    table = table.assign(lowest=stacks.ratio.min(), highest=stacks.ratio.max())
+    table = table.assign(ceiling_gflops=stacks.ceiling.max() / 1e9).reset_index()
+    done = [block_flops(engines[row.precision], row.batch_size) / len(usual) for row in table.itertuples()]
+    table["gflops"] = done / table.engine_ms / 1e6
+    return table.assign(reached=table.gflops / table.ceiling_gflops)
 
 
 def costs_of_measures(engine: Trainer, rounds: int) -> pd.Series:
@@ -207,17 +204,16 @@ def main() -> None:
         engines[precision] = Trainer(tasks, at_sizes(run, np.array(sizes)), path)
         start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
         print(f"ready: {path}", file=sys.stderr)
-    summary = summarise(measure([UsualLoop(task) for task in tasks], engines, sizes), engines[precision])
+    summary = measure([UsualLoop(task) for task in tasks], engines, sizes)
 
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
     costs = costs_of_measures(engines["float32"], arguments.rounds)
     print("Each measure adds, ms a model: " + ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items()), end="\n\n")
     for precision, rows in summary.groupby("precision", sort=False):
-        hours = projected_hours(study, rows, start[precision], cores)
-        print(f"`paper` in {precision} on {cores} cores: {hours:.2f} h; a run begins after {start[precision]:.0f} s")
+        hours = projected_hours(study, rows, start[precision], cores())
+        print(f"`paper` in {precision} on {cores()} cores: {hours:.2f} h; a run begins after {start[precision]:.0f} s")
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
     print(f"peak memory {peak / 1e9:.2f} GB, both loops and all precisions in one process")
     save(summary.to_csv(index=False), arguments.out, "cpu.csv")

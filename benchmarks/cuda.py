@@ -3,133 +3,100 @@
 import argparse
 import gc
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.cpu import UsualLoop, at_sizes, block_flops, seconds
+from benchmarks.cpu import UsualLoop, at_sizes, block_flops, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
 from grok_utils.measures import MEASURES
 from grok_utils.page.notebook import save
 from grok_utils.page.style import look, panels, svg
 from grok_utils.pipeline.parameters import make_run
+from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
+from grok_utils.store.provenance import provenance
 from grok_utils.studies import ExecutionPath
 
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
 STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the gradient is written and read
 
 
-def synchronised(f, *arguments: object) -> float:
-    """Seconds of one call, the GPU's work included."""
-    torch.cuda.synchronize()
-    return seconds(f, *arguments) + seconds(torch.cuda.synchronize)
-
-
-def driver() -> str:
-    """The version of NVIDIA's driver."""
-    query = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    return subprocess.run(query, capture_output=True, text=True, check=True).stdout.split()[0]
-
-
 def ceilings() -> dict[str, float]:
     """Operations a second of a large matrix product in each precision, and bytes a second of a large copy."""
     found = {}
-    a = torch.randn(8192, 8192, device="cuda")
-    for precision, matrix in (("float32", a), ("tf32", a), ("bf16", a.bfloat16())):
+    for precision in ("float32", "tf32", "bf16"):
         set_up(ExecutionPath("cuda", precision, compiled=False, threads=1))
-        times = [synchronised(torch.mm, matrix, matrix) for _ in range(6)]
-        found[precision] = 2 * 8192**3 / statistics.median(times[1:])
+        found[precision] = ceiling(precision, 8192, "cuda")
     big = torch.randn(2**29, device="cuda")
     target = torch.empty_like(big)
-    found["copy"] = 2 * 4 * 2**29 / statistics.median([synchronised(target.copy_, big) for _ in range(6)][1:])
-    return found
+    return found | {"copy": 2 * big.nbytes / min(seconds(target.copy_, big) for _ in range(5))}
 
 
 def trainer(
-    arm: str,
-    seeds: list[int],
-    precision: str,
-    compiled: bool,
-    sizes: np.ndarray | None = None,
-    measures: tuple[str, ...] = (),
+    arm: str, seeds: list[int], precision: str, sizes: np.ndarray | None = None, measures: tuple[str, ...] = ()
 ) -> GraphedTrainer:
     """A stack of the four operations and `seeds` under an arm of `paper`, at every tenth of its batch sizes."""
     run = make_run("paper", arm, seeds, device="cuda", precision=precision)
     sizes = run.batch_sizes[EVERY - 1 :: EVERY].copy() if sizes is None else sizes
-    path = ExecutionPath("cuda", precision, compiled, threads=1)
+    path = ExecutionPath("cuda", precision, compiled=True, threads=1)
     return GraphedTrainer(run.tasks(), at_sizes(run, sizes), path, measures=measures)
 
 
-def memory_before() -> int:
-    """Bytes allocated before a stack is set up; the peak counts from here on."""
-    gc.collect()  # stacks of earlier measurements
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats()
-    return torch.cuda.memory_allocated()
+def time_blocks(engines: list[GraphedTrainer]) -> float:
+    """Seconds of all blocks of stacks, after one to warm up; several are each on a stream of its own, as by MPS."""
+    streams = [torch.cuda.Stream() for _ in engines] if len(engines) > 1 else [torch.cuda.current_stream()]
 
-
-def peak_gib(before: int) -> float:
-    """Gibibytes that what was set up since took at most."""
-    return (torch.cuda.max_memory_allocated() - before) / 2**30
-
-
-def time_blocks(engine: GraphedTrainer) -> float:
-    """Seconds of all its blocks, after one to warm up."""
-    engine.run_block()
-    engine.block = 0
-
-    def all_blocks() -> None:
-        for _ in range(engine.blocks):
-            engine.run_block()
-        engine.logged()
-
-    return synchronised(all_blocks)
-
-
-def time_side_by_side(engines: list[GraphedTrainer]) -> float:
-    """Seconds of all blocks of several stacks, each on a stream of its own, as runs that share a card by MPS."""
-    streams = [torch.cuda.Stream() for _ in engines]
-
-    def all_blocks() -> None:
+    def run_blocks(blocks: int) -> None:
         for engine in engines:
             engine.block = 0
-        for _ in range(engines[0].blocks):
+        for _ in range(blocks):
             for engine, stream in zip(engines, streams, strict=True):
                 with torch.cuda.stream(stream):
                     engine.run_block()
 
-    return synchronised(all_blocks)
+    run_blocks(1)
+    return seconds(run_blocks, engines[0].blocks)
+
+
+def time_stack(
+    arm: str, seeds: list[int], precision: str, sizes: np.ndarray | None = None
+) -> tuple[dict[str, Any], GraphedTrainer]:
+    """What is to be said of a `trainer`, its seconds as of 7,500 updates, and the trainer."""
+    gc.collect()  # stacks of earlier measurements
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats()
+    before, start = torch.cuda.memory_allocated(), time.perf_counter()
+    engine = trainer(arm, seeds, precision, sizes)
+    row: dict[str, Any] = {"precision": precision, "arm": arm, "members": len(engine.tasks)}
+    row |= {"set_up_s": time.perf_counter() - start, "train_s": time_blocks([engine]) / engine.blocks * 750}
+    row |= {"s_a_member": row["train_s"] / row["members"]}
+    row |= {"peak_gib": (torch.cuda.max_memory_allocated() - before) / 2**30}
+    print("{precision} {arm}, {members} members: {train_s:.1f} s".format(**row), file=sys.stderr, flush=True)
+    return row, engine
 
 
 def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd.DataFrame:
     """One row an arm of `paper`, all seeds in one stack, beside its floors; and a row of all arms side by side."""
-    rows, engines = [], []
-    for arm in (a.name for a in make_run("paper", "baseline", seeds, device="cuda").study.arms):
-        before, start = memory_before(), time.perf_counter()
-        engine = trainer(arm, seeds, precision, compiled=True)
-        ready = time.perf_counter() - start
-        flops = EVERY * sum(block_flops(engine, int(size)) for size in engine.courses.batch_size[:, 0])
-        state = EVERY * engine.blocks * BLOCK * STATE_BYTES * engine.flat.numel()
-        row = {"precision": precision, "arm": arm, "members": len(engine.tasks), "set_up_s": ready}
-        row |= {"train_s": EVERY * time_blocks(engine), "flops_floor_s": flops / limits[precision]}
-        row |= {"state_floor_s": state / limits["copy"]}
-        rows.append(row | {"peak_gib": peak_gib(before)})
-        engines.append(engine)
-        print(f"{precision} {arm}: {row['train_s']:.1f} s", file=sys.stderr, flush=True)
+    arms = [arm.name for arm in load_study("paper").arms]
+    rows, engines = zip(*(time_stack(arm, seeds, precision) for arm in arms), strict=True)
     table = pd.DataFrame(rows)
-    together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_side_by_side(engines)}
+    flops = [sum(block_flops(engine, int(size)) for size in engine.courses.batch_size[:, 0]) for engine in engines]
+    state = [engine.blocks * BLOCK * STATE_BYTES * engine.flat.numel() for engine in engines]
+    table["flops_floor_s"] = EVERY * np.array(flops) / limits[precision]
+    table["state_floor_s"] = EVERY * np.array(state) / limits["copy"]
+    together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_blocks([*engines])}
     table.loc[len(table)] = {"precision": precision, "arm": "all side by side", **together}
+    table["s_a_member"] = table.train_s / table.members
     table["times_floor"] = table.train_s / (table.flops_floor_s + table.state_floor_s)
     return table
 
@@ -138,17 +105,12 @@ def time_members(counts: list[int]) -> pd.DataFrame:
     """One row a number of members, until the card is full: seconds of 7,500 updates at batch 512 a member, float32."""
     rows = []
     for count in counts:
-        before = memory_before()
         try:
-            engine = trainer("baseline", list(range(count // 4)), "float32", True, sizes=np.full(8, 512))
-            whole = time_blocks(engine) / 8 * 750
+            rows.append(time_stack("baseline", list(range(count // 4)), "float32", np.full(8, 512))[0])
         except torch.OutOfMemoryError:
             print(f"{count} members do not fit", file=sys.stderr)
             break
-        rows.append({"members": count, "train_s": whole, "s_a_member": whole / count, "peak_gib": peak_gib(before)})
-        print(f"{count} members: {whole / count:.2f} s a member", file=sys.stderr, flush=True)
-        del engine
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows)[["members", "train_s", "s_a_member", "peak_gib"]]
 
 
 def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
@@ -157,8 +119,8 @@ def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
     for measures in ((), *((name,) for name in MEASURES), tuple(MEASURES)):
         row: dict[str, object] = {"measures": " ".join(measures) or "none"}
         for size in (32, 512):
-            engine = trainer("baseline", seeds, precision, True, np.full(40, size), measures)
-            row[f"train_s_{size}"] = min(time_blocks(engine) for _ in range(3)) / 40 * 750
+            engine = trainer("baseline", seeds, precision, np.full(40, size), measures)
+            row[f"train_s_{size}"] = min(time_blocks([engine]) for _ in range(3)) / 40 * 750
         rows.append(row)
     table = pd.DataFrame(rows)
     for size in (32, 512):
@@ -181,9 +143,8 @@ def scaling(table: pd.DataFrame) -> Figure:
     """Seconds of training a member against the members in a stack, from the rows of `time_members`."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        colour = look("linear").colour
-        seaborn.lineplot(rows, x="members", y="s_a_member", marker="o", markersize=6, color=colour, ax=ax)
-        ax.set(xscale="log", ylim=(0, None))
+        rows.plot("members", "s_a_member", ax=ax, logx=True, marker="o", color=look("linear").colour, legend=False)
+        ax.set(ylim=(0, None))
         ax.set_xticks(rows["members"], [str(n) for n in rows["members"]])
         ax.minorticks_off()
 
@@ -205,11 +166,11 @@ def main() -> None:
         print(text, flush=True)
         found["cuda.txt"] += f"{text}\n"
 
-    limits, run = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda")
-    say(f"{torch.cuda.get_device_name()}, driver {driver()}, torch {torch.__version__}, CUDA {torch.version.cuda}")
+    limits, run, about = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda"), provenance("cuda")
+    say(f"{about['device_name']}, " + ", ".join(f"{k} {about['versions'][k]}" for k in ("driver", "torch", "cuda")))
     say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
     usual = UsualLoop(run.tasks()[0], "cuda")
-    block = statistics.median([synchronised(usual.run_block, 512) for _ in range(6)][1:])
+    block = statistics.median([seconds(usual.run_block, 512) for _ in range(6)][1:])
     say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
     paper = []
     for precision in arguments.precisions:
@@ -218,7 +179,7 @@ def main() -> None:
         one_by_one, together = paper[-1].train_s.iloc[:-1].sum(), paper[-1].train_s.iloc[-1]
         say(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side\n")
     found["cuda-paper.csv"] = pd.concat(paper).to_csv(index=False)
-    say(f"within a block: {waits_in_a_block(trainer('linear', [0, 1, 2], 'float32', compiled=True))}\n")
+    say(f"within a block: {waits_in_a_block(trainer('linear', [0, 1, 2], 'float32'))}\n")
     costs = time_measures("float32", [0, 1, 2])
     say("measures, each alone and all, 12 members in float32:")
     say(costs.to_string(index=False, float_format="{:.2f}".format) + "\n")

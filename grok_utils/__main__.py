@@ -9,7 +9,7 @@ from typing import NoReturn
 if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
-from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
+from grok_utils.errors import BadInput, Damaged, one_line, require, with_remedy
 
 
 class Parser(argparse.ArgumentParser):
@@ -99,8 +99,7 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         study = load_study(a.study, a.precision)
         if a.command == "plan":
-            if a.seeds_per_run < 1:
-                raise BadInput(f"seeds-per-run: {a.seeds_per_run} is not a whole number from 1 on")
+            require(a.seeds_per_run >= 1, "seeds-per-run", a.seeds_per_run, "a whole number from 1 on")
             here = (lambda run: run) if a.elsewhere else on_this_machine
             for arm in study.arms:
                 here(make_run(study, arm.name, study.seeds[: a.seeds_per_run], a.results, a.device, a.threads))

@@ -136,9 +136,7 @@ class Arm:
         digest of all their values, to 12 digits. Names of functions are no part of it.
         """
         s = self.settings
-        found = {name: getattr(s, name) for name in DEFAULTS if name not in (*HYPER, "operations")} | {
-            "updates": updates
-        }
+        found = {name: value for name, value in vars(s).items() if name not in HYPER} | {"updates": updates}
         found["operations"] = {o: _table(o, OPERATIONS[o], s.modulus) for o in s.operations}
         if any(cell.values for cell in self.cells):
             found["cells"] = {o: sorted(c.name for c in self.cells if o in c.operations) for o in s.operations}
@@ -260,6 +258,11 @@ class Run:
     def checkpoint(self) -> Path:
         """Where the run's state is kept while it is not complete."""
         return self.folder / "checkpoints" / f"{self.name}.safetensors"
+
+    @property
+    def notebook(self) -> Path:
+        """Where the executed notebook is or will be."""
+        return self.folder / "runs" / f"{self.name}.ipynb"
 
     def record(self, seed: int) -> Path:
         """Where the record of this arm and `seed` is or will be."""

@@ -25,6 +25,11 @@ def on_cuda(device: str) -> bool:
     return device != "cpu" and torch.cuda.is_available()
 
 
+def cores() -> int:
+    """How many of this machine's cores the process may use."""
+    return len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else os.cpu_count() or 1
+
+
 def has_compiler(device: str) -> bool:
     """Whether torch.compile finds what it calls: Triton and a C compiler for CUDA; CXX, by default g++, for a CPU."""
     names: tuple[str, ...] = (os.environ.get("CXX", "g++"),)
@@ -57,9 +62,9 @@ def choose_path(run: Run) -> ExecutionPath:
     return ExecutionPath(device, run.arm.settings.precision, compiled, run.threads)
 
 
-def forward_passes(run: Run) -> int:
-    """The run's work in examples' forward passes; an update counts three for each of its examples."""
-    return int(work_by_block(run).sum())
+def forward_passes(run: Run, updates: int | None = None) -> int:
+    """The work of the run, or of its first `updates`, in examples' forward passes; an update's example counts three."""
+    return int(work_by_block(run)[: None if updates is None else updates // BLOCK].sum())
 
 
 def work_by_block(run: Run) -> np.ndarray:

@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -18,10 +17,11 @@ import papermill
 import psutil
 from nbclient.exceptions import DeadKernelError
 
+from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
-from grok_utils.pipeline.locks import lent, locked
-from grok_utils.pipeline.plan import record_paths
-from grok_utils.pipeline.status import clock, progress_lines, time_left
+from grok_utils.pipeline.locks import at_work, locked
+from grok_utils.pipeline.plan import PART
+from grok_utils.pipeline.status import clock, left_to_do, progress_lines
 from grok_utils.store import files
 from grok_utils.store.files import ROOT
 from grok_utils.store.records import is_complete
@@ -44,8 +44,6 @@ def graceful_stop() -> Iterator[list[int]]:
     Yields a list that holds the signal's number once one came.
     """
     received: list[int] = []
-    last_resort = threading.Timer(STOP_SECONDS, lambda: os.kill(os.getpid(), signal.SIGTERM))
-    last_resort.daemon = True
 
     def stop(number: int, frame: object) -> None:
         kernels = psutil.Process().children(recursive=True)
@@ -56,13 +54,13 @@ def graceful_stop() -> Iterator[list[int]]:
         received.append(number)
         for kernel in kernels:
             kernel.send_signal(signal.SIGINT)
-        last_resort.start()
+        signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
 
-    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM)}
+    before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:
         yield received
     finally:
-        last_resort.cancel()
+        signal.setitimer(signal.ITIMER_REAL, 0)
         for s, handler in before.items():
             signal.signal(s, handler)
 
@@ -72,13 +70,11 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
 
     While it runs, and after a failure, the copy is beside it under the name `*.part.ipynb`. Raises Failed.
     """
-    part = output.with_suffix(".part.ipynb")
+    part = output.with_suffix(PART)
     part.parent.mkdir(parents=True, exist_ok=True)
     # A kernel asked politely takes seconds to go, and by then it has nothing left to save.
     options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS), "shutdown_kernel": "immediate"}
-    options["extra_arguments"] = [
-        "--IPKernelApp.log_level=50"
-    ]  # its warnings of TCP on this host, and of our interrupt
+    options["extra_arguments"] = ["--IPKernelApp.log_level=50"]  # not its warnings of TCP here, and of our interrupt
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, graceful_stop() as received:
         os.environ["IPYTHONDIR"] = profile  # no start-up file of the user's runs, and the home need not be writable
         try:
@@ -120,8 +116,8 @@ def remember_failure(part: Path, reason: str) -> None:
 
 def from_notebooks(path: Path) -> str:
     """`path` as a notebook sees it, relative wherever it is inside the project."""
-    path, root = path.resolve(), ROOT
-    return os.path.relpath(path, NOTEBOOKS) if path.is_relative_to(root) else str(path)
+    path = path.resolve()
+    return os.path.relpath(path, NOTEBOOKS) if path.is_relative_to(ROOT) else str(path)
 
 
 def from_here(text: str, results: str) -> str:
@@ -153,18 +149,18 @@ def execute_run(run: Run, study: str) -> None:
         except Damaged as error:  # told here, where it is seen; the notebook then starts again
             print(error, file=sys.stderr, flush=True)
         os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
-        with progress_lines(run), lent(run):
-            execute("run.ipynb", run.folder / "runs" / f"{run.name}.ipynb", parameters)
+        with progress_lines(run):
+            execute("run.ipynb", run.notebook, parameters)
     for seed in missing:
         if not is_complete(run, seed):
             left = f"{run.name}: the notebook ended without leaving {run.record(seed)}"
             raise Failed(f"{left}: give run.ipynb back its write_records(result), then run it again")
     seconds = time.monotonic() - start
-    paths = record_paths(run.study, run.results)
-    found = f"{sum(path.exists() for path in paths)} of {len(paths)} records"
+    found, work = left_to_do(run.study, run.results)
+    told = f"{found} of {len(run.study.arms) * len(run.study.seeds)} records"
     if not set(run.seeds) <= set(run.study.seeds):  # not among those that the study counts
-        found = ", ".join(str(run.record(seed)) for seed in missing)
-    elif rest := time_left(run, seconds):
-        found += f", about {rest} left"
-    notebook = run.folder / "runs" / f"{run.name}.ipynb"
-    print(f"{run.name}: done in {clock(seconds)} ({found}), see {notebook}", flush=True)
+        told = ", ".join(str(run.record(seed)) for seed in missing)
+    elif work:
+        runs = 1 + len(at_work(run.folder)) // len(run.seeds)  # at a time, if others hold as many records
+        told += f", about {clock(seconds * work / forward_passes(run) / runs)} left"
+    print(f"{run.name}: done in {clock(seconds)} ({told}), see {run.notebook}", flush=True)

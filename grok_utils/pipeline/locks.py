@@ -8,30 +8,23 @@ from pathlib import Path
 
 from grok_utils.studies import Run
 
-LENT = "GROK_UTILS_LENT"  # in a kernel's environment: the run whose lock the process that started it holds
+HELD = "GROK_UTILS_HELD"  # in the environment while a run's locks are held: its name, and the holder's process
 
 
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
     """Only one process at a time works on a record, whatever block it is in; a second one says so and waits.
 
-    To a kernel that was `lent` the run it is open: it would wait for the process that waits for it.
+    To what the holder starts meanwhile, a kernel, it is open: it would wait for the process that waits for it.
     """
+    name, _, process = os.environ.get(HELD, "").rpartition(" ")
     with contextlib.ExitStack() as held:
-        if os.environ.get(LENT) != run.name:
+        if name != run.name or process == str(os.getpid()):
             for seed in run.seeds:  # in ascending order, so that no two wait for each other
                 held.enter_context(alone(run.folder, run.record(seed).stem))
+            os.environ[HELD] = f"{run.name} {os.getpid()}"
+            held.callback(os.environ.pop, HELD, None)
         yield
-
-
-@contextlib.contextmanager
-def lent(run: Run) -> Iterator[None]:
-    """A kernel that is started meanwhile works on the run under the lock of this process."""
-    os.environ[LENT] = run.name
-    try:
-        yield
-    finally:
-        del os.environ[LENT]
 
 
 @contextlib.contextmanager
@@ -58,8 +51,3 @@ def at_work(folder: Path) -> set[str]:
             except BlockingIOError:
                 names.add(path.stem)
     return names
-
-
-def is_at_work(run: Run, working: set[str]) -> bool:
-    """Whether a process works on the run; `working` as from `at_work`."""
-    return all(run.record(seed).stem in working for seed in run.seeds)

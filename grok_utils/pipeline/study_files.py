@@ -16,7 +16,7 @@ from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.store.files import ROOT
 from grok_utils.store.records import MEASURED
 from grok_utils.studies import DEFAULTS, HYPER, Arm, Cell, Settings, Study
-from grok_utils.tasks import count_pairs, count_train
+from grok_utils.tasks import OPERATIONS, count_pairs, count_train
 
 STUDIES = ROOT / "notebooks" / "studies"
 NAME = re.compile(r"\w[\w.-]{0,49}")  # of a study or an arm: the name of a folder or file, and a word of a command line
@@ -76,7 +76,7 @@ def make_study(name: str, values: dict[str, Any]) -> Study:
     of_study["every_tenth"] = tuple(thin)
     grid = values.get("grid")
     arms = tuple(make_arm(n, own, top, grid, of_study["updates"]) for n, own in arms_given(values).items())
-    check_grid_operations("grid", grid_of("grid", grid), {o for arm in arms for o in arm.settings.operations})
+    grid_of("grid", grid, {o for arm in arms for o in arm.settings.operations})  # also where every arm has its own
     return Study(name, arms, **of_study)
 
 
@@ -115,11 +115,9 @@ def make_arm(name: str, own: dict[str, Any], top: dict[str, Any], grid: Any, upd
         enough = f"enough for a pair in either set of {o}, which has {pairs} pairs"
         require(0 < count_train(o, given["modulus"], fraction) < pairs, where["train_fraction"], fraction, enough)
     field = f"arms.{name}.grid" if "grid" in own else "grid"
-    mappings = grid_of(field, own.get("grid", grid))
-    if "grid" in own:
-        for k in (k for mapping in mappings for k in mapping if k in CROSSED):
-            require(k not in own, field, k, "for a grid: the arm gives it itself")
-        check_grid_operations(field, mappings, operations)
+    mappings = grid_of(field, own["grid"], operations) if "grid" in own else grid_of(field, grid, OPERATIONS)
+    for k in (k for mapping in mappings for k in mapping if "grid" in own):
+        require(k == "operations" or k not in own, field, k, "for a grid: the arm gives it itself")
     arm = Arm(name, Settings(**given), cells_of(field, mappings, own, operations))
     for k in HYPER:
         check_courses(where[k], arm, k, updates)
@@ -140,8 +138,11 @@ def check_courses(field: str, arm: Arm, name: str, updates: int) -> None:
         require(not bad.any(), field, course[at].item(), allowed)
 
 
-def grid_of(field: str, grid: Any) -> list[dict[str, Any]]:
-    """The grid's mappings of settings to lists of numbers, checked; without a grid, none."""
+def grid_of(field: str, grid: Any, used: Collection[str]) -> list[dict[str, Any]]:
+    """The grid's mappings of settings to lists of numbers, checked; without a grid, none.
+
+    `used` are the operations that it is for: a mapping may name no other.
+    """
     mappings = [] if grid is None else grid if isinstance(grid, list) else [grid]
     crossed = f"a setting that can vary within a stack ({', '.join(CROSSED)}); what else varies is an arm"
     for mapping in mappings:
@@ -151,17 +152,13 @@ def grid_of(field: str, grid: Any) -> list[dict[str, Any]]:
             require(k in (*CROSSED, "operations"), field, k, crossed)
             if k == "operations":
                 check(f"{field}.{k}", k, values)
+                for o in values:
+                    require(o in used, f"{field}.{k}", o, f"an operation that it is for ({', '.join(sorted(used))})")
                 continue
             require(isinstance(values, list) and len(values) > 0, f"{field}.{k}", values, "a non-empty list")
             for value in values:
                 require(fits(k, value), f"{field}.{k}", value, ALLOWED[k][2].split(",")[0])
     return mappings
-
-
-def check_grid_operations(field: str, mappings: list[dict[str, Any]], used: Collection[str]) -> None:
-    """Raise BadInput where a mapping names an operation that no arm it is for has."""
-    for o in (o for mapping in mappings for o in mapping.get("operations", ())):
-        require(o in used, f"{field}.operations", o, f"an operation that it is for ({', '.join(sorted(used))})")
 
 
 def cells_of(

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 
 from grok_utils.engine.machine import has_compiler
 from grok_utils.errors import Damaged, require
-from grok_utils.pipeline.plan import record_paths
+from grok_utils.schedules import BLOCK
 from grok_utils.store.provenance import output_of, provenance
-from grok_utils.store.records import frame, kept, measured_columns, read_study
+from grok_utils.store.records import frame, kept, measured_columns, read_record, read_study
 from grok_utils.studies import ExecutionPath, Run, Study
 from grok_utils.training import make_trainer
 
@@ -34,15 +33,15 @@ def verify(study: Study, results: Path, name: str | None = None) -> Iterator[str
 
     Raises Damaged where a record is not valid or is not made again, BadInput where there is no record of that name.
     """
-    rows, metadata = read_study(study, results)
-    missing = len(record_paths(study, results)) - len(metadata)
+    _, metadata = read_study(study, results)
+    missing = len(study.arms) * len(study.seeds) - len(metadata)
     yield f"{study.name}: {len(metadata)} records, {missing} missing; every checksum is right"
     for commit, dirty in sorted({(made["commit"] or "", bool(made["dirty"])) for m in metadata for made in m["made"]}):
         yield code_line(commit, dirty)
     records = {f"{m['schedule']}-seed{m['seed']}": m for m in metadata}
     chosen = name or random.choice(list(records))
     require(chosen in records, "record", chosen, f"a record that is there, such as {next(iter(records))}")
-    yield from made_again(study, results, rows, records[chosen])
+    yield from made_again(study, results, records[chosen])
     how = "" if name else ", chosen at random,"
     well = f"the records are whole, and this tree makes one of them{how} again"
     yield f"{study.name}: all is well: {well} (README.md, Trust, says what that means)"
@@ -77,36 +76,34 @@ def path_here(made: dict[str, Any]) -> ExecutionPath:
 
 def differences_of(m: dict[str, Any], path: ExecutionPath) -> list[str]:
     """What differs between the making of a record and its making here on `path`, and may round otherwise."""
-    here, differs = provenance(path.device) | dataclasses.asdict(path), []
+    here, differs = _decisive(provenance(path.device) | dataclasses.asdict(path)), []
     for made in m["made"]:
-        names = ("device_name", "compiled", "precision")
-        differs += [f"{k} {made[k]} there, {here[k]} here" for k in names if made[k] != here[k]]
-        for package in ("torch", "triton", "numpy", "cuda"):
-            there, now = made["versions"].get(package), here["versions"].get(package)
-            if there != now:
-                differs.append(f"{package} {there} there, {now} here")
+        differs += [f"{k} {was} there, {here[k]} here" for k, was in _decisive(made).items() if was != here[k]]
         if made["dirty"] or changed_since(made["commit"] or "") != []:
             differs.append("perhaps other code")
     return list(dict.fromkeys(differs))
 
 
-def made_again(study: Study, results: Path, rows: pd.DataFrame, m: dict[str, Any]) -> Iterator[str]:
-    """Train the record with metadata `m` again for SECONDS, and compare it with its rows among `rows`."""
+def _decisive(made: dict[str, Any]) -> dict[str, Any]:
+    versions = {k: made["versions"].get(k) for k in ("torch", "triton", "numpy", "cuda")}
+    return {k: made[k] for k in ("device_name", "compiled", "precision")} | versions
+
+
+def made_again(study: Study, results: Path, m: dict[str, Any]) -> Iterator[str]:
+    """Train the record with metadata `m` again for SECONDS, and compare it with what is made."""
     path, seeds = path_here(m["made"][0]), tuple(m["made"][0].get("seeds", [m["seed"]]))
     run = Run(study, study.arm(m["schedule"]), seeds, results)
     record, differs = run.record(m["seed"]), differences_of(m, path)
     least = 10 if study.every_tenth else 1  # blocks up to the first whole log
     yield f"training {record.stem} again for up to {SECONDS:.0f} s"
     trainer, start = make_trainer(run, path), time.monotonic()
-    while trainer.block < len(run.batch_sizes) and (trainer.block < least or time.monotonic() - start < SECONDS):
+    while trainer.block < trainer.blocks and (trainer.block < least or time.monotonic() - start < SECONDS):
         trainer.run_block()
-    again = kept(study, frame(run, trainer.logged().cpu().numpy()))
-    again = again[again["seed"] == m["seed"]]
-    was = rows[(rows["schedule"] == m["schedule"]) & (rows["seed"] == m["seed"])]
-    was = was[was["update"] <= again["update"].max()]
-    new, old = (f.sort_values(["operation", "cell", "update"], ignore_index=True) for f in (again, was))
+    again, was, last = kept(study, frame(run, trainer.logged().cpu().numpy())), read_record(record)[0], trainer.block
+    of_both = (f[(f["seed"] == m["seed"]) & (f["update"] <= BLOCK * last)] for f in (again, was))
+    new, old = (f.sort_values(["operation", "cell", "update"], ignore_index=True) for f in of_both)
     update = new["update"]
-    yield f"again: {record.name}, updates 1 to {update.max():,} of {study.updates:,}"
+    yield f"again: {record.name}, updates 1 to {BLOCK * last:,} of {study.updates:,}"
     measured = measured_columns(study)
     same = new[measured].eq(old[measured]) | (new[measured].isna() & old[measured].isna())
     if not differs:

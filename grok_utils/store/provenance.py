@@ -2,6 +2,7 @@
 
 import importlib.metadata
 import platform
+import re
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -32,11 +33,9 @@ def _version(package: str) -> str | None:
 def _device_name(device: str) -> str:
     if device == "cuda":
         return torch.cuda.get_device_name()
-    try:
-        models = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
-        return models[0].split(":", 1)[1].strip()
-    except (OSError, IndexError):
-        return platform.processor() or platform.machine()
+    about = Path("/proc/cpuinfo")  # of Linux
+    names = re.findall(r"^model name\s*: (.*)", about.read_text() if about.exists() else "", re.MULTILINE)
+    return names[0].strip() if names else platform.processor() or platform.machine()
 
 
 def provenance(device: str) -> dict[str, Any]:

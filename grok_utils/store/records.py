@@ -88,26 +88,20 @@ def write_record(run: Run, seed: int, rows: pd.DataFrame, made: list[dict[str, A
     """Write `rows` (the columns above) of one seed of a run atomically, and how each part of them was `made`."""
     study = run.study
     metadata = {"schema_version": SCHEMA_VERSION, "study": study.name, "schedule": run.arm.name, "seed": seed}
-    metadata |= {"identity": run.identity, "made": made}
+    text = json.dumps(metadata | {"identity": run.identity, "made": made}, sort_keys=True)
     rows = kept(study, rows)
     types = COLUMNS | VARIED | dict.fromkeys(columns_of(study.measures), pa.float32())
     table = pa.Table.from_pandas(rows, pa.schema([(c, types[c]) for c in rows]), preserve_index=False)
-    text = json.dumps(metadata, sort_keys=True)
-    path = run.record(seed)
-    write_table(path, table.replace_schema_metadata({"grok_utils": text, "sha256": digest(table, text)}))
-
-
-def write_table(path: Path, table: pa.Table) -> None:
-    """Write a record's table, with its metadata, atomically and in few bytes: thousands of records live in git."""
-    encodings = {f.name: "BYTE_STREAM_SPLIT" for f in table.schema if pa.types.is_float32(f.type)}
+    # In few bytes, as thousands of records live in git.
+    encodings = dict.fromkeys(measured_columns(study), "BYTE_STREAM_SPLIT")
     encodings |= {f.name: "DELTA_BINARY_PACKED" for f in table.schema if pa.types.is_integer(f.type)}
     others = [name for name in table.column_names if name not in encodings and name != "diverged"]
     options = {"compression": "zstd", "compression_level": 19, "use_dictionary": others, "column_encoding": encodings}
     # A third of a record of one operation would be statistics, and Arrow's schema beside Parquet's own.
     options |= {"write_statistics": False, "store_schema": False}
-    with written_whole(path) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
+    with written_whole(run.record(seed)) as temporary, pq.ParquetWriter(temporary, table.schema, **options) as writer:
         writer.write_table(table)
-        writer.add_key_value_metadata(table.schema.metadata)
+        writer.add_key_value_metadata({"grok_utils": text, "sha256": digest(table, text)})
 
 
 def digest(table: pa.Table, text: str) -> str:
@@ -148,49 +142,50 @@ def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 def is_complete(run: Run, seed: int) -> bool:
     """Whether the record of this seed exists. Raises Damaged where it is no valid record of this study's settings."""
-    path = run.record(seed)
-    if not path.exists():
-        return False
-    check(run, path, *read_record(path))
-    return True
+    return found_record(run, seed) is not None
 
 
-WORDS = {
-    "batch_size": "batch sizes",
-    "learning_rate": "learning rates",
-    "weight_decay": "weight decays",
-    "beta1": "values of beta1",
-    "beta2": "values of beta2",
+WORDS = {  # the operations and the cells come first: they entail other hyper-parameters
     "operations": "operations",
     "cells": "cells of the grid",
+    "batch_size": "batch sizes",
+    "beta1": "values of beta1",
+    "beta2": "values of beta2",
+    "learning_rate": "learning rates",
+    "weight_decay": "weight decays",
 }
 
 
-def check(run: Run, path: Path, rows: pd.DataFrame, metadata: dict[str, Any]) -> None:
-    """Raise Damaged unless the record at `path` was made with the run's settings, saying in words what differs."""
-    expected, recorded = run.identity, metadata["identity"]
-    causes = {"operations": 1, "cells": 2} | dict.fromkeys(HYPER, 3)  # those that entail others come first
-    differ = sorted(unlike(recorded, expected), key=lambda name: causes.get(name, 0))
+def found_record(run: Run, seed: int) -> tuple[pd.DataFrame, dict[str, Any]] | None:
+    """The rows and the metadata of the record of this seed; None where there is none.
+
+    Raises Damaged unless it was made with the run's settings, saying in words what differs.
+    """
+    path = run.record(seed)
+    if not path.exists():
+        return None
+    rows, metadata = read_record(path)
     if metadata["study"] != run.study.name:
         raise Damaged(f"{path} is of study {metadata['study']}, not of {run.study.name}: move it away")
     elsewhere = f"or choose another folder (RESULTS=elsewhere), or move {path} away"
-    lacking = [column for column in columns_of(run.study.measures) if column not in rows]
-    if not differ and lacking:
-        asked = f"{path} was made without {', '.join(lacking)}, which the study's measures ask for"
-        raise Damaged(f"{asked}: give the study with measures a name of its own, {elsewhere}")
+    differ = unlike(metadata["identity"], run.identity)
     if not differ:
-        return
-    name, arm = differ[0], run.arm.name
-    out = f"give what was changed a name of its own, {elsewhere}"
-    there, here = (of.get(name, DEFAULTS.get(name)) for of in (recorded, expected))
-    if name not in causes:
-        raise Damaged(f"{path} was made with {name} = {there!r}, the study says {here!r}: {out}")
-    if name in HYPER:
-        apart = first_difference(run, rows, name)
+        if lacking := [column for column in columns_of(run.study.measures) if column not in rows]:
+            asked = f"{path} was made without {', '.join(lacking)}, which the study's measures ask for"
+            raise Damaged(f"{asked}: give the study with measures a name of its own, {elsewhere}")
+        return rows, metadata
+    name = min(differ, key=lambda name: [*WORDS].index(name) if name in WORDS else -1)
+    there, here = (of.get(name, DEFAULTS.get(name)) for of in (metadata["identity"], run.identity))
+    if name not in WORDS:
+        said = f"{path} was made with {name} = {there!r}, the study says {here!r}"
     else:
-        there, here = there or {}, here or {}  # without a grid there are no cells
-        apart = f", in {', '.join(o for o in there | here if there.get(o) != here.get(o))}"
-    raise Damaged(f"{arm}'s {WORDS[name]} differ from those its records were made with{apart}: {out}")
+        if name in HYPER:
+            apart = first_difference(run, rows, name)
+        else:
+            there, here = there or {}, here or {}  # without a grid there are no cells
+            apart = f", in {', '.join(o for o in there | here if there.get(o) != here.get(o))}"
+        said = f"{run.arm.name}'s {WORDS[name]} differ from those its records were made with{apart}"
+    raise Damaged(f"{said}: give what was changed a name of its own, {elsewhere}")
 
 
 def first_difference(run: Run, rows: pd.DataFrame, name: str) -> str:
@@ -212,17 +207,12 @@ def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[di
     Records of other arms or seeds in the folder are left alone. Raises Damaged on a bad record, on one that was made
     with other settings, and where there is none.
     """
-    frames, metadata = [], []
-    for run in runs_of(study, Path(results)):
-        for path in filter(Path.exists, map(run.record, study.seeds)):
-            rows, about = read_record(path)
-            check(run, path, rows, about)
-            frames.append(rows)
-            metadata.append(about)
-    if not frames:
+    runs = runs_of(study, Path(results))
+    found = [record for run in runs for seed in study.seeds if (record := found_record(run, seed)) is not None]
+    if not found:
         first = f"make the runs first, by make all STUDY={study.name}"
         raise Damaged(f"{Path(results, study.name)} holds no records yet: {first}")
-    return pd.concat(frames, ignore_index=True), metadata
+    return pd.concat([rows for rows, _ in found], ignore_index=True), [metadata for _, metadata in found]
 
 
 def makings(metadata: list[dict[str, Any]]) -> list[dict[str, Any]]:

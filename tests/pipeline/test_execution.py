@@ -20,6 +20,7 @@ from safetensors import SafetensorError
 from support.studies import outcome, small, write_study
 
 from grok_utils import errors
+from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import Damaged, with_remedy
 from grok_utils.page.export import export_html
 from grok_utils.pipeline import execution, status
@@ -27,7 +28,7 @@ from grok_utils.pipeline.execution import NOTEBOOKS, Failed, execute, execute_ru
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.plan import planned_runs
-from grok_utils.pipeline.status import share_done, status_lines, time_left
+from grok_utils.pipeline.status import left_to_do, status_lines
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.store import checkpoints, files
 from grok_utils.store.records import read_record
@@ -179,6 +180,10 @@ def test_planned_are_the_missing_runs_most_work_first(begun):
         "baseline-seed0",  # begun alone
         "baseline-seed1",
     ]
+    part = results / "tiny" / "runs" / "exponential-seeds0-1.part.ipynb"
+    part.parent.mkdir()
+    part.write_text('{"metadata": {"papermill": {"parameters": {"seeds": [0, 1]}, "failed": "for want of memory"}}}')
+    assert [r.name for r in planned_runs(study, results)][2:] == ["exponential-seed0", "exponential-seed1"]
     (results / "tiny" / "records" / "linear-seed0.parquet").unlink()
     assert "linear-seed0" in [r.name for r in planned_runs(study, results, seeds_per_run=2)]
 
@@ -250,12 +255,14 @@ def test_a_failure_is_remembered_until_the_run_is_made(tmp_path):
 
 
 def test_time_left_is_reckoned_in_work(begun):
-    path, _, results = begun
+    path, study, results = begun
     rising = make_run(path, "exponential", [0], str(results), "cpu")
-    assert [share_done(rising, updates) for updates in (0, 60)] == [0, 1]
-    assert 0 < share_done(rising, 30) < 0.45  # its later batches are larger
+    assert [forward_passes(rising, updates) for updates in (0, 60)] == [0, forward_passes(rising)]
+    assert 0 < forward_passes(rising, 30) < 0.45 * forward_passes(rising)  # its later batches are larger
     # Missing are two seeds of baseline, a minute each, and two of exponential, whose batches are smaller.
-    assert "0:02:30" < time_left(make_run(path, "baseline", [0], str(results), "cpu"), 60.0) < "0:03:50"
+    found, work = left_to_do(study, results)
+    assert found == 2
+    assert 2.5 < work / forward_passes(make_run(path, "baseline", [0], str(results), "cpu")) < 3.8
 
 
 def test_status_survives_a_checkpoint_of_other_content(begun):
