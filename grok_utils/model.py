@@ -4,21 +4,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from grok_utils.studies import PROTOCOL, Shape
 from grok_utils.tasks import Task, key
 
-WIDTH, HEADS, BLOCKS, POSITIONS = 128, 4, 2, 5
+POSITIONS = 5
 
 
 class Block(nn.Module):
     """Post-norm decoder block: `a = LN(x + attention(x))`, then `LN(a + FFN(a))`."""
 
-    def __init__(self) -> None:
+    def __init__(self, width: int, heads: int) -> None:
         super().__init__()
-        self.attention = nn.MultiheadAttention(WIDTH, HEADS, batch_first=True)
-        self.norm1 = nn.LayerNorm(WIDTH)
-        self.up = nn.Linear(WIDTH, 4 * WIDTH)
-        self.down = nn.Linear(4 * WIDTH, WIDTH)
-        self.norm2 = nn.LayerNorm(WIDTH)
+        self.attention = nn.MultiheadAttention(width, heads, batch_first=True)
+        self.norm1 = nn.LayerNorm(width)
+        self.up = nn.Linear(width, 4 * width)
+        self.down = nn.Linear(4 * width, width)
+        self.norm2 = nn.LayerNorm(width)
 
     def forward(self, x: Tensor) -> Tensor:
         mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
@@ -29,13 +30,14 @@ class Block(nn.Module):
 class Decoder(nn.Module):
     """The study's model for one task: tokens int64 [B, 4] to logits [B, classes] at the last position."""
 
-    def __init__(self, vocabulary: int, classes: int) -> None:
+    def __init__(self, vocabulary: int, classes: int, shape: Shape = PROTOCOL.shape) -> None:
         super().__init__()
-        self.tokens = nn.Embedding(vocabulary, WIDTH)
-        self.positions = nn.Embedding(POSITIONS, WIDTH)
-        self.blocks = nn.ModuleList(Block() for _ in range(BLOCKS))
-        self.norm = nn.LayerNorm(WIDTH)
-        self.head = nn.Linear(WIDTH, classes)
+        width, heads, blocks = shape
+        self.tokens = nn.Embedding(vocabulary, width)
+        self.positions = nn.Embedding(POSITIONS, width)
+        self.blocks = nn.ModuleList(Block(width, heads) for _ in range(blocks))
+        self.norm = nn.LayerNorm(width)
+        self.head = nn.Linear(width, classes)
 
     def forward(self, tokens: Tensor) -> Tensor:
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
@@ -44,8 +46,8 @@ class Decoder(nn.Module):
         return self.head(self.norm(x[:, -1]))
 
 
-def initial_decoder(task: Task) -> Decoder:
+def initial_decoder(task: Task, shape: Shape = PROTOCOL.shape) -> Decoder:
     """PyTorch's default initialisation, drawn on the CPU from a generator keyed by (operation, seed)."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(key("weights", task.operation, task.seed) % 2**63)
-        return Decoder(task.vocabulary, task.elements)
+        return Decoder(task.vocabulary, task.elements, shape)

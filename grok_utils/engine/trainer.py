@@ -1,5 +1,7 @@
 """The stack: members trained side by side, an update after another, validated every block of 10."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -9,9 +11,9 @@ from grok_utils.engine.examples import draw_batches, validation_chunks
 from grok_utils.engine.machine import set_up
 from grok_utils.engine.stack import PLAIN, Attention, Layout, stacked_logits
 from grok_utils.model import initial_decoder
-from grok_utils.optimizers import EPS, OPTIMIZERS, Hyper, State, hyper_table
+from grok_utils.optimizers import OPTIMIZERS, Hyper, State, hyper_table
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Courses, ExecutionPath
+from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Settings
 from grok_utils.tasks import Task
 
 
@@ -31,40 +33,30 @@ def loss_and_accuracy(
     `x`, `y`, `label` are int64 [M, B], `weight` is of a shape that broadcasts to theirs; `beyond` [M, 1, classes] is
     -inf for the classes that a member's task does not have, else 0. `distinct`, `attention`: see `stacked_logits`.
     """
-    logits = stacked_logits(layout.views(flat), x, y, distinct, attention).float() + beyond
+    logits = stacked_logits(layout, flat, x, y, distinct, attention).float() + beyond
     loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
     correct = (logits.argmax(-1) == label).float()
     return torch.stack([(loss * weight).sum(1), (correct * weight).sum(1)], dim=1)
 
 
-def fused_adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Tensor) -> None:
-    """AdamW in place by PyTorch's fused kernel for CPUs, member by member; `hyper` as `Trainer.step_by_rule` takes it.
-
-    Each member on its own, so that it has its own rates, and its bits do not depend on where its row lies.
-    """
-    step = hyper[0, 0, 0].float()
-    rows = parameters, gradient, state["exp_avg"], state["exp_avg_sq"], hyper.squeeze(-1).T.tolist()
-    for p, g, first, second, (_, rate, decay, beta1, beta2, *_) in zip(*rows, strict=True):
-        options = {"lr": rate, "beta1": beta1, "beta2": beta2, "weight_decay": decay, "eps": EPS}
-        torch._fused_adamw_([p], [g], [first], [second], [], [step], **options, amsgrad=False, maximize=False)
-
-
 class Trainer:
     """A stack of M members: their parameters [M, P], the optimizer's state, and the logs so far [logs, M, 4]."""
 
-    def __init__(self, tasks: list[Task], courses: Courses, path: ExecutionPath, optimizer: str = "adamw") -> None:
+    def __init__(self, tasks: list[Task], courses: Courses, path: ExecutionPath, settings: Settings = PROTOCOL) -> None:
         set_up(path)
-        self.tasks, self.courses, self.path = tasks, courses, path
+        self.tasks, self.courses, self.path, self.settings = tasks, courses, path, settings
         self.blocks, self.block = len(courses.batch_size), 0  # in all, and completed
         # Members of one operation and seed share their start, split and stream of batches.
         own = {(t.operation, t.seed): t for t in tasks}
         self.splits, places = list(own.values()), {name: i for i, name in enumerate(own)}
         self.split_of = torch.tensor([places[t.operation, t.seed] for t in tasks], device=path.device)
         self.train = pad_sequence([t.train for t in self.splits], batch_first=True).to(path.device)
-        self.layout = Layout(tasks)
-        self.flat = self.layout.pack(map(initial_decoder, self.splits)).to(path.device)[self.split_of]
-        self.rule, names = OPTIMIZERS[optimizer]
-        self.state_of_rule = {name: torch.zeros_like(self.flat) for name in names}
+        self.layout = Layout(tasks, settings.shape)
+        starts = (initial_decoder(t, settings.shape) for t in self.splits)
+        self.flat = self.layout.pack(starts).to(path.device)[self.split_of]
+        optimizer = OPTIMIZERS[settings.optimizer]
+        self.rule = optimizer.rule
+        self.state_of_rule = {name: torch.zeros_like(self.flat) for name in optimizer.state}
         self.logs = torch.full((self.blocks, len(tasks), 4), torch.nan, device=path.device)
         classes = torch.tensor([t.elements for t in tasks])
         beyond = torch.arange(int(classes.max())) >= classes[:, None]
@@ -74,11 +66,12 @@ class Trainer:
         self.validation = validation_chunks(tasks, path.device)
         # Members are independent, so the gradient of each is that of its own loss; accuracy has none.
         self.of_loss = torch.tensor([1.0, 0.0], device=path.device).expand(len(tasks), 2).contiguous()
-        self.attention, self.measure, self.step = PLAIN, loss_and_accuracy, self.step_by_rule
+        self.attention, self.measure = PLAIN, loss_and_accuracy
+        self.step: Callable[[Tensor, Tensor, State, Tensor], None] = self.step_by_rule
         if path.compiled:
             self.measure, self.step = torch.compile(loss_and_accuracy), torch.compile(self.step_by_rule)
-        if optimizer == "adamw" and path.device == "cpu" and self.flat.dtype == torch.float32:
-            self.step = fused_adamw
+        if optimizer.cpu and path.device == "cpu" and self.flat.dtype == torch.float32:
+            self.step = optimizer.cpu
         if path.compiled and path.device == "cpu":
             self._compile()
 
@@ -147,7 +140,8 @@ class Trainer:
     def run_block(self) -> None:
         """Ten updates with this block's courses, then a validation; the log gets one more row."""
         self.trained.zero_()
-        self._train_block(*self._batches(), torch.from_numpy(hyper_table(self.courses, self.block)))
+        hyper = hyper_table(self.courses, self.block, self.settings.warm_up)
+        self._train_block(*self._batches(), torch.from_numpy(hyper))
         self.logs[self.block, :, :2] = self.trained / BLOCK
         self._log_validation()
         self.block += 1

@@ -5,8 +5,11 @@ from support.studies import run_of
 
 from grok_utils.engine import machine
 from grok_utils.engine.machine import choose_path, does_not_fit, member_bytes, runs_that_fit
+from grok_utils.errors import BadInput
+from grok_utils.model import initial_decoder
 from grok_utils.store.files import ROOT
-from grok_utils.studies import ExecutionPath
+from grok_utils.studies import ExecutionPath, Shape
+from grok_utils.tasks import make_task
 
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
 
@@ -43,6 +46,26 @@ def test_members_take_more_with_larger_batches_and_more_elements():
     small = member_bytes(32, 97, "float32", cuda=False)
     assert small < member_bytes(512, 97, "float32", cuda=False) < member_bytes(512, 1999, "float32", cuda=False)
     assert member_bytes(512, 97, "bf16", cuda=True) < member_bytes(512, 97, "float32", cuda=True)
+
+
+def test_members_take_more_in_a_larger_shape_also_in_the_check(tmp_path):
+    def each(cuda, *shape):
+        return member_bytes(512, 97, "float32", cuda, Shape(*shape))
+
+    for cuda in (False, True):
+        assert each(cuda, 64, 4, 2) < each(cuda, 128, 4, 2) < each(cuda, 128, 4, 3) < each(cuda, 256, 8, 3)
+        assert each(cuda, 128, 4, 2) == member_bytes(512, 97, "float32", cuda)
+    sizes = [machine.stack_size(run_of(tmp_path, **shape))[1] for shape in ({}, {"width": 256}, {"blocks": 4})]
+    assert sizes[0] < min(sizes[1:])
+    many = run_of(tmp_path, seeds=range(60), width=1024, batch_size=10**6)
+    with pytest.raises(BadInput, match="seeds: a stack of 120 members needs"):
+        machine.require_fit(many)
+
+
+@pytest.mark.parametrize("shape", [Shape(8, 2, 1), Shape(60, 5, 3)])
+def test_the_parameters_that_are_reckoned_with_are_those_of_the_decoder(shape):
+    decoder = initial_decoder(make_task("x_plus_y", 0, 11), shape)
+    assert machine.parameters_of(11, shape) == sum(p.numel() for p in decoder.parameters())
 
 
 @pytest.mark.parametrize(

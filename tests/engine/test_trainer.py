@@ -1,4 +1,4 @@
-"""A stack of members on a CPU against PyTorch's own optimizer on plain decoders; neighbours, going on, diverging."""
+"""A stack of members on a CPU against PyTorch's own optimizers on plain decoders; neighbours, going on, diverging."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from support.courses import courses_of, varied
 from support.models import sequence
+from support.oracle import step
 from support.studies import run_of
 
 from grok_utils.engine.examples import draw_batches
@@ -13,7 +14,7 @@ from grok_utils.engine.trainer import Trainer
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.store.records import frame
-from grok_utils.studies import ExecutionPath
+from grok_utils.studies import ExecutionPath, Settings
 from grok_utils.tasks import make_task
 
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
@@ -47,25 +48,24 @@ def measured(model, pairs):
     return loss, (logits.argmax(-1) == pairs[:, 2]).double().mean()
 
 
-def plain_logs(task, courses, member, batches):
-    """The logs [blocks, 4] and the final model of one plain decoder under torch.optim.AdamW, as the protocol says.
+def plain_logs(task, courses, member, batches, optimizer="adamw"):
+    """The logs [blocks, 4] and the final model of one plain decoder under PyTorch's optimizer, as the protocol says.
 
     `batches(block)` are the rows of `task.train` of its ten updates.
     """
     model = initial_decoder(task)
-    adam = torch.optim.AdamW(model.parameters(), eps=1e-8)
+    theirs = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer](model.parameters())
     logs = []
     for block in range(len(courses.batch_size)):
         seen = []
         own = (courses.learning_rate, courses.weight_decay, courses.beta1, courses.beta2)
-        rate, decay, *betas = (course[block, member] for course in own)
+        rate, *others = (course[block, member] for course in own)
         for i, rows in enumerate(batches(block)):
             warm = min((10 * block + i) / 50, 1)
-            adam.param_groups[0].update(lr=rate * warm, weight_decay=decay, betas=tuple(betas))
             loss, accuracy = measured(model, task.train[rows])
-            adam.zero_grad()
+            theirs.zero_grad()
             loss.backward()
-            adam.step()
+            step([theirs], rate * warm, *others)
             seen.append((loss.item(), accuracy.item()))
         with torch.no_grad():
             logs.append([*np.mean(seen, axis=0), *(m.item() for m in measured(model, task.validation))])
@@ -76,16 +76,17 @@ def parameters_of(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("courses", [courses_of, varied])
-def test_sixty_updates_are_those_of_torch_adamw_on_plain_decoders(float64, courses):
+@pytest.mark.parametrize(("optimizer", "courses"), [("adamw", courses_of), ("adamw", varied), ("sgd", varied)])
+def test_sixty_updates_are_those_of_pytorchs_optimizer_on_plain_decoders(float64, optimizer, courses):
     # In float64 but for the loss, which the engine takes in float32: 6e-8 of rounding a step, and little chaos yet.
     sizes = [4, 16, 8, 12, 30, 5]
     tasks = tasks_of(("x_plus_y", 0), ("x_minus_y", 0), ("x_plus_y", 1), ("x_plus_y", 0))
     courses = courses(sizes, len(tasks))
-    trainer = Trainer(tasks, courses, EAGER)
+    trainer = Trainer(tasks, courses, EAGER, Settings(optimizer=optimizer))
     logs = logs_after(trainer, len(sizes))
     for i, task in enumerate(tasks):
-        expected, model = plain_logs(task, courses, i, lambda block, task=task: draw_batches(task, block, sizes[block]))
+        batches = lambda block, task=task: draw_batches(task, block, sizes[block])  # noqa: E731
+        expected, model = plain_logs(task, courses, i, batches, optimizer)
         np.testing.assert_allclose(logs[:, i], expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(trainer.flat[i], parameters_of(model), rtol=1e-5, atol=1e-6)
 
@@ -111,15 +112,14 @@ def test_a_member_does_not_depend_on_its_neighbours():
     assert np.isfinite(stacked).all()
 
 
-@pytest.mark.parametrize("optimizer", ["fused", "rule"])
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "rule"])
 def test_a_members_bits_do_not_depend_on_the_cells_beside_it(monkeypatch, optimizer):
-    if optimizer == "rule":  # as every optimizer but AdamW, which has a kernel
-        monkeypatch.setitem(OPTIMIZERS, "rule", OPTIMIZERS["adamw"])
-    name = {"fused": "adamw", "rule": "rule"}[optimizer]
+    monkeypatch.setitem(OPTIMIZERS, "rule", OPTIMIZERS["adamw"]._replace(cpu=None))
+    settings = Settings(optimizer=optimizer)
     sizes, two = [16, 150, 5], tasks_of(("x_plus_y", 0), ("x_div_y", 1))
-    few = Trainer(two, courses_of(sizes, 2, rate=[1e-3, 2e-3]), EAGER, name)
+    few = Trainer(two, courses_of(sizes, 2, rate=[1e-3, 2e-3]), EAGER, settings)
     rates, decays = [1e-3, 2e-3, 4e-3, 1e-4, 1e-3, 5e-3], [0.5, 0.5, 0.1, 1.0, 0.5, 0.0]
-    many = Trainer(two * 3, courses_of(sizes, 6, rate=rates, decay=decays), EAGER, name)
+    many = Trainer(two * 3, courses_of(sizes, 6, rate=rates, decay=decays), EAGER, settings)
     logs_few, logs_many = logs_after(few, 3), logs_after(many, 3)
     np.testing.assert_array_equal(logs_few, logs_many[:, :2])
     assert torch.equal(few.flat, many.flat[:2])
@@ -135,9 +135,10 @@ def test_members_of_an_operation_and_seed_draw_their_batch_once(monkeypatch):
     assert drawn == [("x_plus_y", 0), ("x_plus_y", 1)]
 
 
-def test_going_on_from_a_state_is_bit_identical():
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_going_on_from_a_state_is_bit_identical(optimizer):
     tasks, courses = tasks_of(("x_plus_y", 0), ("x_minus_y", 3)), varied([4, 16, 7, 9], 2)
-    whole, first, second = (Trainer(tasks, courses, EAGER) for _ in range(3))
+    whole, first, second = (Trainer(tasks, courses, EAGER, Settings(optimizer=optimizer)) for _ in range(3))
     expected = logs_after(whole, 4)
     logs_after(first, 2)
     second.restore({name: t.clone() for name, t in first.state().items()})
