@@ -65,7 +65,7 @@ def choose_path(run: Run) -> ExecutionPath:
 
 
 def forward_passes(run: Run) -> int:
-    """The run's work in examples' forward passes; an update counts three for each of its examples."""
+    """The run's work in examples' forward passes through the default shape; an update has three for each example."""
     return int(work_by_block(run).sum())
 
 
@@ -73,7 +73,8 @@ def work_by_block(run: Run) -> np.ndarray:
     """The forward passes of each block of 10 updates with its validation: [blocks]."""
     s = run.arm.settings
     validation = {o: count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations}
-    return 3 * BLOCK * run.courses.batch_size.sum(axis=1) + sum(validation[m.operation] for m in run.members)
+    size = s.blocks * s.width**2 / (PROTOCOL.blocks * PROTOCOL.width**2)  # of a pass, that of its products
+    return size * (3 * BLOCK * run.courses.batch_size.sum(axis=1) + sum(validation[m.operation] for m in run.members))
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
@@ -86,10 +87,9 @@ def member_bytes(batch_size: int, elements: int, precision: str, cuda: bool, sha
     all pairs are validated at once, at 4.5 kB each. At batch 512 an H100 took 31 MB a member at its peak, of which an
     update and a validation, whose memory is kept apart, are each 21 MB at most.
     """
-    width, _, blocks = shape
-    rows = width * blocks  # what is kept of an example goes with it, but for what goes with the classes
-    example, pair = 157 * rows + 70 * elements, 18 * rows if cuda else 0
-    activations = (batch_size * example + elements**2 // 2 * pair) // (2 if precision == "bf16" else 1)
+    size = shape.width * shape.blocks / (PROTOCOL.width * PROTOCOL.blocks)
+    example, pair = 40_000 * size + 70 * elements, 4_500 * size if cuda else 0
+    activations = int(batch_size * example + elements**2 // 2 * pair) // (2 if precision == "bf16" else 1)
     return activations + 60 * elements**2 + 6 * 4 * parameters_of(elements, shape)
 
 

@@ -128,7 +128,7 @@ def test_attention_kernels_equal_the_plain_functions_in_float64(kernels, width, 
         own = results(kernel, inputs, indices, seeds)
         doubles = [t.detach().double().requires_grad_() for t in inputs]
         for a, b in zip(own, results(plain, doubles, indices, seeds), strict=True):
-            assert relative(a.double(), b) < (1e-6 if dtype == torch.float32 else 5e-3)
+            assert relative(a.double(), b) < (3e-6 if dtype == torch.float32 else 5e-3)
 
     x, y = torch.randint(n, (2, members, examples), generator=generator, device="cuda")
     rows, inputs = (2 * n + 2 * examples, width), [drawn(2 * n + 2, width), drawn(2 * n + 2, 3 * width)]

@@ -101,7 +101,7 @@ def test_an_operation_is_at_most_five_lines_and_trains(untouched, tmp_path):
 
 def test_an_optimizer_is_a_few_lines_and_trains(untouched, tmp_path):
     source = block("Bring your own optimizer", "python")
-    assert len(source.splitlines()) <= 6
+    assert len(source.splitlines()) <= 7
     name = added(source, optimizers, optimizers.OPTIMIZERS)
     study = write_study(tmp_path, optimizer=name, grid={"learning_rate": [1.0e-3, 4.0e-3]})
     rows = trained(study, "linear", tmp_path)
