@@ -14,7 +14,7 @@ from grok_utils.engine.trainer import Trainer
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.store.records import frame
-from grok_utils.studies import ExecutionPath, Settings
+from grok_utils.studies import PROTOCOL, ExecutionPath, Settings
 from grok_utils.tasks import make_task
 
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
@@ -24,8 +24,8 @@ def tasks_of(*members, modulus=11):
     return [make_task(operation, seed, modulus) for operation, seed in members]
 
 
-def trainer_of(tasks, sizes):
-    return Trainer(tasks, courses_of(sizes, len(tasks)), EAGER)
+def trainer_of(tasks, sizes, settings=PROTOCOL):
+    return Trainer(tasks, courses_of(sizes, len(tasks)), EAGER, settings)
 
 
 def logs_after(trainer, blocks):
@@ -48,20 +48,20 @@ def measured(model, pairs):
     return loss, (logits.argmax(-1) == pairs[:, 2]).double().mean()
 
 
-def plain_logs(task, courses, member, batches, optimizer="adamw"):
+def plain_logs(task, courses, member, batches, settings=PROTOCOL):
     """The logs [blocks, 4] and the final model of one plain decoder under PyTorch's optimizer, as the protocol says.
 
     `batches(block)` are the rows of `task.train` of its ten updates.
     """
-    model = initial_decoder(task)
-    theirs = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[optimizer](model.parameters())
+    model = initial_decoder(task, settings.shape)
+    theirs = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings.optimizer](model.parameters())
     logs = []
     for block in range(len(courses.batch_size)):
         seen = []
         own = (courses.learning_rate, courses.weight_decay, courses.beta1, courses.beta2)
         rate, *others = (course[block, member] for course in own)
         for i, rows in enumerate(batches(block)):
-            warm = min((10 * block + i) / 50, 1)
+            warm = min((10 * block + i) / settings.warm_up, 1)
             loss, accuracy = measured(model, task.train[rows])
             theirs.zero_grad()
             loss.backward()
@@ -76,17 +76,27 @@ def parameters_of(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize(("optimizer", "courses"), [("adamw", courses_of), ("adamw", varied), ("sgd", varied)])
-def test_sixty_updates_are_those_of_pytorchs_optimizer_on_plain_decoders(float64, optimizer, courses):
+@pytest.mark.parametrize(
+    ("courses", "settings"),
+    [
+        (courses_of, {}),
+        (varied, {}),
+        (varied, {"optimizer": "sgd"}),
+        (varied, {"width": 24, "heads": 3, "blocks": 3, "warm_up": 7}),
+    ],
+    ids=str,
+)
+def test_sixty_updates_are_those_of_pytorchs_optimizer_on_plain_decoders(float64, courses, settings):
     # In float64 but for the loss, which the engine takes in float32: 6e-8 of rounding a step, and little chaos yet.
     sizes = [4, 16, 8, 12, 30, 5]
     tasks = tasks_of(("x_plus_y", 0), ("x_minus_y", 0), ("x_plus_y", 1), ("x_plus_y", 0))
     courses = courses(sizes, len(tasks))
-    trainer = Trainer(tasks, courses, EAGER, Settings(optimizer=optimizer))
+    settings = Settings(**settings)
+    trainer = Trainer(tasks, courses, EAGER, settings)
     logs = logs_after(trainer, len(sizes))
     for i, task in enumerate(tasks):
         batches = lambda block, task=task: draw_batches(task, block, sizes[block])  # noqa: E731
-        expected, model = plain_logs(task, courses, i, batches, optimizer)
+        expected, model = plain_logs(task, courses, i, batches, settings)
         np.testing.assert_allclose(logs[:, i], expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(trainer.flat[i], parameters_of(model), rtol=1e-5, atol=1e-6)
 
@@ -102,12 +112,16 @@ def test_undrawn_every_update_is_of_all_training_pairs(float64):
         torch.testing.assert_close(trainer.flat[i], parameters_of(model), rtol=1e-5, atol=1e-6)
 
 
-def test_a_member_does_not_depend_on_its_neighbours():
+@pytest.mark.parametrize(
+    "settings", [*({"optimizer": name} for name in OPTIMIZERS), {"width": 24, "blocks": 3}], ids=str
+)
+def test_a_member_does_not_depend_on_its_neighbours(settings):
     # The permutation task pads the others to its vocabulary. Two blocks: rounding, before training amplifies it.
     sizes = [16, 150]
-    alone = logs_after(trainer_of(tasks_of(("x_plus_y", 0)), sizes), 2)
+    settings = Settings(**settings)
+    alone = logs_after(trainer_of(tasks_of(("x_plus_y", 0)), sizes, settings), 2)
     members = ("permutation", 0), ("x_plus_y", 0), ("x_minus_y", 3)
-    stacked = logs_after(trainer_of(tasks_of(*members), sizes), 2)
+    stacked = logs_after(trainer_of(tasks_of(*members), sizes, settings), 2)
     np.testing.assert_allclose(stacked[:, 1], alone[:, 0], rtol=2e-4, atol=1e-6)
     assert np.isfinite(stacked).all()
 
