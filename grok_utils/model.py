@@ -2,6 +2,7 @@
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from grok_utils.studies import PROTOCOL, Shape
@@ -21,14 +22,14 @@ class Block(nn.Module):
         self.down = nn.Linear(4 * width, width)
         self.norm2 = nn.LayerNorm(width)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
         mask = torch.ones(x.shape[1], x.shape[1], dtype=torch.bool, device=x.device).triu(1)
         a = self.norm1(x + self.attention(x, x, x, attn_mask=mask, need_weights=False)[0])
         return self.norm2(a + self.down(F.gelu(self.up(a))))
 
 
 class Decoder(nn.Module):
-    """The study's model for one task: tokens int64 [B, 4] to logits [B, classes] at the last position."""
+    """The study's model for one task: the tokens of `x ∘ y =` to logits at the last position."""
 
     def __init__(self, vocabulary: int, classes: int, shape: Shape = PROTOCOL.shape) -> None:
         super().__init__()
@@ -39,7 +40,7 @@ class Decoder(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.head = nn.Linear(width, classes)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def forward(self, tokens: Int[Tensor, "B S"]) -> Float[Tensor, "B classes"]:
         x = self.tokens(tokens) + self.positions(torch.arange(tokens.shape[1], device=tokens.device))
         for block in self.blocks:
             x = block(x)

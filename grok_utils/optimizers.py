@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import Courses
 
 EPS = 1e-8  # of AdamW
-State = dict[str, Tensor]
+OfMembers = Float[Tensor, "M P"]
+State = dict[str, OfMembers]
 
 
 class Hyper(NamedTuple):
@@ -40,7 +42,9 @@ class Optimizer(NamedTuple):
     cpu: Callable[[Tensor, Tensor, State, Tensor], None] | None = None  # the same in float32 and in place, but faster
 
 
-def adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Hyper, layout: Any) -> tuple[Tensor, State]:
+def adamw(
+    parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any
+) -> tuple[OfMembers, State]:
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) as torch.optim.AdamW computes it."""
     first = hyper.beta1 * state["exp_avg"] + (1 - hyper.beta1) * gradient
     second = hyper.beta2 * state["exp_avg_sq"] + (1 - hyper.beta2) * gradient.square()
@@ -49,8 +53,8 @@ def adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Hyper, layo
     return moved, {"exp_avg": first, "exp_avg_sq": second}
 
 
-def fused_adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Tensor) -> None:
-    """AdamW in place by PyTorch's fused kernel for CPUs, member by member; `hyper` are the rows of `Hyper` [K, M, 1].
+def fused_adamw(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Float[Tensor, "K M 1"]) -> None:
+    """AdamW in place by PyTorch's fused kernel for CPUs, member by member; `hyper` are the rows of `Hyper`.
 
     Each member on its own, so that it has its own rates, and its bits do not depend on where its row lies.
     """
@@ -61,14 +65,16 @@ def fused_adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Tenso
         torch._fused_adamw_([p], [g], [first], [second], [], [step], **options, amsgrad=False, maximize=False)
 
 
-def sgd(parameters: Tensor, gradient: Tensor, state: State, hyper: Hyper, layout: Any) -> tuple[Tensor, State]:
+def sgd(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any) -> tuple[OfMembers, State]:
     """SGD with momentum `beta1` as torch.optim.SGD computes it, but for the decay, which is decoupled as AdamW's."""
     momentum = hyper.beta1 * state["momentum_buffer"] + gradient
     moved = parameters * (1 - hyper.rate * hyper.decay) - hyper.rate * momentum
     return moved, {"momentum_buffer": momentum}
 
 
-def muon(parameters: Tensor, gradient: Tensor, state: State, hyper: Hyper, layout: Any) -> tuple[Tensor, State]:
+def muon(
+    parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any
+) -> tuple[OfMembers, State]:
     """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for the rest; `beta1` is the momentum of either.
 
     As torch.optim.Muon with Nesterov's momentum, which is AdamW's first moment before its correction, and with
@@ -87,15 +93,15 @@ def muon(parameters: Tensor, gradient: Tensor, state: State, hyper: Hyper, layou
     return torch.cat([part.flatten(1) for part in parts.values()], 1), new
 
 
-def block_matrices(views: dict[str, Tensor]) -> dict[str, Tensor]:
+def block_matrices(views: dict[str, Float[Tensor, "M ..."]]) -> dict[str, Float[Tensor, "M _ _ _"]]:
     """The blocks' matrices by name, lying: [M, K, short, long], K being 3 for query, key and value packed in one."""
     of = {name: view for name, view in views.items() if name.startswith("blocks.") and view.dim() == 3}
     parts = {name: view.unflatten(1, (3 if "in_proj" in name else 1, -1)) for name, view in of.items()}
     return {name: part.mT if part.shape[-2] > part.shape[-1] else part for name, part in parts.items()}
 
 
-def orthogonalised(matrices: Tensor) -> Tensor:
-    """Lying matrices [..., short, long] with singular values brought near 1, by five steps of Muon's polynomial."""
+def orthogonalised(matrices: Float[Tensor, "*of short long"]) -> Float[Tensor, "*of short long"]:
+    """Lying matrices with singular values brought near 1, by five steps of Muon's polynomial."""
     x = matrices / torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).clamp(min=1e-7)
     for _ in range(5):
         gram = x @ x.mT
@@ -110,8 +116,8 @@ OPTIMIZERS = {
 }
 
 
-def hyper_table(courses: Courses, block: int, warm_up: int) -> np.ndarray:
-    """The rows of `Hyper` for the ten updates of `block`, with a linear `warm_up` in updates: float64 [10, K, M, 1]."""
+def hyper_table(courses: Courses, block: int, warm_up: int) -> Float64[np.ndarray, "10 K M 1"]:
+    """The rows of `Hyper` for the ten updates of `block`, with a linear `warm_up` in updates."""
     k = np.arange(block * BLOCK, (block + 1) * BLOCK)[:, None]  # updates done before
     rate, decay, beta1, beta2 = (
         np.broadcast_to(course[block], (BLOCK, course.shape[1]))

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
 from grok_utils.model import Decoder
@@ -29,8 +30,8 @@ class Layout:
         self.shapes = {name: p.shape for name, p in largest.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
 
-    def pack(self, decoders: Iterable[nn.Module]) -> Tensor:
-        """The parameters of M plain decoders as one [M, P] tensor; rows that a smaller task lacks are zero."""
+    def pack(self, decoders: Iterable[nn.Module]) -> Float[Tensor, "M P"]:
+        """The parameters of M plain decoders as one tensor; rows that a smaller task lacks are zero."""
         return torch.stack([torch.cat([self._padded(n, p) for n, p in d.named_parameters()]) for d in decoders])
 
     def _padded(self, name: str, p: Tensor) -> Tensor:
@@ -38,30 +39,34 @@ class Layout:
         full[: len(p)] = p.detach()
         return full.flatten()
 
-    def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views [M, *shape] into `flat` [M, P], by the plain decoder's parameter names."""
+    def views(self, flat: Float[Tensor, "M P"]) -> dict[str, Float[Tensor, "M ..."]]:
+        """Views into `flat`, by the plain decoder's parameter names."""
         chunks = flat.split(self.sizes, dim=1)
         return {n: c.unflatten(1, shape) for (n, shape), c in zip(self.shapes.items(), chunks, strict=True)}
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`x` [M, R, in] through each member's own map: [M, R, out]."""
+def linear(
+    x: Float[Tensor, "M R I"], weight: Float[Tensor, "M O I"], bias: Float[Tensor, "M O"]
+) -> Float[Tensor, "M R O"]:
+    """`x` through each member's own map."""
     return torch.bmm(x, weight.mT) + bias.unsqueeze(1)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """LayerNorm over the last axis of `x` [M, R, D] with each member's own gain and offset."""
+def layer_norm(
+    x: Float[Tensor, "M R D"], weight: Float[Tensor, "M D"], bias: Float[Tensor, "M D"]
+) -> Float[Tensor, "M R D"]:
+    """LayerNorm over the last axis of `x` with each member's own gain and offset."""
     return torch.addcmul(bias.unsqueeze(1), F.layer_norm(x, x.shape[-1:]), weight.unsqueeze(1))
 
 
-def scaled_product(q: Tensor, k: Tensor, heads: int) -> Tensor:
-    """Scaled dot product of each head: `q`, `k` [M, R, D] to [M, R, heads]."""
+def scaled_product(q: Float[Tensor, "M _ D"], k: Float[Tensor, "M _ D"], heads: int) -> Float[Tensor, "M _ {heads}"]:
+    """Scaled dot product of each head."""
     q, k = (t.unflatten(-1, (heads, -1)) for t in (q, k))
     return (q * k).sum(-1) / math.sqrt(q.shape[-1])
 
 
-def attend(scores: list[Tensor], values: list[Tensor]) -> Tensor:
-    """Values [M, R or 1, D] mixed by the softmax over their scores [M, R or 1, heads]: [M, R, D]."""
+def attend(scores: list[Float[Tensor, "M _ heads"]], values: list[Float[Tensor, "M _ D"]]) -> Float[Tensor, "M _ D"]:
+    """Values mixed by the softmax over their scores."""
     weights = torch.stack(torch.broadcast_tensors(*scores), dim=-1).softmax(-1)
     first, *others = (value.unflatten(-1, (weights.shape[-2], -1)) for value in values)
     mixed = weights[..., 0, None] * first
@@ -70,8 +75,10 @@ def attend(scores: list[Tensor], values: list[Tensor]) -> Tensor:
     return mixed.flatten(-2)
 
 
-def rest_of_block(p: dict[str, Tensor], block: int, x: Tensor, attention: Tensor) -> Tensor:
-    """What follows the heads in a block, for rows [M, R, D]: projection, residual, LayerNorm, FFN, LayerNorm."""
+def rest_of_block(
+    p: dict[str, Tensor], block: int, x: Float[Tensor, "M R D"], attention: Float[Tensor, "M R D"]
+) -> Float[Tensor, "M R D"]:
+    """What follows the heads in a block: projection, residual, LayerNorm, FFN, LayerNorm."""
 
     def of(layer: str) -> tuple[Tensor, Tensor]:
         return p[f"blocks.{block}.{layer}.weight"], p[f"blocks.{block}.{layer}.bias"]
@@ -100,8 +107,8 @@ class GatherRows(torch.autograd.Function):
         return one_hot.to(gradient.dtype).bmm(gradient), None
 
 
-def take(rows: Tensor, index: Tensor | None) -> Tensor:
-    """Rows [M, R, C] gathered by `index` [M, B] to [M, B, C]; None means one row for each example already."""
+def take(rows: Float[Tensor, "M R C"], index: Int64[Tensor, "M B"] | None) -> Float[Tensor, "M _ C"]:
+    """Rows gathered by `index`; None means one row for each example already."""
     if index is None:
         return rows
     if rows.is_cuda:
@@ -111,10 +118,16 @@ def take(rows: Tensor, index: Tensor | None) -> Tensor:
     return F.embedding(index + offset, rows.reshape(members * n, width))
 
 
-def first_attention(rows: Tensor, qkv: Tensor, x: Tensor | None, y: Tensor | None, heads: int) -> tuple[Tensor, Tensor]:
-    """What block 1 adds up at positions 0 to 3, the token and the mixed values: [M, 2n + 2B, D] twice.
+def first_attention(
+    rows: Float[Tensor, "M T D"],
+    qkv: Float[Tensor, "M T 3*D"],
+    x: Int64[Tensor, "M B"] | None,
+    y: Int64[Tensor, "M B"] | None,
+    heads: int,
+) -> tuple[Float[Tensor, "M R D"], Float[Tensor, "M R D"]]:
+    """What block 1 adds up at positions 0 to 3, the token and the mixed values, in R = 2n + 2B rows.
 
-    `rows` [M, 2n + 2, D] and their `qkv` [M, 2n + 2, 3D] are of x, the operator, y and the equals sign; the first two
+    The T = 2n + 2 `rows` and their `qkv` are of x, the operator, y and the equals sign; the first two
     positions have a row for each of the n elements, the others one for each example.
     """
     n, width = rows.shape[1] // 2 - 1, rows.shape[2]
@@ -130,8 +143,10 @@ def first_attention(rows: Tensor, qkv: Tensor, x: Tensor | None, y: Tensor | Non
     return torch.cat([r0, r1, r2, r3], 1), torch.cat([v0, at1, at2, at3], 1)
 
 
-def middle_attention(qkv: Tensor, batch: int, x: Tensor | None, heads: int) -> Tensor:
-    """What a block between the first and the last mixes, from all rows' `qkv` [M, 2n + 2B, 3D]: [M, 2n + 2B, D]."""
+def middle_attention(
+    qkv: Float[Tensor, "M R C"], batch: int, x: Int64[Tensor, "M {batch}"] | None, heads: int
+) -> Float[Tensor, "M R C//3"]:
+    """What a block between the first and the last mixes, from the `qkv` of all R = 2n + 2B rows."""
     n = qkv.shape[1] // 2 - batch
     (_, k0, v0), (q1, k1, v1), (q2, k2, v2), (q3, k3, v3) = (r.chunk(3, -1) for r in qkv.split([n, n, batch, batch], 1))
     score = partial(scaled_product, heads=heads)
@@ -142,10 +157,16 @@ def middle_attention(qkv: Tensor, batch: int, x: Tensor | None, heads: int) -> T
     return torch.cat([v0, at1, at2, at3], 1)
 
 
-def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor | None, heads: int) -> Tensor:
-    """What the last of several blocks mixes at the last position: [M, B, D].
+def last_attention(
+    query: Float[Tensor, "M B D"],
+    kv: Float[Tensor, "M R 2*D"],
+    bias: Float[Tensor, "M 3*D"],
+    x: Int64[Tensor, "M B"] | None,
+    heads: int,
+) -> Float[Tensor, "M B D"]:
+    """What the last of several blocks mixes at the last position.
 
-    Its `query` [M, B, D] and all rows' `kv` [M, 2n + 2B, 2D] still lack the `bias` [M, 3D] of query, key and value.
+    Its `query` and the `kv` of all R = 2n + 2B rows still lack the `bias` of query, key and value.
     """
     _, batch, width = query.shape
     n = kv.shape[1] // 2 - batch
@@ -161,9 +182,14 @@ PLAIN: Attention = (first_attention, last_attention)
 
 
 def stacked_logits(
-    layout: Layout, flat: Tensor, x: Tensor, y: Tensor, distinct: bool, attention: Attention = PLAIN
-) -> Tensor:
-    """Logits [M, B, classes] of M members with parameters `flat` [M, P] for elements `x`, `y` int64 [M, B].
+    layout: Layout,
+    flat: Float[Tensor, "M P"],
+    x: Int64[Tensor, "M B"],
+    y: Int64[Tensor, "M B"],
+    distinct: bool,
+    attention: Attention = PLAIN,
+) -> Float[Tensor, "M B classes"]:
+    """Logits of M members with parameters `flat` for elements `x`, `y`.
 
     With `distinct`, whatever depends on x alone or y alone is computed once for each element and gathered; otherwise
     once for each example. The numbers are the same. `attention` are the functions of the first and the last block, such

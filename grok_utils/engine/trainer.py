@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -11,7 +12,7 @@ from grok_utils.engine.examples import draw_batches, validation_chunks
 from grok_utils.engine.machine import set_up
 from grok_utils.engine.stack import PLAIN, Attention, Layout, stacked_logits
 from grok_utils.model import initial_decoder
-from grok_utils.optimizers import OPTIMIZERS, Hyper, State, hyper_table
+from grok_utils.optimizers import OPTIMIZERS, Hyper, OfMembers, State, hyper_table
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Settings
 from grok_utils.tasks import Task
@@ -19,19 +20,19 @@ from grok_utils.tasks import Task
 
 def loss_and_accuracy(
     layout: Layout,
-    flat: Tensor,
-    x: Tensor,
-    y: Tensor,
-    label: Tensor,
-    weight: Tensor,
-    beyond: Tensor,
+    flat: Float[Tensor, "M P"],
+    x: Int64[Tensor, "M B"],
+    y: Int64[Tensor, "M B"],
+    label: Int64[Tensor, "M B"],
+    weight: Float[Tensor, "..."],
+    beyond: Float[Tensor, "M 1 classes"],
     distinct: bool,
     attention: Attention,
-) -> Tensor:
-    """Cross-entropy and correctness of each member's examples, summed by their `weight`: float32 [M, 2].
+) -> Float[Tensor, "M 2"]:
+    """Cross-entropy and correctness of each member's examples, summed by their `weight`, which broadcasts to them.
 
-    `x`, `y`, `label` are int64 [M, B], `weight` is of a shape that broadcasts to theirs; `beyond` [M, 1, classes] is
-    -inf for the classes that a member's task does not have, else 0. `distinct`, `attention`: see `stacked_logits`.
+    `beyond` is -inf for the classes that a member's task does not have, else 0. `distinct`, `attention`: see
+    `stacked_logits`.
     """
     logits = stacked_logits(layout, flat, x, y, distinct, attention).float() + beyond
     loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
@@ -83,8 +84,10 @@ class Trainer:
         self._measure(flat, slice(None), pairs, weight).backward(self.of_loss)
         self._validate(self.flat)
 
-    def step_by_rule(self, parameters: Tensor, gradient: Tensor, state: State, hyper: Tensor) -> None:
-        """The optimizer's rule in place, with the update's `hyper` [K, M, 1], which a graph reads at each replay."""
+    def step_by_rule(
+        self, parameters: OfMembers, gradient: OfMembers, state: State, hyper: Float[Tensor, "K M 1"]
+    ) -> None:
+        """The optimizer's rule in place, with the update's `hyper`, which a graph reads at each replay."""
         rows = Hyper(*hyper.to(parameters.dtype).unbind())
         moved, new = self.rule(parameters, gradient, state, rows, self.layout)
         parameters.copy_(moved)
@@ -157,8 +160,8 @@ class Trainer:
             totals[members] += self._measure(flat[members], members, pairs, weight)
         return totals / self.pairs
 
-    def logged(self) -> Tensor:
-        """The logs so far [logs, M, 4]."""
+    def logged(self) -> Float[Tensor, "logs M 4"]:
+        """The logs so far."""
         return self.logs[: self.block]
 
     def state(self) -> dict[str, Tensor]:
