@@ -216,14 +216,19 @@ def test_undrawn_every_update_is_of_all_training_pairs(path):
     assert torch.equal(trained(trainer(path, members, courses)), graphed.logged().cpu())
 
 
-@pytest.mark.parametrize("courses", [courses_of, varied])
-def test_a_rerun_is_bit_identical(path, courses, settings):
+CASES = pytest.mark.parametrize(("courses", "name"), [(courses_of, "adamw"), *((varied, name) for name in OPTIMIZERS)])
+
+
+@CASES
+def test_a_rerun_is_bit_identical(path, courses, name):
+    settings = Settings(optimizer=name)
     first, second = (trained(trainer(path, courses=courses(SIZES, 4), settings=settings)) for _ in range(2))
     assert torch.equal(first, second)
 
 
-@pytest.mark.parametrize("courses", [courses_of, varied])
-def test_a_resumed_run_is_bit_identical(path, courses, settings):
+@CASES
+def test_a_resumed_run_is_bit_identical(path, courses, name):
+    settings = Settings(optimizer=name)
     whole, first, second = (trainer(path, courses=courses(SIZES, 4), settings=settings) for _ in range(3))
     trained(first, blocks=3)
     second.restore({name: t.cpu().clone() for name, t in first.state().items()})
