@@ -24,11 +24,10 @@ from grok_utils.engine.stack import Layout, stacked_logits
 from grok_utils.engine.trainer import Trainer
 from grok_utils.measures import MEASURES, Stack
 from grok_utils.model import initial_decoder
-from grok_utils.optimizers import WARM_UP
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import DEFAULTS, HYPER, Courses, Run, Study, runs_of
+from grok_utils.studies import DEFAULTS, HYPER, PROTOCOL, Courses, Run, Settings, Shape, Study, runs_of
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
@@ -56,16 +55,16 @@ class UsualLoop:
     """One model trained as the grokking template of The AI Scientist does it, without that code's avoidable costs.
 
     The template also computes each result anew in Python, attention weights that nobody reads and logits at all four
-    positions; here results are looked up and the model is the plain `Decoder`.
+    positions; here results are looked up and the model is the plain `Decoder`. Its optimizer is AdamW.
     """
 
-    def __init__(self, task: Task, device: str = "cpu") -> None:
+    def __init__(self, task: Task, device: str = "cpu", settings: Settings = PROTOCOL) -> None:
         self.training, self.validation, self.device = Examples(task.train), Examples(task.validation), device
-        self.model = initial_decoder(task).to(device)
+        self.model = initial_decoder(task, settings.shape).to(device)
         s = DEFAULTS
         options = {"lr": s["learning_rate"], "betas": (s["beta1"], s["beta2"]), "weight_decay": s["weight_decay"]}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
-        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda update: min(update / WARM_UP, 1))
+        self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda update: min(update / s["warm_up"], 1))
 
     def _measure(self, data: Examples, batches: int, batch_size: int, train: bool) -> tuple[float, float]:
         """Mean loss and accuracy over `batches` batches, with an update after each when training."""
@@ -96,20 +95,20 @@ class UsualLoop:
 
 
 @cache
-def forward_flops(batch: int, elements: int) -> int:
+def forward_flops(batch: int, elements: int, shape: Shape = PROTOCOL.shape) -> int:
     """Floating-point operations of the matrix products of one member's forward pass, as PyTorch counts them."""
-    layout = Layout([make_task("x_plus_y", 0, elements)])
+    layout = Layout([make_task("x_plus_y", 0, elements)], shape)
     x = torch.zeros(1, batch, dtype=torch.int64)
     with FlopCounterMode(display=False) as counter, torch.no_grad():
-        stacked_logits(layout.views(torch.zeros(1, sum(layout.sizes))), x, x, distinct=batch > elements)
+        stacked_logits(layout, torch.zeros(1, sum(layout.sizes)), x, x, distinct=batch > elements)
     return counter.get_total_flops()
 
 
 def block_flops(engine: Trainer, batch: int) -> int:
     """Operations of ten updates (a backward pass costs two forward passes) and a validation, over the whole stack."""
-    elements = max(task.elements for task in engine.tasks)
-    validation = sum(forward_flops(len(task.validation), elements) for task in engine.tasks)
-    return 3 * BLOCK * len(engine.tasks) * forward_flops(batch, elements) + validation
+    elements, shape = max(task.elements for task in engine.tasks), engine.layout.shape
+    validation = sum(forward_flops(len(task.validation), elements, shape) for task in engine.tasks)
+    return 3 * BLOCK * len(engine.tasks) * forward_flops(batch, elements, shape) + validation
 
 
 def at_sizes(run: Run, sizes: np.ndarray) -> Courses:
@@ -201,10 +200,11 @@ def main() -> None:
         if arguments.eager:
             path = replace(path, compiled=False)
         study, tasks = run.study, run.tasks()
-        engines[precision] = Trainer(tasks, at_sizes(run, np.array(sizes)), path)
+        engines[precision] = Trainer(tasks, at_sizes(run, np.array(sizes)), path, run.arm.settings)
         start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
         print(f"ready: {path}", file=sys.stderr)
-    summary = measure([UsualLoop(task) for task in tasks], engines, sizes)
+    usual = [UsualLoop(task, settings=run.arm.settings) for task in tasks]
+    summary = measure(usual, engines, sizes)
 
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")

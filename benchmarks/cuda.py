@@ -49,7 +49,7 @@ def trainer(
     run = make_run("paper", arm, seeds, device="cuda", precision=precision)
     sizes = run.batch_sizes[EVERY - 1 :: EVERY].copy() if sizes is None else sizes
     path = ExecutionPath("cuda", precision, compiled=True, threads=1)
-    return GraphedTrainer(run.tasks(), at_sizes(run, sizes), path, measures=measures)
+    return GraphedTrainer(run.tasks(), at_sizes(run, sizes), path, run.arm.settings, measures)
 
 
 def time_blocks(engines: list[GraphedTrainer]) -> float:
@@ -169,7 +169,7 @@ def main() -> None:
     limits, run, about = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda"), provenance("cuda")
     say(f"{about['device_name']}, " + ", ".join(f"{k} {about['versions'][k]}" for k in ("driver", "torch", "cuda")))
     say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
-    usual = UsualLoop(run.tasks()[0], "cuda")
+    usual = UsualLoop(run.tasks()[0], "cuda", run.arm.settings)
     block = statistics.median([seconds(usual.run_block, 512) for _ in range(6)][1:])
     say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
     paper = []

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from jaxtyping import Float, Float64
 from torch import Tensor
 
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import Courses
 
-WARM_UP = 50  # updates
-EPS = 1e-8
-State = dict[str, Tensor]
+EPS = 1e-8  # of AdamW
+OfMembers = Float[Tensor, "M P"]
+State = dict[str, OfMembers]
 
 
 class Hyper(NamedTuple):
@@ -37,9 +39,12 @@ class Optimizer(NamedTuple):
 
     rule: Callable[[Tensor, Tensor, State, Hyper, Any], tuple[Tensor, State]]
     state: tuple[str, ...]
+    cpu: Callable[[Tensor, Tensor, State, Tensor], None] | None = None  # the same in float32 and in place, but faster
 
 
-def adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Hyper, layout: Any) -> tuple[Tensor, State]:
+def adamw(
+    parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any
+) -> tuple[OfMembers, State]:
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) as torch.optim.AdamW computes it."""
     first = hyper.beta1 * state["exp_avg"] + (1 - hyper.beta1) * gradient
     second = hyper.beta2 * state["exp_avg_sq"] + (1 - hyper.beta2) * gradient.square()
@@ -48,16 +53,76 @@ def adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Hyper, layo
     return moved, {"exp_avg": first, "exp_avg_sq": second}
 
 
-OPTIMIZERS = {"adamw": Optimizer(adamw, ("exp_avg", "exp_avg_sq"))}
+def fused_adamw(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Float[Tensor, "K M 1"]) -> None:
+    """AdamW in place by PyTorch's fused kernel for CPUs, member by member; `hyper` are the rows of `Hyper`.
+
+    Each member on its own, so that it has its own rates, and its bits do not depend on where its row lies.
+    """
+    step = hyper[0, 0, 0].float()
+    rows = parameters, gradient, state["exp_avg"], state["exp_avg_sq"], hyper.squeeze(-1).T.tolist()
+    for p, g, first, second, (_, rate, decay, beta1, beta2, *_) in zip(*rows, strict=True):
+        options = {"lr": rate, "beta1": beta1, "beta2": beta2, "weight_decay": decay, "eps": EPS}
+        torch._fused_adamw_([p], [g], [first], [second], [], [step], **options, amsgrad=False, maximize=False)
 
 
-def hyper_table(courses: Courses, block: int) -> np.ndarray:
-    """The rows of `Hyper` for the ten updates of `block`, with the linear warm-up: float64 [10, K, M, 1]."""
+def sgd(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any) -> tuple[OfMembers, State]:
+    """SGD with momentum `beta1` as torch.optim.SGD computes it, but for the decay, which is decoupled as AdamW's."""
+    momentum = hyper.beta1 * state["momentum_buffer"] + gradient
+    moved = parameters * (1 - hyper.rate * hyper.decay) - hyper.rate * momentum
+    return moved, {"momentum_buffer": momentum}
+
+
+def muon(
+    parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any
+) -> tuple[OfMembers, State]:
+    """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for the rest; `beta1` is the momentum of either.
+
+    As torch.optim.Muon with Nesterov's momentum, which is AdamW's first moment before its correction, and with
+    `match_rms_adamw` (Liu et al. 2025, arXiv 2502.16982), which scales an update to the usual size of AdamW's.
+    """
+    moved, new = adamw(parameters, gradient, state, hyper, layout)
+    parts, start = layout.views(moved), block_matrices(layout.views(parameters))
+    steps = block_matrices(layout.views(torch.lerp(gradient, new["exp_avg"], hyper.beta1)))
+    rate, decay = hyper.rate[..., None, None], hyper.decay[..., None, None]
+    for long in {matrix.shape[-1] for matrix in steps.values()}:  # equal shapes at once: few products, and large ones
+        alike = {name: matrix for name, matrix in steps.items() if matrix.shape[-1] == long}
+        split = orthogonalised(torch.cat([*alike.values()], 1)).split([m.shape[1] for m in alike.values()], 1)
+        for name, direction in zip(alike, split, strict=True):
+            matrix = start[name] * (1 - rate * decay) - rate * 0.2 * long**0.5 * direction
+            parts[name] = matrix.mT if parts[name].shape[-1] < long else matrix
+    return torch.cat([part.flatten(1) for part in parts.values()], 1), new
+
+
+def block_matrices(views: dict[str, Float[Tensor, "M ..."]]) -> dict[str, Float[Tensor, "M _ _ _"]]:
+    """The blocks' matrices by name, lying: [M, K, short, long], K being 3 for query, key and value packed in one."""
+    of = {name: view for name, view in views.items() if name.startswith("blocks.") and view.dim() == 3}
+    parts = {name: view.unflatten(1, (3 if "in_proj" in name else 1, -1)) for name, view in of.items()}
+    return {name: part.mT if part.shape[-2] > part.shape[-1] else part for name, part in parts.items()}
+
+
+def orthogonalised(matrices: Float[Tensor, "*of short long"]) -> Float[Tensor, "*of short long"]:
+    """Lying matrices with singular values brought near 1, by five steps of Muon's polynomial."""
+    x = matrices / torch.linalg.vector_norm(matrices, dim=(-2, -1), keepdim=True).clamp(min=1e-7)
+    for _ in range(5):
+        gram = x @ x.mT
+        x = 3.4445 * x + (-4.7750 * gram + 2.0315 * gram @ gram) @ x
+    return x
+
+
+OPTIMIZERS = {
+    "adamw": Optimizer(adamw, ("exp_avg", "exp_avg_sq"), fused_adamw),
+    "sgd": Optimizer(sgd, ("momentum_buffer",)),
+    "muon": Optimizer(muon, ("exp_avg", "exp_avg_sq")),
+}
+
+
+def hyper_table(courses: Courses, block: int, warm_up: int) -> Float64[np.ndarray, "10 K M 1"]:
+    """The rows of `Hyper` for the ten updates of `block`, with a linear `warm_up` in updates."""
     k = np.arange(block * BLOCK, (block + 1) * BLOCK)[:, None]  # updates done before
     rate, decay, beta1, beta2 = (
         np.broadcast_to(course[block], (BLOCK, course.shape[1]))
         for course in (courses.learning_rate, courses.weight_decay, courses.beta1, courses.beta2)
     )
-    step = np.broadcast_to(k + 1.0, rate.shape)
-    rows = (step, rate * np.minimum(k / WARM_UP, 1), decay, beta1, beta2, 1 - beta1**step, 1 - beta2**step)
+    step, warm = np.broadcast_to(k + 1.0, rate.shape), np.minimum(k / warm_up, 1) if warm_up else 1
+    rows = (step, rate * warm, decay, beta1, beta2, 1 - beta1**step, 1 - beta2**step)
     return np.stack(rows, axis=1)[..., None]

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable
 
 import numpy as np
+from jaxtyping import Float64, Shaped
 
 BLOCK = 10  # updates between two logs; hyper-parameters are constant within a block
 
@@ -69,8 +70,8 @@ def _by_ratio(lo: float, hi: float, p: float) -> float:
 GOES_ON = ("cyclic",)  # after its length T; the others hold their last value
 
 
-def values(name: str, updates: int, lo: float, hi: float, length: int | None = None) -> np.ndarray:
-    """The value of each block of 10 updates, clipped between `lo` and `hi`: float64 [updates / 10].
+def values(name: str, updates: int, lo: float, hi: float, length: int | None = None) -> Float64[np.ndarray, " blocks"]:
+    """The value of each block of 10 updates, clipped between `lo` and `hi`.
 
     `length` is the schedule's T (default: `updates`), after which the last value holds. Raises ValueError where a value
     is not finite or no number, naming the update.
@@ -88,17 +89,17 @@ def values(name: str, updates: int, lo: float, hi: float, length: int | None = N
     return np.array(found)
 
 
-def reverse(values: np.ndarray, order: int = 0) -> np.ndarray:
+def reverse(values: Shaped[np.ndarray, " blocks"], order: int = 0) -> Shaped[np.ndarray, " blocks"]:
     """The same values, last first."""
     return values[::-1]
 
 
-def shuffle(values: np.ndarray, order: int = 0) -> np.ndarray:
+def shuffle(values: Shaped[np.ndarray, " blocks"], order: int = 0) -> Shaped[np.ndarray, " blocks"]:
     """The same values in a fixed shuffled order, the same wherever `order` is the same."""
     return np.random.Generator(np.random.Philox(key=[order, len(values)])).permutation(values)
 
 
-def mean(values: np.ndarray, order: int = 0) -> np.ndarray:
+def mean(values: Shaped[np.ndarray, " blocks"], order: int = 0) -> Shaped[np.ndarray, " blocks"]:
     """The constant at their mean, rounded where they are whole numbers."""
     whole = np.issubdtype(values.dtype, np.integer)
     return np.full_like(values, round(float(values.mean())) if whole else values.mean())
@@ -107,8 +108,10 @@ def mean(values: np.ndarray, order: int = 0) -> np.ndarray:
 CONTROLS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {f.__name__: f for f in (reverse, shuffle, mean)}
 
 
-def controlled(values: np.ndarray, control: str | None, window: int | None = None, order: int = 0) -> np.ndarray:
-    """`values` [blocks] with those of the updates in [0, `window`] (default: all) replaced as `control` says."""
+def controlled(
+    values: Shaped[np.ndarray, " blocks"], control: str | None, window: int | None = None, order: int = 0
+) -> Shaped[np.ndarray, " blocks"]:
+    """`values` with those of the updates in [0, `window`] (default: all) replaced as `control` says."""
     blocks = len(values) if window is None else window // BLOCK
     if control is None or blocks == 0:
         return values

@@ -46,6 +46,14 @@ class Follows:
     follows: Scheduled | None = None  # None: the arm's own batch sizes
 
 
+class Shape(NamedTuple):
+    """The size of a decoder."""
+
+    width: int  # of the residual stream
+    heads: int
+    blocks: int
+
+
 Course = float | Literal["all"] | Scheduled | Follows
 PerOperation = tuple[tuple[str, Course], ...]  # a course for each operation
 
@@ -63,8 +71,19 @@ class Settings:
     modulus: int = 97
     train_fraction: float = 0.5
     precision: str = "float32"
+    optimizer: str = "adamw"  # beta1 is the momentum of sgd and muon
+    warm_up: int = 50  # updates over which the learning rate rises from 0
+    width: int = 128  # of the residual stream, a multiple of heads
+    heads: int = 4
+    blocks: int = 2
+
+    @property
+    def shape(self) -> Shape:
+        """The size of the arm's decoders."""
+        return Shape(self.width, self.heads, self.blocks)
 
 
+PROTOCOL = Settings()
 DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Settings)}
 
 

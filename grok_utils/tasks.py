@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from jaxtyping import Int, Int64
 from torch import Tensor
 
 OPERATOR, EQUALS, SPECIAL_TOKENS = 0, 1, 2  # the vocabulary's first two entries; element e is token e + 2
@@ -23,7 +24,7 @@ class Operation(NamedTuple):
     multiplicative: bool = False  # of residues: it is the product of a group, that of those without 0
 
 
-def inverse(y: Tensor, p: int) -> Tensor:
+def inverse(y: Int[Tensor, "*n"], p: int) -> Int[Tensor, "*n"]:
     """Multiplicative inverse of each nonzero residue `y` modulo the prime `p`."""
     return torch.tensor([0] + [pow(a, -1, p) for a in range(1, p)])[y]
 
@@ -31,7 +32,7 @@ def inverse(y: Tensor, p: int) -> Tensor:
 PERMUTATIONS = torch.tensor(list(itertools.permutations(range(5))))  # the 120 elements of S5, in lexicographic order
 
 
-def compose(x: Tensor, y: Tensor, _: int) -> Tensor:
+def compose(x: Int[Tensor, "*n"], y: Int[Tensor, "*n"], _: int) -> Int[Tensor, "*n"]:
     """Composition in S5, `result[i] = x[y[i]]`, on indices into `PERMUTATIONS`."""
     digits = 5 ** torch.arange(5)
     index_of = torch.empty(5**5, dtype=torch.int64)
@@ -55,13 +56,13 @@ OPERATIONS: dict[str, Operation] = {
 
 @dataclass(frozen=True)
 class Task:
-    """One operation, split: `train` [n, 3] and `validation` [m, 3] int64 rows of (x, y, result), as elements."""
+    """One operation, split: rows of (x, y, result), as elements."""
 
     operation: str
     seed: int
     elements: int  # also the number of classes
-    train: Tensor
-    validation: Tensor
+    train: Int64[Tensor, "n 3"]
+    validation: Int64[Tensor, "m 3"]
 
     @property
     def vocabulary(self) -> int:
@@ -105,8 +106,8 @@ def count_train(operation: str, modulus: int, train_fraction: float) -> int:
     return math.floor(train_fraction * count_pairs(operation, modulus))
 
 
-def all_pairs(operation: str, modulus: int) -> Tensor:
-    """Every (x, y, result) of `operation` in order of x, then y: int64 [pairs, 3]."""
+def all_pairs(operation: str, modulus: int) -> Int64[Tensor, "pairs 3"]:
+    """Every (x, y, result) of `operation` in order of x, then y."""
     op = OPERATIONS[operation]
     elements = op.elements or modulus
     x, y = torch.meshgrid(torch.arange(elements), torch.arange(op.smallest_y, elements), indexing="ij")

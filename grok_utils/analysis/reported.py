@@ -11,7 +11,7 @@ from scipy import stats
 from grok_utils.analysis.intervals import CONFIDENCE
 from grok_utils.analysis.summaries import final_metrics
 from grok_utils.schedules import SCHEDULES
-from grok_utils.studies import BATCH_RANGE, HYPER, Arm, Cell, Scheduled, Settings, Study
+from grok_utils.studies import BATCH_RANGE, HYPER, Arm, Cell, Scheduled, Settings, Shape, Study
 
 REPORTED_SEEDS = 3
 
@@ -46,7 +46,7 @@ def unlike_protocol(study: Study) -> list[str]:
         told.append(f"updates {study.updates} instead of {T}")
     for arm in (a for a in study.arms if a.name in REPORTED_ARMS):
         like = protocol(arm.name)
-        for name in ("modulus", "train_fraction"):
+        for name in ("modulus", "train_fraction", "optimizer", "warm_up", *Shape._fields):
             here, there = getattr(arm.settings, name), getattr(like.settings, name)
             told += [f"{name} {here} instead of {there}"] if here != there else []
         for name in HYPER:

@@ -6,7 +6,7 @@ one program goes through the examples of one element and sums the gradients of t
 a rerun is bit-identical. Rows hold the heads side by side; softmax and sums are float32 whatever the rows are.
 
 A tile is [R, HEADS, K, SIZE], K being 1 for queries and 4 for keys and values: on that axis Triton gives all four to
-one thread, which mixes them without asking others.
+one thread, which mixes them without asking others. HEADS and SIZE are powers of 2: see `machine.has_kernels`.
 
 PyTorch meets the kernels as operators of its own: of Triton code that it traces, it may assume that inputs are written.
 """
@@ -18,37 +18,33 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from grok_utils import model
-
-D, HEADS, SIZE = map(tl.constexpr, (model.WIDTH, model.HEADS, model.WIDTH // model.HEADS))
-SCALE = tl.constexpr((model.WIDTH // model.HEADS) ** -0.5)
 SPAN = tl.constexpr(512)  # examples that a program looks through at a time
 ROWS = 4  # of a tile
 
 
 @triton.jit
-def numbers(row):
+def numbers(row, HEADS: tl.constexpr, SIZE: tl.constexpr):
     """Where the numbers [R, HEADS, K, SIZE] of the rows are that begin at `row` [R, K]."""
     head, i = tl.arange(0, HEADS)[:, None, None], tl.arange(0, SIZE)
     return row[:, None, :, None] + head * SIZE + i
 
 
 @triton.jit
-def load(pointer, row, live):
+def load(pointer, row, live, HEADS: tl.constexpr, SIZE: tl.constexpr):
     """Rows [R, HEADS, K, SIZE] that begin at `pointer` + `row` [R, K], as float32; zero where not `live`."""
-    return tl.load(pointer + numbers(row), live[:, None, :, None], 0.0).to(tl.float32)
+    return tl.load(pointer + numbers(row, HEADS, SIZE), live[:, None, :, None], 0.0).to(tl.float32)
 
 
 @triton.jit
 def store(pointer, row, live, value):
     """Write rows [R, HEADS, K, SIZE] where `load` would read them."""
-    tl.store(pointer + numbers(row), value, live[:, None, :, None])
+    tl.store(pointer + numbers(row, value.shape[1], value.shape[3]), value, live[:, None, :, None])
 
 
 @triton.jit
 def softmax(q, k, visible):
     """Weights [R, HEADS, 4] for queries [R, HEADS, 1, SIZE] of the four keys, where `visible` [R, 4]."""
-    score = tl.where(visible[:, None, :], tl.sum(q * k, 3) * SCALE, float("-inf"))
+    score = tl.where(visible[:, None, :], tl.sum(q * k, 3) * q.shape[3] ** -0.5, float("-inf"))
     e = tl.exp(score - tl.max(score, 2, keep_dims=True))
     return e / tl.sum(e, 2, keep_dims=True)
 
@@ -63,7 +59,7 @@ def mix(w, v):
 def gradients(d_mixed, q, k, v, w):
     """Gradients of queries, keys and values from that of the mixed values [R, HEADS, 1, SIZE]."""
     d_w = tl.sum(d_mixed * v, 3)
-    d_score = w * (d_w - tl.sum(w * d_w, 2, keep_dims=True)) * SCALE
+    d_score = w * (d_w - tl.sum(w * d_w, 2, keep_dims=True)) * q.shape[3] ** -0.5
     return mix(d_score, k), d_score[:, :, :, None] * q, w[:, :, :, None] * d_mixed
 
 
@@ -83,18 +79,20 @@ def token(position, ix, iy, n):
 
 
 @triton.jit
-def first_rows(qkv, position, ix, iy, live, n):
+def first_rows(qkv, position, ix, iy, live, n, HEADS: tl.constexpr, SIZE: tl.constexpr):
     """Query, keys, values and weights at `position` [R, 1] of examples of the elements `ix` and `iy`."""
+    D: tl.constexpr = HEADS * SIZE
     key = tl.arange(0, 4)[None, :]
     at = token(key, ix, iy, n) * 3 * D
-    q = load(qkv, token(position, ix, iy, n) * 3 * D, live)
-    k, v = load(qkv + D, at, live), load(qkv + 2 * D, at, live)
+    q = load(qkv, token(position, ix, iy, n) * 3 * D, live, HEADS, SIZE)
+    k, v = load(qkv + D, at, live, HEADS, SIZE), load(qkv + 2 * D, at, live, HEADS, SIZE)
     return q, k, v, softmax(q, k, key <= position)
 
 
 @triton.jit
-def first_forward(rows, qkv, x, y, residual, out, n, B, ROWS: tl.constexpr):
+def first_forward(rows, qkv, x, y, residual, out, n, B, HEADS: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr):
     """A tile of rows of block 1: the embedded token, and what its position's attention mixes."""
+    D: tl.constexpr = HEADS * SIZE
     member = tl.program_id(1).to(tl.int64)
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     live = r < 2 * n + 2 * B
@@ -104,8 +102,9 @@ def first_forward(rows, qkv, x, y, residual, out, n, B, ROWS: tl.constexpr):
     ix = tl.where(example, tl.load(x + member * B + i, example, 0).to(tl.int32), i)
     iy = tl.load(y + member * B + i, example, 0).to(tl.int32)
     tokens, to = member * (2 * n + 2) * D, member * (2 * n + 2 * B) * D
-    store(residual + to, r * D, live, load(rows + tokens, token(position, ix, iy, n) * D, live))
-    _q, _k, v, w = first_rows(qkv + 3 * tokens, position, ix, iy, live, n)
+    row = load(rows + tokens, token(position, ix, iy, n) * D, live, HEADS, SIZE)
+    store(residual + to, r * D, live, row)
+    _q, _k, v, w = first_rows(qkv + 3 * tokens, position, ix, iy, live, n, HEADS, SIZE)
     store(out + to, r * D, live, mix(w, v))
 
 
@@ -113,17 +112,20 @@ def first_forward(rows, qkv, x, y, residual, out, n, B, ROWS: tl.constexpr):
 def add_row(sums, qkv, d_residual, d_out, position, ix, iy, example, n, B):
     """`sums`, gradients of an example's tokens (query, key, value, row), with those from its row at `position`."""
     d_q, d_k, d_v, d_row = sums
+    HEADS: tl.constexpr = d_q.shape[1]
+    SIZE: tl.constexpr = d_q.shape[3]
     at, own = tl.full([1, 1], position, tl.int32), tl.arange(0, 4)[None, None, :, None] == position
-    row, all_ = place(at, ix, example, n, B) * D, at >= 0
-    q, k, v, w = first_rows(qkv, at, ix, iy, all_, n)
-    of_q, of_k, of_v = gradients(load(d_out, row, all_), q, k, v, w)
-    of_row = load(d_residual, row, all_)
+    row, all_ = place(at, ix, example, n, B) * HEADS * SIZE, at >= 0
+    q, k, v, w = first_rows(qkv, at, ix, iy, all_, n, HEADS, SIZE)
+    of_q, of_k, of_v = gradients(load(d_out, row, all_, HEADS, SIZE), q, k, v, w)
+    of_row = load(d_residual, row, all_, HEADS, SIZE)
     return d_q + tl.where(own, of_q, 0.0), d_k + of_k, d_v + of_v, d_row + tl.where(own, of_row, 0.0)
 
 
 @triton.jit
-def first_elements(qkv, x, y, d_residual, d_out, d_tokens, n, B):
+def first_elements(qkv, x, y, d_residual, d_out, d_tokens, n, B, HEADS: tl.constexpr, SIZE: tl.constexpr):
     """Gradients from all examples of one element: as x, for every token but y; as y, for that."""
+    D: tl.constexpr = HEADS * SIZE
     member, element, is_x = tl.program_id(2).to(tl.int64), tl.program_id(0), tl.program_id(1) == 0
     x, y, outputs = x + member * B, y + member * B, member * (2 * n + 2 * B) * D
     qkv, d_residual, d_out = qkv + member * (2 * n + 2) * 3 * D, d_residual + outputs, d_out + outputs
@@ -148,83 +150,97 @@ def first_elements(qkv, x, y, d_residual, d_out, d_tokens, n, B):
 
 
 @torch.library.custom_op("grok_utils::first_attention", mutates_args=())
-def first(rows: Tensor, qkv: Tensor, x: Tensor, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def first(rows: Tensor, qkv: Tensor, x: Tensor, y: Tensor, heads: int, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Block 1's tokens and mixed values, the latter of `dtype`."""
-    residual, out = first_shapes(rows, qkv, x, y, dtype)
+    residual, out = first_shapes(rows, qkv, x, y, heads, dtype)
     tiles, n = triton.cdiv(out.shape[1], ROWS), rows.shape[1] // 2 - 1
     inputs = (t.contiguous() for t in (rows, qkv, x, y))
-    first_forward[(tiles, len(rows))](*inputs, residual, out, n, x.shape[1], ROWS=ROWS)
+    shape = heads, rows.shape[2] // heads
+    first_forward[(tiles, len(rows))](*inputs, residual, out, n, x.shape[1], *shape, ROWS)
     return residual, out
 
 
 @first.register_fake
-def first_shapes(rows: Tensor, qkv: Tensor, x: Tensor, y: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def first_shapes(
+    rows: Tensor, qkv: Tensor, x: Tensor, y: Tensor, heads: int, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
     """What `first` fills."""
     shape = len(rows), rows.shape[1] - 2 + 2 * x.shape[1], rows.shape[2]
     return rows.new_empty(shape), rows.new_empty(shape, dtype=dtype)
 
 
 @torch.library.custom_op("grok_utils::first_attention_backward", mutates_args=())
-def first_backward(qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out: Tensor) -> Tensor:
+def first_backward(qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out: Tensor, heads: int) -> Tensor:
     """Gradients [M, 4, n, 4D] of x, operator, y, equals (query, key, value, row) from the examples of each element."""
-    d_tokens = first_backward_shape(qkv, x, y, d_residual, d_out)
+    d_tokens = first_backward_shape(qkv, x, y, d_residual, d_out, heads)
     members, _, n, _ = d_tokens.shape
     inputs = (t.contiguous() for t in (qkv, x, y, d_residual, d_out))
-    first_elements[(n, 2, members)](*inputs, d_tokens, n, x.shape[1], num_warps=1)
+    shape = heads, d_out.shape[2] // heads
+    first_elements[(n, 2, members)](*inputs, d_tokens, n, x.shape[1], *shape, num_warps=1)
     return d_tokens
 
 
 @first_backward.register_fake
-def first_backward_shape(qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out: Tensor) -> Tensor:
+def first_backward_shape(qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out: Tensor, heads: int) -> Tensor:
     """What `first_backward` fills."""
     return qkv.new_empty(len(qkv), 4, qkv.shape[1] // 2 - 1, 4 * d_out.shape[2], dtype=torch.float32)
 
 
-def first_gradients(ctx: Any, d_residual: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor, None, None, None]:
+def first_saved(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keep what `first_gradients` needs."""
+    ctx.save_for_backward(*inputs[1:4])
+    ctx.heads = inputs[4]
+
+
+def first_gradients(ctx: Any, d_residual: Tensor, d_out: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `first`'s arguments."""
     qkv = ctx.saved_tensors[0]
-    of_x, operator, of_y, equals = first_backward(*ctx.saved_tensors, d_residual, d_out).unbind(1)
+    of_x, operator, of_y, equals = first_backward(*ctx.saved_tensors, d_residual, d_out, ctx.heads).unbind(1)
     d_tokens = torch.cat([of_x, operator.sum(1, keepdim=True), of_y, equals.sum(1, keepdim=True)], 1)
     d_qkv, d_rows = d_tokens.split([qkv.shape[2], d_out.shape[2]], -1)
-    return d_rows.to(d_residual.dtype), d_qkv.to(qkv.dtype), None, None, None
+    return d_rows.to(d_residual.dtype), d_qkv.to(qkv.dtype), None, None, None, None
 
 
-first.register_autograd(first_gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs[1:4]))
+first.register_autograd(first_gradients, setup_context=first_saved)
 
 
-def first_attention(rows: Tensor, qkv: Tensor, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """`model.first_attention`, where every element has its rows; in bf16 the mixed values come as such."""
+def first_attention(rows: Tensor, qkv: Tensor, x: Tensor, y: Tensor, heads: int) -> tuple[Tensor, Tensor]:
+    """`stack.first_attention`, where every element has its rows; in bf16 the mixed values come as such."""
     dtype = torch.bfloat16 if torch.is_autocast_enabled("cuda") else qkv.dtype  # what the projection reads anyway
-    return first(rows, qkv, x, y, dtype)
+    return first(rows, qkv, x, y, heads, dtype)
 
 
-# --- block 2: the last position's query sees x and the operator after it, y after both, and itself ------------------
+# --- last block: the last position's query sees x and the operator after it, y after both, and itself ---------------
 
 
 @triton.jit
-def last_rows(query, kv, bias, ix, b, live, n, B):
+def last_rows(query, kv, bias, ix, b, live, n, B, HEADS: tl.constexpr, SIZE: tl.constexpr):
     """Query, keys, values and weights of examples `b` [R, 1] whose x is `ix`, and where in `kv` the keys are [R, 4]."""
+    D: tl.constexpr = HEADS * SIZE
     at, zero = place(tl.arange(0, 4)[None, :], ix, b, n, B) * 2 * D, b * 0
-    q = load(query, b * D, live) + load(bias, zero, live)
-    k, v = load(kv, at, live) + load(bias + D, zero, live), load(kv + D, at, live) + load(bias + 2 * D, zero, live)
+    q = load(query, b * D, live, HEADS, SIZE) + load(bias, zero, live, HEADS, SIZE)
+    k = load(kv, at, live, HEADS, SIZE) + load(bias + D, zero, live, HEADS, SIZE)
+    v = load(kv + D, at, live, HEADS, SIZE) + load(bias + 2 * D, zero, live, HEADS, SIZE)
     return q, k, v, softmax(q, k, at >= 0), at
 
 
 @triton.jit
-def last_forward(query, kv, bias, x, out, n, B, stride, ROWS: tl.constexpr):
+def last_forward(query, kv, bias, x, out, n, B, stride, HEADS: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr):
     """What the last position mixes, for a tile of examples."""
+    D: tl.constexpr = HEADS * SIZE
     member = tl.program_id(1).to(tl.int64)
     b = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     live, examples = b < B, member * B * D
     ix = tl.load(x + member * B + b, live, 0).to(tl.int32)
     kv += member * (2 * n + 2 * B) * 2 * D
-    _q, _k, v, w, _at = last_rows(query + examples, kv, bias + member * stride, ix, b, live, n, B)
+    _q, _k, v, w, _at = last_rows(query + examples, kv, bias + member * stride, ix, b, live, n, B, HEADS, SIZE)
     store(out + examples, b * D, live, mix(w, v))
 
 
 @triton.jit
-def last_elements(query, kv, bias, x, d_out, d_query, d_kv, n, B, stride):
+def last_elements(query, kv, bias, x, d_out, d_query, d_kv, n, B, stride, HEADS: tl.constexpr, SIZE: tl.constexpr):
     """Gradients of the queries and own rows of one element's examples, and summed, of the two rows that they share."""
+    D: tl.constexpr = HEADS * SIZE
     member, element = tl.program_id(1).to(tl.int64), tl.program_id(0)
     examples, rows = member * B * D, member * (2 * n + 2 * B) * 2 * D
     query, d_out, d_query = query + examples, d_out + examples, d_query + examples
@@ -237,8 +253,8 @@ def last_elements(query, kv, bias, x, d_out, d_query, d_kv, n, B, stride):
         example = tl.min(found, 0)
         while example < B:
             b = tl.full([1, 1], example, tl.int32)
-            q, k, v, w, at = last_rows(query, kv, bias, element, b, b < B, n, B)
-            of_q, of_k, of_v = gradients(load(d_out, b * D, b < B), q, k, v, w)
+            q, k, v, w, at = last_rows(query, kv, bias, element, b, b < B, n, B, HEADS, SIZE)
+            of_q, of_k, of_v = gradients(load(d_out, b * D, b < B, HEADS, SIZE), q, k, v, w)
             store(d_query, b * D, b < B, of_q)
             store(d_kv, at, key >= 2, of_k)
             store(d_kv + D, at, key >= 2, of_v)
@@ -251,45 +267,53 @@ def last_elements(query, kv, bias, x, d_out, d_query, d_kv, n, B, stride):
 
 
 @torch.library.custom_op("grok_utils::last_attention", mutates_args=())
-def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor) -> Tensor:
-    """`model.last_attention`, where every element has its rows."""
-    members, examples, _ = query.shape
-    out, n = query.new_empty(query.shape), kv.shape[1] // 2 - examples
+def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, heads: int) -> Tensor:
+    """`stack.last_attention`, where every element has its rows."""
+    members, examples, width = query.shape
+    out, n, shape = query.new_empty(query.shape), kv.shape[1] // 2 - examples, (heads, width // heads)
     inputs = query.contiguous(), kv.contiguous(), bias, x.contiguous()
-    last_forward[(triton.cdiv(examples, ROWS), members)](*inputs, out, n, examples, bias.stride(0), ROWS=ROWS)
+    last_forward[(triton.cdiv(examples, ROWS), members)](*inputs, out, n, examples, bias.stride(0), *shape, ROWS)
     return out
 
 
 @last_attention.register_fake
-def last_shape(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor) -> Tensor:
+def last_shape(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, heads: int) -> Tensor:
     """What `last_attention` fills."""
     return query.new_empty(query.shape)
 
 
 @torch.library.custom_op("grok_utils::last_attention_backward", mutates_args=())
-def last_backward(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor]:
+def last_backward(
+    query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor, heads: int
+) -> tuple[Tensor, Tensor]:
     """Gradients of `last_attention`'s queries, keys and values."""
-    d_query, d_kv = last_backward_shapes(query, kv, bias, x, d_out)
+    d_query, d_kv = last_backward_shapes(query, kv, bias, x, d_out, heads)
     inputs = query.contiguous(), kv.contiguous(), bias, x.contiguous(), d_out.contiguous()
-    members, examples, _ = query.shape
-    n = kv.shape[1] // 2 - examples
-    last_elements[(n, members)](*inputs, d_query, d_kv, n, examples, bias.stride(0), num_warps=1)
+    members, examples, width = query.shape
+    n, shape = kv.shape[1] // 2 - examples, (heads, width // heads)
+    last_elements[(n, members)](*inputs, d_query, d_kv, n, examples, bias.stride(0), *shape, num_warps=1)
     return d_query, d_kv
 
 
 @last_backward.register_fake
-def last_backward_shapes(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor]:
+def last_backward_shapes(
+    query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor, heads: int
+) -> tuple[Tensor, Tensor]:
     """What `last_backward` fills."""
     return query.new_empty(query.shape), kv.new_empty(kv.shape)
 
 
-def last_gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+def last_saved(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keep what `last_gradients` needs."""
+    ctx.save_for_backward(*inputs[:4])
+    ctx.heads = inputs[4]
+
+
+def last_gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `last_attention`'s arguments."""
-    d_query, d_kv = last_backward(*ctx.saved_tensors, d_out)
+    d_query, d_kv = last_backward(*ctx.saved_tensors, d_out, ctx.heads)
     d_bias = torch.cat([d_query.sum(1, dtype=torch.float32), d_kv.sum(1, dtype=torch.float32)], -1)
-    return d_query, d_kv, d_bias, None
+    return d_query, d_kv, d_bias, None, None
 
 
-last_attention.register_autograd(
-    last_gradients, setup_context=lambda ctx, inputs, output: ctx.save_for_backward(*inputs)
-)
+last_attention.register_autograd(last_gradients, setup_context=last_saved)

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from grok_utils.engine.machine import does_not_fit, member_bytes
+from grok_utils.engine.machine import does_not_fit, has_kernels, member_bytes
 from grok_utils.engine.trainer import Trainer
 from grok_utils.optimizers import hyper_table
-from grok_utils.studies import Courses, ExecutionPath
+from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Settings
 from grok_utils.tasks import Task
 
 ROUND = 32  # batch sizes are rounded up to a multiple: at most 16 graphs up to 512, 5 % of rows wasted
@@ -50,11 +50,11 @@ class GraphedTrainer(Trainer):
         tasks: list[Task],
         courses: Courses,
         path: ExecutionPath,
-        optimizer: str = "adamw",
+        settings: Settings = PROTOCOL,
         measures: tuple[str, ...] = (),
     ) -> None:
-        super().__init__(tasks, courses, path, optimizer, measures)
-        if path.compiled:
+        super().__init__(tasks, courses, path, settings, measures)
+        if has_kernels(path, settings.shape):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
             from grok_utils.engine import attention
 
@@ -63,7 +63,8 @@ class GraphedTrainer(Trainer):
         sizes = sorted({rounded_up(int(size)) for size in sizes}, reverse=True)
         self.buffer = torch.zeros(3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)
         self.weight = torch.zeros(len(tasks) * sizes[0], device=path.device)
-        self.hyper = torch.from_numpy(hyper_table(courses, 0)[0]).to(path.device, self.flat.dtype)
+        hyper = hyper_table(courses, 0, settings.warm_up)[0]
+        self.hyper = torch.from_numpy(hyper).to(path.device, self.flat.dtype)
         self.snapshot, self.validated = self.flat.clone(), torch.zeros_like(self.trained)
         self.side = torch.cuda.Stream()
         self._capture(sizes)
@@ -120,16 +121,20 @@ class GraphedTrainer(Trainer):
 
 
 def graphed_trainer(
-    tasks: list[Task], courses: Courses, path: ExecutionPath, measures: tuple[str, ...] = ()
+    tasks: list[Task],
+    courses: Courses,
+    path: ExecutionPath,
+    settings: Settings = PROTOCOL,
+    measures: tuple[str, ...] = (),
 ) -> GraphedTrainer:
     """A `GraphedTrainer`. Raises BadInput where the GPU's memory does not suffice, saying how many members fit."""
     try:
-        return GraphedTrainer(tasks, courses, path, measures=measures)
+        return GraphedTrainer(tasks, courses, path, settings, measures)
     except torch.OutOfMemoryError:
         pass  # within this clause the error still holds the memory that it could not complete
     gc.collect()
     torch.cuda.empty_cache()
     free, elements = torch.cuda.mem_get_info()[0], max(t.elements for t in tasks)
-    each = member_bytes(int(courses.batch_size.max()), elements, path.precision, cuda=True)
+    each = member_bytes(int(courses.batch_size.max()), elements, path.precision, True, settings.shape)
     each = max(each, free // len(tasks) + 1)  # which they did take
     raise does_not_fit(len(tasks), len({t.seed for t in tasks}), each, free)

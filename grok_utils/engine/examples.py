@@ -8,6 +8,7 @@ import math
 from itertools import groupby
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -18,8 +19,8 @@ from grok_utils.tasks import Task, stream
 CPU_CHUNK = 1176
 
 
-def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
-    """The examples of the 10 updates of `block`, uniform with replacement: rows of `task.train` [10, batch_size].
+def draw_batches(task: Task, block: int, batch_size: int) -> Int64[Tensor, "10 {batch_size}"]:
+    """The examples of the 10 updates of `block`, uniform with replacement: rows of `task.train`.
 
     Example i of an update is the same pair whatever the batch size, so arms share their stream as far as it goes.
     """
@@ -27,8 +28,10 @@ def draw_batches(task: Task, block: int, batch_size: int) -> Tensor:
     return torch.from_numpy(generator.integers(len(task.train), size=(batch_size, BLOCK)).T)
 
 
-def validation_chunks(tasks: list[Task], device: str) -> list[tuple[slice, Tensor, Tensor]]:
-    """Every validation pair once, as (members, pairs [3, m, n], their weight): what pads a set weighs zero.
+def validation_chunks(
+    tasks: list[Task], device: str
+) -> list[tuple[slice, Int64[Tensor, "3 _ _"], Float[Tensor, "..."]]]:
+    """Every validation pair once, as (members, pairs, their weight): what pads a set weighs zero.
 
     On a CPU a member and CPU_CHUNK pairs at a time; on a GPU all pairs of the neighbours with equally many elements.
     """

@@ -11,7 +11,7 @@ import torch
 
 from grok_utils.errors import BadInput
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import ExecutionPath, Run
+from grok_utils.studies import PROTOCOL, ExecutionPath, Run, Shape
 from grok_utils.tasks import OPERATIONS, count_pairs, count_train
 
 # Examples' forward passes from which torch.compile earns its minute of compiling on a CPU: eager needs some 18 µs each
@@ -36,6 +36,13 @@ def has_compiler(device: str) -> bool:
     if device == "cuda":
         names = ("gcc", "clang", "cc") if importlib.util.find_spec("triton") is not None else ()
     return sys.platform == "linux" and any(shutil.which(name) for name in names)
+
+
+def has_kernels(path: ExecutionPath, shape: Shape) -> bool:
+    """Whether attention is Triton's: compiled on a GPU, with powers of 2 of heads and of numbers in one, up to 256."""
+    width, heads, _ = shape
+    tiles = heads & (heads - 1) == 0 and width & (width - 1) == 0 and width <= 256
+    return path.device == "cuda" and path.compiled and tiles
 
 
 def set_up(path: ExecutionPath) -> None:
@@ -63,7 +70,10 @@ def choose_path(run: Run) -> ExecutionPath:
 
 
 def forward_passes(run: Run, updates: int | None = None) -> int:
-    """The work of the run, or of its first `updates`, in examples' forward passes; an update's example counts three."""
+    """The work of the run, or of its first `updates`, in forward passes of an example through the default shape.
+
+    An update has three for each example.
+    """
     return int(work_by_block(run)[: None if updates is None else updates // BLOCK].sum())
 
 
@@ -71,29 +81,37 @@ def work_by_block(run: Run) -> np.ndarray:
     """The forward passes of each block of 10 updates with its validation: [blocks]."""
     s = run.arm.settings
     validation = {o: count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations}
-    return 3 * BLOCK * run.courses.batch_size.sum(axis=1) + sum(validation[m.operation] for m in run.members)
+    size = s.blocks * s.width**2 / (PROTOCOL.blocks * PROTOCOL.width**2)  # of a pass, that of its products
+    return size * (3 * BLOCK * run.courses.batch_size.sum(axis=1) + sum(validation[m.operation] for m in run.members))
 
 
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
-def member_bytes(batch_size: int, elements: int, precision: str, cuda: bool) -> int:
+def member_bytes(batch_size: int, elements: int, precision: str, cuda: bool, shape: Shape = PROTOCOL.shape) -> int:
     """Bytes that a member takes, roughly: parameters six times over with all that AdamW keeps, an update, validation.
 
-    An example of an update takes 46 kB on a CPU with 97 classes and 192 kB with 1,999. On a GPU all pairs are validated
-    at once, at 4.5 kB each. At batch 512 an H100 took 31 MB a member at its peak, of which an update and a validation,
-    whose memory is kept apart, are each 21 MB at most.
+    In the default shape an example of an update takes 46 kB on a CPU with 97 classes and 192 kB with 1,999. On a GPU
+    all pairs are validated at once, at 4.5 kB each. At batch 512 an H100 took 31 MB a member at its peak, of which an
+    update and a validation, whose memory is kept apart, are each 21 MB at most.
     """
-    example, pair = 40_000 + 70 * elements, 4_500 if cuda else 0
-    activations = (batch_size * example + elements**2 // 2 * pair) // (2 if precision == "bf16" else 1)
-    return activations + 60 * elements**2 + 6 * 4 * (400_000 + 260 * elements)
+    size = shape.width * shape.blocks / (PROTOCOL.width * PROTOCOL.blocks)
+    example, pair = 40_000 * size + 70 * elements, 4_500 * size if cuda else 0
+    activations = int(batch_size * example + elements**2 // 2 * pair) // (2 if precision == "bf16" else 1)
+    return activations + 60 * elements**2 + 6 * 4 * parameters_of(elements, shape)
+
+
+def parameters_of(elements: int, shape: Shape) -> int:
+    """How many parameters a decoder for a task of so many `elements` has."""
+    width, _, blocks = shape
+    return blocks * width * (12 * width + 13) + (2 * width + 1) * elements + 9 * width
 
 
 def stack_size(run: Run) -> tuple[int, int]:
     """The number of members of the run's stack and the bytes that one takes."""
     s = run.arm.settings
     elements = max(OPERATIONS[operation].elements or s.modulus for operation in s.operations)
-    each = member_bytes(int(run.batch_sizes.max()), elements, s.precision, on_cuda(run.device))
+    each = member_bytes(int(run.batch_sizes.max()), elements, s.precision, on_cuda(run.device), s.shape)
     return len(run.members), each
 
 

@@ -1,33 +1,37 @@
 """M decoders as one stack: what `model.Decoder` computes for each, with work left out that cannot change a number.
 
-- Only the last position is read, so block 2 computes queries, attention and FFN there alone.
+- Only the last position is read, so the last block computes queries, attention and FFN there alone.
 - The mask is causal, so in every layer positions 0 and 1 depend on x alone: at most one row for each element, not one
   for each example. Rows are computed once for each element, then gathered (`distinct=True`).
 """
 
 import math
 from collections.abc import Callable, Iterable
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor, nn
 
-from grok_utils.model import HEADS, WIDTH, Decoder
+from grok_utils.model import Decoder
+from grok_utils.studies import PROTOCOL, Shape
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
 
 
 class Layout:
     """Where each of the decoder's parameters lies in a member's row of a flat [M, P]; smaller tasks are padded."""
 
-    def __init__(self, tasks: list[Task]) -> None:
+    def __init__(self, tasks: list[Task], shape: Shape = PROTOCOL.shape) -> None:
+        self.shape = shape
         with torch.device("meta"):  # shapes alone: nothing is drawn
-            largest = Decoder(max(t.vocabulary for t in tasks), max(t.elements for t in tasks))
+            largest = Decoder(max(t.vocabulary for t in tasks), max(t.elements for t in tasks), shape)
         self.shapes = {name: p.shape for name, p in largest.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
 
-    def pack(self, decoders: Iterable[nn.Module]) -> Tensor:
-        """The parameters of M plain decoders as one [M, P] tensor; rows that a smaller task lacks are zero."""
+    def pack(self, decoders: Iterable[nn.Module]) -> Float[Tensor, "M P"]:
+        """The parameters of M plain decoders as one tensor; rows that a smaller task lacks are zero."""
         return torch.stack([torch.cat([self._padded(n, p) for n, p in d.named_parameters()]) for d in decoders])
 
     def _padded(self, name: str, p: Tensor) -> Tensor:
@@ -35,43 +39,46 @@ class Layout:
         full[: len(p)] = p.detach()
         return full.flatten()
 
-    def views(self, flat: Tensor) -> dict[str, Tensor]:
-        """Views [M, *shape] into `flat` [M, P], by the plain decoder's parameter names."""
+    def views(self, flat: Float[Tensor, "M P"]) -> dict[str, Float[Tensor, "M ..."]]:
+        """Views into `flat`, by the plain decoder's parameter names."""
         chunks = flat.split(self.sizes, dim=1)
         return {n: c.unflatten(1, shape) for (n, shape), c in zip(self.shapes.items(), chunks, strict=True)}
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """`x` [M, R, in] through each member's own map: [M, R, out]."""
+def linear(
+    x: Float[Tensor, "M R I"], weight: Float[Tensor, "M O I"], bias: Float[Tensor, "M O"]
+) -> Float[Tensor, "M R O"]:
+    """`x` through each member's own map."""
     return torch.bmm(x, weight.mT) + bias.unsqueeze(1)
 
 
-def layer_norm(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """LayerNorm over the last axis of `x` [M, R, D] with each member's own gain and offset."""
+def layer_norm(
+    x: Float[Tensor, "M R D"], weight: Float[Tensor, "M D"], bias: Float[Tensor, "M D"]
+) -> Float[Tensor, "M R D"]:
+    """LayerNorm over the last axis of `x` with each member's own gain and offset."""
     return torch.addcmul(bias.unsqueeze(1), F.layer_norm(x, x.shape[-1:]), weight.unsqueeze(1))
 
 
-def heads(x: Tensor) -> Tensor:
-    """[M, R, D] to [M, R, HEADS, D / HEADS]."""
-    return x.unflatten(-1, (HEADS, -1))
+def scaled_product(q: Float[Tensor, "M _ D"], k: Float[Tensor, "M _ D"], heads: int) -> Float[Tensor, "M _ {heads}"]:
+    """Scaled dot product of each head."""
+    q, k = (t.unflatten(-1, (heads, -1)) for t in (q, k))
+    return (q * k).sum(-1) / math.sqrt(q.shape[-1])
 
 
-def score(q: Tensor, k: Tensor) -> Tensor:
-    """Scaled dot product of each head: `q`, `k` [M, R, D] to [M, R, HEADS]."""
-    return (heads(q) * heads(k)).sum(-1) / math.sqrt(WIDTH // HEADS)
-
-
-def attend(scores: list[Tensor], values: list[Tensor]) -> Tensor:
-    """Values [M, R or 1, D] mixed by the softmax over their scores [M, R or 1, HEADS]: [M, R, D]."""
+def attend(scores: list[Float[Tensor, "M _ heads"]], values: list[Float[Tensor, "M _ D"]]) -> Float[Tensor, "M _ D"]:
+    """Values mixed by the softmax over their scores."""
     weights = torch.stack(torch.broadcast_tensors(*scores), dim=-1).softmax(-1)
-    mixed = weights[..., 0, None] * heads(values[0])
-    for j, value in enumerate(values[1:], start=1):
-        mixed = torch.addcmul(mixed, weights[..., j, None], heads(value))
+    first, *others = (value.unflatten(-1, (weights.shape[-2], -1)) for value in values)
+    mixed = weights[..., 0, None] * first
+    for j, value in enumerate(others, start=1):
+        mixed = torch.addcmul(mixed, weights[..., j, None], value)
     return mixed.flatten(-2)
 
 
-def rest_of_block(p: dict[str, Tensor], block: int, x: Tensor, attention: Tensor) -> Tensor:
-    """What follows the heads in a block, for rows [M, R, D]: projection, residual, LayerNorm, FFN, LayerNorm."""
+def rest_of_block(
+    p: dict[str, Tensor], block: int, x: Float[Tensor, "M R D"], attention: Float[Tensor, "M R D"]
+) -> Float[Tensor, "M R D"]:
+    """What follows the heads in a block: projection, residual, LayerNorm, FFN, LayerNorm."""
 
     def of(layer: str) -> tuple[Tensor, Tensor]:
         return p[f"blocks.{block}.{layer}.weight"], p[f"blocks.{block}.{layer}.bias"]
@@ -100,8 +107,8 @@ class GatherRows(torch.autograd.Function):
         return one_hot.to(gradient.dtype).bmm(gradient), None
 
 
-def take(rows: Tensor, index: Tensor | None) -> Tensor:
-    """Rows [M, R, C] gathered by `index` [M, B] to [M, B, C]; None means one row for each example already."""
+def take(rows: Float[Tensor, "M R C"], index: Int64[Tensor, "M B"] | None) -> Float[Tensor, "M _ C"]:
+    """Rows gathered by `index`; None means one row for each example already."""
     if index is None:
         return rows
     if rows.is_cuda:
@@ -111,50 +118,84 @@ def take(rows: Tensor, index: Tensor | None) -> Tensor:
     return F.embedding(index + offset, rows.reshape(members * n, width))
 
 
-def first_attention(rows: Tensor, qkv: Tensor, x: Tensor | None, y: Tensor | None) -> tuple[Tensor, Tensor]:
-    """What block 1 adds up at positions 0 to 3, the token and the mixed values: [M, 2n + 2B, D] twice.
+def first_attention(
+    rows: Float[Tensor, "M T D"],
+    qkv: Float[Tensor, "M T 3*D"],
+    x: Int64[Tensor, "M B"] | None,
+    y: Int64[Tensor, "M B"] | None,
+    heads: int,
+) -> tuple[Float[Tensor, "M R D"], Float[Tensor, "M R D"]]:
+    """What block 1 adds up at positions 0 to 3, the token and the mixed values, in R = 2n + 2B rows.
 
-    `rows` [M, 2n + 2, D] and their `qkv` [M, 2n + 2, 3D] are of x, the operator, y and the equals sign; the first two
+    The T = 2n + 2 `rows` and their `qkv` are of x, the operator, y and the equals sign; the first two
     positions have a row for each of the n elements, the others one for each example.
     """
-    n = rows.shape[1] // 2 - 1
+    n, width = rows.shape[1] // 2 - 1, rows.shape[2]
     (_, k0, v0), (q1, k1, v1), (q2, k2, v2), (q3, k3, v3) = (r.chunk(3, -1) for r in qkv.split([n, 1, n, 1], 1))
+    score = partial(scaled_product, heads=heads)
     at1 = attend([score(q1, k0), score(q1, k1)], [v0, v1])
-    s30, k0, v0_ = take(torch.cat([score(q3, k0), k0, v0], -1), x).split([HEADS, WIDTH, WIDTH], -1)
+    s30, k0, v0_ = take(torch.cat([score(q3, k0), k0, v0], -1), x).split([heads, width, width], -1)
     from_y = torch.cat([score(q2, k1), score(q2, k2), score(q3, k2), q2, v2, rows[:, n + 1 : 2 * n + 1]], -1)
-    s21, s22, s32, q2, v2, r2 = take(from_y, y).split([HEADS] * 3 + [WIDTH] * 3, -1)
+    s21, s22, s32, q2, v2, r2 = take(from_y, y).split([heads] * 3 + [width] * 3, -1)
     at2 = attend([score(q2, k0), s21, s22], [v0_, v1, v2])
     at3 = attend([s30, score(q3, k1), s32, score(q3, k3)], [v0_, v1, v2, v3])
     r0, r1, r3 = rows[:, :n], rows[:, n, None].expand(-1, n, -1), rows[:, -1, None].expand_as(r2)
     return torch.cat([r0, r1, r2, r3], 1), torch.cat([v0, at1, at2, at3], 1)
 
 
-def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor | None) -> Tensor:
-    """What block 2's last position mixes: [M, B, D].
+def middle_attention(
+    qkv: Float[Tensor, "M R C"], batch: int, x: Int64[Tensor, "M {batch}"] | None, heads: int
+) -> Float[Tensor, "M R C//3"]:
+    """What a block between the first and the last mixes, from the `qkv` of all R = 2n + 2B rows."""
+    n = qkv.shape[1] // 2 - batch
+    (_, k0, v0), (q1, k1, v1), (q2, k2, v2), (q3, k3, v3) = (r.chunk(3, -1) for r in qkv.split([n, n, batch, batch], 1))
+    score = partial(scaled_product, heads=heads)
+    at1 = attend([score(q1, k0), score(q1, k1)], [v0, v1])
+    k0, k1, v0_, v1_ = take(torch.cat([k0, k1, v0, v1], -1), x).chunk(4, -1)
+    at2 = attend([score(q2, k) for k in (k0, k1, k2)], [v0_, v1_, v2])
+    at3 = attend([score(q3, k) for k in (k0, k1, k2, k3)], [v0_, v1_, v2, v3])
+    return torch.cat([v0, at1, at2, at3], 1)
 
-    Its `query` [M, B, D] and all rows' `kv` [M, 2n + 2B, 2D] still lack the `bias` [M, 3D] of query, key and value.
+
+def last_attention(
+    query: Float[Tensor, "M B D"],
+    kv: Float[Tensor, "M R 2*D"],
+    bias: Float[Tensor, "M 3*D"],
+    x: Int64[Tensor, "M B"] | None,
+    heads: int,
+) -> Float[Tensor, "M B D"]:
+    """What the last of several blocks mixes at the last position.
+
+    Its `query` and the `kv` of all R = 2n + 2B rows still lack the `bias` of query, key and value.
     """
-    batch = query.shape[1]
+    _, batch, width = query.shape
     n = kv.shape[1] // 2 - batch
-    query = query + bias[:, None, :WIDTH]
-    kv0, kv1, kv2, kv3 = (kv + bias[:, None, WIDTH:]).split([n, n, batch, batch], 1)
+    query = query + bias[:, None, :width]
+    kv0, kv1, kv2, kv3 = (kv + bias[:, None, width:]).split([n, n, batch, batch], 1)
     k0, v0, k1, v1 = take(torch.cat([kv0, kv1], -1), x).chunk(4, -1)
     (k2, v2), (k3, v3) = kv2.chunk(2, -1), kv3.chunk(2, -1)
-    return attend([score(query, k) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
+    return attend([scaled_product(query, k, heads) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
 
 
 Attention = tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., Tensor]]
 PLAIN: Attention = (first_attention, last_attention)
 
 
-def stacked_logits(p: dict[str, Tensor], x: Tensor, y: Tensor, distinct: bool, attention: Attention = PLAIN) -> Tensor:
-    """Logits [M, B, classes] of M members for elements `x`, `y` int64 [M, B].
+def stacked_logits(
+    layout: Layout,
+    flat: Float[Tensor, "M P"],
+    x: Int64[Tensor, "M B"],
+    y: Int64[Tensor, "M B"],
+    distinct: bool,
+    attention: Attention = PLAIN,
+) -> Float[Tensor, "M B classes"]:
+    """Logits of M members with parameters `flat` for elements `x`, `y`.
 
-    `p` are the parameters as `Layout.views` gives them. With `distinct`, whatever depends on x alone or y alone is
-    computed once for each element and gathered; otherwise once for each example. The numbers are the same.
-    `attention` are the functions of the two blocks, such as the kernels, which need rows for each element.
+    With `distinct`, whatever depends on x alone or y alone is computed once for each element and gathered; otherwise
+    once for each example. The numbers are the same. `attention` are the functions of the first and the last block, such
+    as the kernels, which need rows for each element.
     """
-    batch = x.shape[1]
+    p, batch, (width, heads, blocks) = layout.views(flat), x.shape[1], layout.shape
     embedding, position = p["tokens.weight"], p["positions.weight"]
     elements = embedding[:, SPECIAL_TOKENS:]
     ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
@@ -164,12 +205,16 @@ def stacked_logits(p: dict[str, Tensor], x: Tensor, y: Tensor, distinct: bool, a
     # Block 1. Queries, keys and values are functions of (token, position): x, operator, y, equals at positions 0 to 3.
     tokens = (ex, embedding[:, OPERATOR, None], ey, embedding[:, EQUALS, None])
     rows = torch.cat([token + position[:, i, None] for i, token in enumerate(tokens)], dim=1)
-    qkv = linear(rows, p["blocks.0.attention.in_proj_weight"], p["blocks.0.attention.in_proj_bias"])
-    out = rest_of_block(p, 0, *first(rows, qkv, of_x, of_y))
-
-    # Block 2, read at the last position only.
-    w, b = p["blocks.1.attention.in_proj_weight"], p["blocks.1.attention.in_proj_bias"]
-    x3 = out[:, -batch:]
-    query, kv = torch.bmm(x3, w[:, :WIDTH].mT), torch.bmm(out, w[:, WIDTH:].mT)
-    out = rest_of_block(p, 1, x3, last(query, kv, b, of_x))
+    w, b = p["blocks.0.attention.in_proj_weight"], p["blocks.0.attention.in_proj_bias"]
+    residual, mixed = first(rows, linear(rows, w, b), of_x, of_y, heads)
+    for i in range(1, blocks):
+        out = rest_of_block(p, i - 1, residual, mixed)
+        w, b = p[f"blocks.{i}.attention.in_proj_weight"], p[f"blocks.{i}.attention.in_proj_bias"]
+        if i < blocks - 1:
+            residual, mixed = out, middle_attention(linear(out, w, b), batch, of_x, heads)
+        else:  # read at the last position only
+            residual = out[:, -batch:]
+            query, kv = torch.bmm(residual, w[:, :width].mT), torch.bmm(out, w[:, width:].mT)
+            mixed = last(query, kv, b, of_x, heads)
+    out = rest_of_block(p, blocks - 1, residual[:, -batch:], mixed[:, -batch:])
     return linear(layer_norm(out, p["norm.weight"], p["norm.bias"]), p["head.weight"], p["head.bias"])

@@ -1,7 +1,10 @@
 """The stack: members trained side by side, an update after another, validated every block of 10."""
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -10,44 +13,32 @@ from grok_utils.engine.machine import set_up
 from grok_utils.engine.stack import PLAIN, Attention, Layout, stacked_logits
 from grok_utils.measures import MEASURES, Stack, columns_of
 from grok_utils.model import initial_decoder
-from grok_utils.optimizers import EPS, OPTIMIZERS, Hyper, State, hyper_table
+from grok_utils.optimizers import OPTIMIZERS, Hyper, OfMembers, State, hyper_table
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Courses, ExecutionPath
+from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Settings
 from grok_utils.tasks import Task
 
 
 def loss_and_accuracy(
     layout: Layout,
-    flat: Tensor,
-    x: Tensor,
-    y: Tensor,
-    label: Tensor,
-    weight: Tensor,
-    beyond: Tensor,
+    flat: Float[Tensor, "M P"],
+    x: Int64[Tensor, "M B"],
+    y: Int64[Tensor, "M B"],
+    label: Int64[Tensor, "M B"],
+    weight: Float[Tensor, "..."],
+    beyond: Float[Tensor, "M 1 classes"],
     distinct: bool,
     attention: Attention,
-) -> Tensor:
-    """Cross-entropy and correctness of each member's examples, summed by their `weight`: float32 [M, 2].
+) -> Float[Tensor, "M 2"]:
+    """Cross-entropy and correctness of each member's examples, summed by their `weight`, which broadcasts to them.
 
-    `x`, `y`, `label` are int64 [M, B], `weight` is of a shape that broadcasts to theirs; `beyond` [M, 1, classes] is
-    -inf for the classes that a member's task does not have, else 0. `distinct`, `attention`: see `stacked_logits`.
+    `beyond` is -inf for the classes that a member's task does not have, else 0. `distinct`, `attention`: see
+    `stacked_logits`.
     """
-    logits = stacked_logits(layout.views(flat), x, y, distinct, attention).float() + beyond
+    logits = stacked_logits(layout, flat, x, y, distinct, attention).float() + beyond
     loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
     correct = (logits.argmax(-1) == label).float()
     return torch.stack([(loss * weight).sum(1), (correct * weight).sum(1)], dim=1)
-
-
-def fused_adamw(parameters: Tensor, gradient: Tensor, state: State, hyper: Tensor) -> None:
-    """AdamW in place by PyTorch's fused kernel for CPUs, member by member; `hyper` as `Trainer.step_by_rule` takes it.
-
-    Each member on its own, so that it has its own rates, and its bits do not depend on where its row lies.
-    """
-    step = hyper[0, 0, 0].float()
-    rows = parameters, gradient, state["exp_avg"], state["exp_avg_sq"], hyper.squeeze(-1).T.tolist()
-    for p, g, first, second, (_, rate, decay, beta1, beta2, *_) in zip(*rows, strict=True):
-        options = {"lr": rate, "beta1": beta1, "beta2": beta2, "weight_decay": decay, "eps": EPS}
-        torch._fused_adamw_([p], [g], [first], [second], [], [step], **options, amsgrad=False, maximize=False)
 
 
 class Trainer:
@@ -61,21 +52,23 @@ class Trainer:
         tasks: list[Task],
         courses: Courses,
         path: ExecutionPath,
-        optimizer: str = "adamw",
+        settings: Settings = PROTOCOL,
         measures: tuple[str, ...] = (),
     ) -> None:
         set_up(path)
-        self.tasks, self.courses, self.path = tasks, courses, path
+        self.tasks, self.courses, self.path, self.settings = tasks, courses, path, settings
         self.blocks, self.block = len(courses.batch_size), 0  # in all, and completed
         # Members of one operation and seed share their start, split and stream of batches.
         own = {(t.operation, t.seed): t for t in tasks}
         self.splits, places = list(own.values()), {name: i for i, name in enumerate(own)}
         self.split_of = torch.tensor([places[t.operation, t.seed] for t in tasks], device=path.device)
         self.train = pad_sequence([t.train for t in self.splits], batch_first=True).to(path.device)
-        self.layout = Layout(tasks)
-        self.flat = self.layout.pack(map(initial_decoder, self.splits)).to(path.device)[self.split_of]
-        self.rule, names = OPTIMIZERS[optimizer]
-        self.state_of_rule = {name: torch.zeros_like(self.flat) for name in names}
+        self.layout = Layout(tasks, settings.shape)
+        starts = (initial_decoder(t, settings.shape) for t in self.splits)
+        self.flat = self.layout.pack(starts).to(path.device)[self.split_of]
+        optimizer = OPTIMIZERS[settings.optimizer]
+        self.rule = optimizer.rule
+        self.state_of_rule = {name: torch.zeros_like(self.flat) for name in optimizer.state}
         self.asked = [MEASURES[name] for name in measures]
         self.stack = Stack(tasks, self.flat, self.layout.views(self.flat), any(m.gradients for m in self.asked))
         columns = 4 + len(columns_of(measures))
@@ -88,11 +81,12 @@ class Trainer:
         self.validation = validation_chunks(tasks, path.device)
         # Members are independent, so the gradient of each is that of its own loss; accuracy has none.
         self.of_loss = torch.tensor([1.0, 0.0], device=path.device).expand(len(tasks), 2).contiguous()
-        self.attention, self.measure, self.step = PLAIN, loss_and_accuracy, self.step_by_rule
+        self.attention, self.measure = PLAIN, loss_and_accuracy
+        self.step: Callable[[Tensor, Tensor, State, Tensor], None] = self.step_by_rule
         if path.compiled:
             self.measure, self.step = torch.compile(loss_and_accuracy), torch.compile(self.step_by_rule)
-        if optimizer == "adamw" and path.device == "cpu" and self.flat.dtype == torch.float32:
-            self.step = fused_adamw
+        if optimizer.cpu and path.device == "cpu" and self.flat.dtype == torch.float32:
+            self.step = optimizer.cpu
         if path.compiled and path.device == "cpu":
             self._compile()
         self._log_measures()  # what they make once is made here; the first block overwrites it
@@ -105,8 +99,10 @@ class Trainer:
         self._measure(flat, slice(None), pairs, weight).backward(self.of_loss)
         self._validate(self.flat)
 
-    def step_by_rule(self, parameters: Tensor, gradient: Tensor, state: State, hyper: Tensor) -> None:
-        """The optimizer's rule in place, with the update's `hyper` [K, M, 1], which a graph reads at each replay."""
+    def step_by_rule(
+        self, parameters: OfMembers, gradient: OfMembers, state: State, hyper: Float[Tensor, "K M 1"]
+    ) -> None:
+        """The optimizer's rule in place, with the update's `hyper`, which a graph reads at each replay."""
         rows = Hyper(*hyper.to(parameters.dtype).unbind())
         moved, new = self.rule(parameters, gradient, state, rows, self.layout)
         parameters.copy_(moved)
@@ -164,7 +160,8 @@ class Trainer:
         """Ten updates with this block's courses, then a validation; the log gets one more row."""
         self.trained.zero_()
         self.stack.start_block(int(self.courses.batch_size[self.block, 0]) if self.courses.drawn else None)
-        self._train_block(*self._batches(), torch.from_numpy(hyper_table(self.courses, self.block)))
+        hyper = hyper_table(self.courses, self.block, self.settings.warm_up)
+        self._train_block(*self._batches(), torch.from_numpy(hyper))
         self.logs[self.block, :, :2] = self.trained / BLOCK
         self._log_measures()
         self._log_validation()
@@ -187,8 +184,8 @@ class Trainer:
             totals[members] += self._measure(flat[members], members, pairs, weight)
         return totals / self.pairs
 
-    def logged(self) -> Tensor:
-        """The logs so far [logs, M, 4 + columns]."""
+    def logged(self) -> Float[Tensor, "logs M columns"]:
+        """The logs so far, of four columns and those of the measures."""
         return self.logs[: self.block]
 
     def state(self) -> dict[str, Tensor]:

@@ -10,7 +10,6 @@ import pandas as pd
 
 from grok_utils.analysis.summaries import cell_settings
 from grok_utils.measures import MEASURES, RATIOS
-from grok_utils.model import BLOCKS, HEADS, WIDTH
 from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.store.records import makings
 from grok_utils.studies import Study
@@ -84,13 +83,28 @@ def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
     )
 
 
-def model() -> str:
+OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
+
+
+def either(study: Study, name: str) -> str:
+    """The values that a setting has in a study's arms, such as `64 or 128`."""
+    return listed(dict.fromkeys(str(getattr(arm.settings, name)) for arm in study.arms), "or")
+
+
+def optimizers(study: Study) -> str:
+    """What trains the study's arms, such as `AdamW or Muon`."""
+    names = dict.fromkeys(arm.settings.optimizer for arm in study.arms)
+    return listed((OPTIMIZERS.get(name, f"`{name}`") for name in names), "or")
+
+
+def model(study: Study) -> str:
     """What is trained, and how."""
+    blocks, width, heads = (either(study, name) for name in ("blocks", "width", "heads"))
     return (
-        f"Every model is a decoder transformer of {BLOCKS} blocks, width {WIDTH} and {HEADS} heads, that reads "
-        "`x ∘ y =` and names the result. A fixed share of all pairs is for training, the rest for validation. AdamW "
-        f"minimises cross-entropy on batches drawn with replacement; a log is kept every {BLOCK} updates. The same "
-        "seed means the same split and the same initial weights in every arm."
+        f"Every model is a decoder transformer (blocks: {blocks}, width: {width}, heads: {heads}) that reads `x ∘ y =` "
+        "and names the result. A fixed share of all pairs is for training, the rest for validation. "
+        f"{optimizers(study)} minimises cross-entropy on batches drawn with replacement; a log is kept every {BLOCK} "
+        "updates. The same seed means the same split and, at one shape, the same initial weights in every arm."
     )
 
 

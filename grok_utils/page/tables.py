@@ -8,24 +8,27 @@ import pandas as pd
 from grok_utils.analysis import summaries
 from grok_utils.analysis.crossings import by_cell, in_order
 from grok_utils.analysis.summaries import FINAL
-from grok_utils.optimizers import WARM_UP
+from grok_utils.page.prose import either, optimizers
 from grok_utils.studies import HYPER, Follows, Scheduled, Study
 
 SETTINGS = {name: name.replace("_", " ") for name in ("operations", "modulus", "train_fraction", *HYPER, "precision")}
 SETTINGS |= {"modulus": "modulus of the residues", "train_fraction": "share of the pairs in training"}
-SETTINGS |= {"learning_rate": f"learning rate (AdamW, {WARM_UP} updates of warm-up)"}
+UNUSUAL = {"warm_up": "updates of warm-up", "optimizer": "optimizer"}  # told where any arm's is not the default
+UNUSUAL |= {"width": "width of the decoder", "heads": "heads", "blocks": "blocks"}
 
 
 def settings(study: Study) -> pd.DataFrame:
     """The study's settings: setting, value; where arms differ, each value with its arms."""
     rows = [("arms", ", ".join(in_order(a.name for a in study.arms))), ("seeds", in_words(study.seeds))]
     rows.append(("updates", in_words(study.updates)))
-    for name, words in SETTINGS.items():
+    warm_up = f"{optimizers(study)}, {either(study, 'warm_up')} updates of warm-up"
+    told = SETTINGS | {"learning_rate": f"learning rate ({warm_up})"}
+    for name, words in (told | {name: words for name, words in UNUSUAL.items() if study.varies(name)}).items():
         of: dict[str, list[str]] = {}
         for arm in study.arms:
             of.setdefault(in_words(getattr(arm.settings, name)), []).append(arm.name)
-        told = [f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()]
-        rows.append((words, "; ".join(told)))
+        values = [f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()]
+        rows.append((words, "; ".join(values)))
     cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.name)
     rows += [("cells of the grid", ", ".join(cells))] if cells else []
     return pd.DataFrame(rows, columns=["setting", "value"])
@@ -116,4 +119,5 @@ def provenance(made: list[dict[str, Any]]) -> pd.DataFrame:
 def execution(made: dict[str, Any]) -> str:
     """How a record's numbers were computed."""
     threads = "1 CPU thread" if made["threads"] == 1 else f"{made['threads']} CPU threads"
-    return f"{made['precision']}, {'compiled' if made['compiled'] else 'eager'}, {threads}"
+    attention = f", attention {made['attention']}" if "attention" in made else ""  # not said before shapes could vary
+    return f"{made['precision']}, {'compiled' if made['compiled'] else 'eager'}{attention}, {threads}"

@@ -8,6 +8,7 @@ from typing import Any
 
 from grok_utils.errors import BadInput, require
 from grok_utils.measures import MEASURES
+from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.schedules import BLOCK, CONTROLS, SCHEDULES
 from grok_utils.studies import BATCH_RANGE, HYPER, Follows, Scheduled
 from grok_utils.tasks import OPERATIONS
@@ -42,6 +43,11 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of each setting that
     "modulus": (lambda v: is_whole(v, 2, 1999) and all(v % d for d in range(2, v)), "a prime from 2 to 1999"),
     "train_fraction": (lambda v: is_number(v, 0, 1) and 0 < v < 1, "a number between 0 and 1"),
     "precision": (lambda v: v in PRECISIONS, f"one of {', '.join(PRECISIONS)}"),
+    "optimizer": (lambda v: is_some_of(OPTIMIZERS, [v]), f"one of {', '.join(OPTIMIZERS)}"),
+    "warm_up": (lambda v: is_whole(v, 0, 10**6), "a whole number of updates from 0 to 1000000"),
+    "width": (lambda v: is_whole(v, 1, 1024), "a whole number from 1 to 1024"),
+    "heads": (lambda v: is_whole(v, 1, 64), "a whole number from 1 to 64"),
+    "blocks": (lambda v: is_whole(v, 1, 4), "a whole number from 1 to 4"),
 }
 RATE = "a number from 0 to {}, a schedule, one that follows the batch size, or any of these by operation"
 BELOW_1 = (0, math.nextafter(1, 0), RATE.format("below 1"))

@@ -108,6 +108,11 @@ def make_arm(name: str, own: dict[str, Any], top: dict[str, Any], grid: Any, upd
     where = {k: f"arms.{name}.{k}" if k in own else k for k in DEFAULTS}
     for k in given.keys() & CHECKS:
         check(where[k], k, given[k])
+    width, heads = given["width"], given["heads"]
+    odd, words = "heads", f"a divisor of the width {width}"
+    if width != DEFAULTS["width"]:
+        odd, words = "width", f"a multiple of the {heads} heads"
+    require(width % heads == 0, where[odd], given[odd], words)
     operations = given["operations"] = tuple(given["operations"])
     given |= {k: hyper(where[k], k, given[k], operations, updates) for k in HYPER}
     for o in operations:

@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grok_utils.engine.machine import has_kernels
 from grok_utils.errors import Damaged, one_line, with_remedy
 from grok_utils.measures import columns_of
 from grok_utils.schedules import BLOCK
@@ -69,6 +70,8 @@ def write_records(result: Result) -> pd.DataFrame:
     run = result.run
     rows = frame(run, result.logs)
     made = asdict(result.path) | provenance(result.path.device)
+    if result.path.device == "cuda":  # of the first and the last block; what is between is stacked
+        made["attention"] = "kernels" if has_kernels(result.path, run.arm.settings.shape) else "stacked"
     made |= {"started": result.started, "seconds": round(result.seconds, 3)}
     made |= {"seeds": list(run.seeds), "share": 1 / len(run.seeds)}  # of the run's time that falls to a record
     for seed in run.seeds:

@@ -307,6 +307,8 @@ def test_other_settings_are_named():
 
     assert unlike() == unlike(precision="bf16") == unlike(operations=["x_plus_y"]) == []
     assert unlike(modulus=67, updates=1500) == ["updates 1500 instead of 7500", "modulus 67 instead of 97"]
+    assert unlike(width=64, optimizer="muon") == ["optimizer muon instead of adamw", "width 64 instead of 128"]
+    assert unlike(warm_up=0, heads=8, blocks=1)[1:] == ["heads 8 instead of 4", "blocks 1 instead of 2"]
     rates = ["another learning rate of baseline", "another learning rate of linear"]
     assert unlike(learning_rate=2e-3) == unlike(grid={"learning_rate": [1e-3, 2e-3]}) == rates
     assert unlike(grid={"learning_rate": [1e-3]}) == []

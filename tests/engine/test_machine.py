@@ -1,12 +1,17 @@
 """Which path a run takes, its work, and what fits into memory."""
 
 import pytest
+import torch
 from support.studies import run_of
 
 from grok_utils.engine import machine
 from grok_utils.engine.machine import choose_path, does_not_fit, member_bytes, runs_that_fit
+from grok_utils.engine.stack import Layout, stacked_logits
+from grok_utils.errors import BadInput
+from grok_utils.model import initial_decoder
 from grok_utils.store.files import ROOT
-from grok_utils.studies import ExecutionPath
+from grok_utils.studies import PROTOCOL, ExecutionPath, Shape
+from grok_utils.tasks import make_task
 
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
 
@@ -30,6 +35,8 @@ def test_a_run_is_compiled_where_a_compiler_exists_and_the_work_repays_it(tmp_pa
 def test_work_is_counted_in_forward_passes(tmp_path):
     # baseline: 6 blocks of 10 updates at 16 count three each; 6 validations of ceil(121 / 2) pairs; 2 operations
     assert machine.forward_passes(run_of(tmp_path, "baseline")) == 2 * (3 * 6 * 10 * 16 + 6 * 61)
+    # four blocks instead of two, of a quarter of the numbers
+    assert machine.forward_passes(run_of(tmp_path, "baseline", width=64, blocks=4)) == (3 * 6 * 10 * 16 + 6 * 61)
 
 
 def test_members_take_at_least_the_peak_that_was_measured_and_no_more_than_twice_that():
@@ -43,6 +50,36 @@ def test_members_take_more_with_larger_batches_and_more_elements():
     small = member_bytes(32, 97, "float32", cuda=False)
     assert small < member_bytes(512, 97, "float32", cuda=False) < member_bytes(512, 1999, "float32", cuda=False)
     assert member_bytes(512, 97, "bf16", cuda=True) < member_bytes(512, 97, "float32", cuda=True)
+
+
+def test_the_check_of_memory_follows_the_shape(tmp_path):
+    sizes = [machine.stack_size(run_of(tmp_path, **shape))[1] for shape in ({}, {"width": 256}, {"blocks": 4})]
+    assert sizes[0] < min(sizes[1:])
+    many = run_of(tmp_path, seeds=range(60), width=1024, batch_size=10**6)
+    with pytest.raises(BadInput, match="seeds: a stack of 120 members needs"):
+        machine.require_fit(many)
+
+
+@pytest.mark.parametrize("shape", [PROTOCOL.shape, Shape(128, 4, 1), Shape(64, 2, 3), Shape(256, 16, 4)], ids=str)
+def test_what_an_update_keeps_of_an_example_is_what_is_reckoned_with(shape):
+    layout, saved = Layout([make_task("x_plus_y", 0)], shape), []
+    flat = torch.zeros(1, sum(layout.sizes), requires_grad=True)
+
+    def kept(batch):
+        saved.clear()
+        x, y = torch.zeros(2, 1, batch, dtype=torch.int64)
+        with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+            stacked_logits(layout, flat, x, y, distinct=True).logsumexp(-1)
+        return sum({s.data_ptr(): s.nbytes() for s in (t.untyped_storage() for t in saved)}.values())
+
+    reckoned = member_bytes(300, 97, "float32", False, shape) - member_bytes(100, 97, "float32", False, shape)
+    assert kept(300) - kept(100) < reckoned < 2.5 * (kept(300) - kept(100))
+
+
+@pytest.mark.parametrize("shape", [Shape(8, 2, 1), Shape(60, 5, 3)])
+def test_the_parameters_that_are_reckoned_with_are_those_of_the_decoder(shape):
+    decoder = initial_decoder(make_task("x_plus_y", 0, 11), shape)
+    assert machine.parameters_of(11, shape) == sum(p.numel() for p in decoder.parameters())
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""A stack of members on a CPU against PyTorch's own optimizer on plain decoders; neighbours, going on, diverging."""
+"""A stack of members on a CPU against PyTorch's own optimizers on plain decoders; neighbours, going on, diverging."""
 
 import numpy as np
 import pytest
@@ -6,6 +6,7 @@ import torch
 import torch.nn.functional as F
 from support.courses import courses_of, varied
 from support.models import sequence
+from support.oracle import step
 from support.studies import run_of
 
 from grok_utils.engine.examples import draw_batches
@@ -13,7 +14,7 @@ from grok_utils.engine.trainer import Trainer
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.store.records import frame
-from grok_utils.studies import ExecutionPath
+from grok_utils.studies import PROTOCOL, ExecutionPath, Settings
 from grok_utils.tasks import make_task
 
 EAGER = ExecutionPath("cpu", "float32", compiled=False, threads=1)
@@ -23,8 +24,8 @@ def tasks_of(*members, modulus=11):
     return [make_task(operation, seed, modulus) for operation, seed in members]
 
 
-def trainer_of(tasks, sizes):
-    return Trainer(tasks, courses_of(sizes, len(tasks)), EAGER)
+def trainer_of(tasks, sizes, settings=PROTOCOL):
+    return Trainer(tasks, courses_of(sizes, len(tasks)), EAGER, settings)
 
 
 def logs_after(trainer, blocks):
@@ -47,25 +48,24 @@ def measured(model, pairs):
     return loss, (logits.argmax(-1) == pairs[:, 2]).double().mean()
 
 
-def plain_logs(task, courses, member, batches):
-    """The logs [blocks, 4] and the final model of one plain decoder under torch.optim.AdamW, as the protocol says.
+def plain_logs(task, courses, member, batches, settings=PROTOCOL):
+    """The logs [blocks, 4] and the final model of one plain decoder under PyTorch's optimizer, as the protocol says.
 
     `batches(block)` are the rows of `task.train` of its ten updates.
     """
-    model = initial_decoder(task)
-    adam = torch.optim.AdamW(model.parameters(), eps=1e-8)
+    model = initial_decoder(task, settings.shape)
+    theirs = {"adamw": torch.optim.AdamW, "sgd": torch.optim.SGD}[settings.optimizer](model.parameters())
     logs = []
     for block in range(len(courses.batch_size)):
         seen = []
         own = (courses.learning_rate, courses.weight_decay, courses.beta1, courses.beta2)
-        rate, decay, *betas = (course[block, member] for course in own)
+        rate, *others = (course[block, member] for course in own)
         for i, rows in enumerate(batches(block)):
-            warm = min((10 * block + i) / 50, 1)
-            adam.param_groups[0].update(lr=rate * warm, weight_decay=decay, betas=tuple(betas))
+            warm = min((10 * block + i) / settings.warm_up, 1)
             loss, accuracy = measured(model, task.train[rows])
-            adam.zero_grad()
+            theirs.zero_grad()
             loss.backward()
-            adam.step()
+            step([theirs], rate * warm, *others)
             seen.append((loss.item(), accuracy.item()))
         with torch.no_grad():
             logs.append([*np.mean(seen, axis=0), *(m.item() for m in measured(model, task.validation))])
@@ -76,16 +76,27 @@ def parameters_of(model):
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-@pytest.mark.parametrize("courses", [courses_of, varied])
-def test_sixty_updates_are_those_of_torch_adamw_on_plain_decoders(float64, courses):
+@pytest.mark.parametrize(
+    ("courses", "settings"),
+    [
+        (courses_of, {}),
+        (varied, {}),
+        (varied, {"optimizer": "sgd"}),
+        (varied, {"width": 24, "heads": 3, "blocks": 3, "warm_up": 7}),
+    ],
+    ids=str,
+)
+def test_sixty_updates_are_those_of_pytorchs_optimizer_on_plain_decoders(float64, courses, settings):
     # In float64 but for the loss, which the engine takes in float32: 6e-8 of rounding a step, and little chaos yet.
     sizes = [4, 16, 8, 12, 30, 5]
     tasks = tasks_of(("x_plus_y", 0), ("x_minus_y", 0), ("x_plus_y", 1), ("x_plus_y", 0))
     courses = courses(sizes, len(tasks))
-    trainer = Trainer(tasks, courses, EAGER)
+    settings = Settings(**settings)
+    trainer = Trainer(tasks, courses, EAGER, settings)
     logs = logs_after(trainer, len(sizes))
     for i, task in enumerate(tasks):
-        expected, model = plain_logs(task, courses, i, lambda block, task=task: draw_batches(task, block, sizes[block]))
+        batches = lambda block, task=task: draw_batches(task, block, sizes[block])  # noqa: E731
+        expected, model = plain_logs(task, courses, i, batches, settings)
         np.testing.assert_allclose(logs[:, i], expected, rtol=1e-5, atol=1e-6)
         torch.testing.assert_close(trainer.flat[i], parameters_of(model), rtol=1e-5, atol=1e-6)
 
@@ -101,25 +112,28 @@ def test_undrawn_every_update_is_of_all_training_pairs(float64):
         torch.testing.assert_close(trainer.flat[i], parameters_of(model), rtol=1e-5, atol=1e-6)
 
 
-def test_a_member_does_not_depend_on_its_neighbours():
+@pytest.mark.parametrize(
+    "settings", [*({"optimizer": name} for name in OPTIMIZERS), {"width": 24, "blocks": 3}], ids=str
+)
+def test_a_member_does_not_depend_on_its_neighbours(settings):
     # The permutation task pads the others to its vocabulary. Two blocks: rounding, before training amplifies it.
     sizes = [16, 150]
-    alone = logs_after(trainer_of(tasks_of(("x_plus_y", 0)), sizes), 2)
+    settings = Settings(**settings)
+    alone = logs_after(trainer_of(tasks_of(("x_plus_y", 0)), sizes, settings), 2)
     members = ("permutation", 0), ("x_plus_y", 0), ("x_minus_y", 3)
-    stacked = logs_after(trainer_of(tasks_of(*members), sizes), 2)
+    stacked = logs_after(trainer_of(tasks_of(*members), sizes, settings), 2)
     np.testing.assert_allclose(stacked[:, 1], alone[:, 0], rtol=2e-4, atol=1e-6)
     assert np.isfinite(stacked).all()
 
 
-@pytest.mark.parametrize("optimizer", ["fused", "rule"])
+@pytest.mark.parametrize("optimizer", [*OPTIMIZERS, "rule"])
 def test_a_members_bits_do_not_depend_on_the_cells_beside_it(monkeypatch, optimizer):
-    if optimizer == "rule":  # as every optimizer but AdamW, which has a kernel
-        monkeypatch.setitem(OPTIMIZERS, "rule", OPTIMIZERS["adamw"])
-    name = {"fused": "adamw", "rule": "rule"}[optimizer]
+    monkeypatch.setitem(OPTIMIZERS, "rule", OPTIMIZERS["adamw"]._replace(cpu=None))
+    settings = Settings(optimizer=optimizer)
     sizes, two = [16, 150, 5], tasks_of(("x_plus_y", 0), ("x_div_y", 1))
-    few = Trainer(two, courses_of(sizes, 2, rate=[1e-3, 2e-3]), EAGER, name)
+    few = Trainer(two, courses_of(sizes, 2, rate=[1e-3, 2e-3]), EAGER, settings)
     rates, decays = [1e-3, 2e-3, 4e-3, 1e-4, 1e-3, 5e-3], [0.5, 0.5, 0.1, 1.0, 0.5, 0.0]
-    many = Trainer(two * 3, courses_of(sizes, 6, rate=rates, decay=decays), EAGER, name)
+    many = Trainer(two * 3, courses_of(sizes, 6, rate=rates, decay=decays), EAGER, settings)
     logs_few, logs_many = logs_after(few, 3), logs_after(many, 3)
     np.testing.assert_array_equal(logs_few, logs_many[:, :2])
     assert torch.equal(few.flat, many.flat[:2])
@@ -135,9 +149,10 @@ def test_members_of_an_operation_and_seed_draw_their_batch_once(monkeypatch):
     assert drawn == [("x_plus_y", 0), ("x_plus_y", 1)]
 
 
-def test_going_on_from_a_state_is_bit_identical():
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_going_on_from_a_state_is_bit_identical(optimizer):
     tasks, courses = tasks_of(("x_plus_y", 0), ("x_minus_y", 3)), varied([4, 16, 7, 9], 2)
-    whole, first, second = (Trainer(tasks, courses, EAGER) for _ in range(3))
+    whole, first, second = (Trainer(tasks, courses, EAGER, Settings(optimizer=optimizer)) for _ in range(3))
     expected = logs_after(whole, 4)
     logs_after(first, 2)
     second.restore({name: t.clone() for name, t in first.state().items()})

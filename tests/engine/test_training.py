@@ -18,6 +18,7 @@ from grok_utils import training
 from grok_utils.engine import machine
 from grok_utils.engine.machine import choose_path, work_by_block
 from grok_utils.errors import BadInput, Damaged
+from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints, files
 from grok_utils.store.records import read_record, write_records
@@ -78,12 +79,16 @@ def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, trained,
     assert not run.checkpoint.exists()
 
 
-def test_a_run_with_a_schedule_of_rates_goes_on_as_if_undisturbed(tmp_path, monkeypatch):
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_run_with_a_schedule_of_rates_goes_on_as_if_undisturbed(tmp_path, monkeypatch, optimizer):
     falling = {"batch_size": 16, "learning_rate": {"schedule": "linear", "lo": 4.0e-3, "hi": 1.0e-3}}
+    falling |= {"optimizer": optimizer}
     run = run_of(tmp_path, seeds=[0, 1], arms={"linear": falling}, grid={"weight_decay": [0.5, 2.0], "beta2": [0.9]})
     assert len(run.members) == 8 and len(set(run.courses.learning_rate[:, 0])) == 6
     expected = train(run).logs
+    run.checkpoint.unlink(missing_ok=True)  # of a slow machine
     np.testing.assert_array_equal(train(run).logs, expected)
+    run.checkpoint.unlink(missing_ok=True)
     interrupted(run, monkeypatch)
     np.testing.assert_array_equal(train(run).logs, expected)
 
@@ -104,7 +109,7 @@ def test_a_second_ctrl_c_does_not_wait_for_the_block(tmp_path, trained, monkeypa
 SMALL = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 100}
 
 
-def die(folder, moment, random_seed):
+def die(folder, moment, random_seed, optimizer):
     """Train with a checkpoint after every block and write the records; SIGKILL oneself at `moment` (in a process)."""
     torch.set_num_threads(1)
     training.until_the_next_checkpoint = lambda cost, whole: 0.0
@@ -124,21 +129,22 @@ def die(folder, moment, random_seed):
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     os.replace = counted
-    write_records(train(run_of(folder, **SMALL)))
+    write_records(train(run_of(folder, optimizer=optimizer, **SMALL)))
 
 
-def test_killed_at_any_moment_a_run_goes_on_and_its_record_is_that_of_an_undisturbed_one(tmp_path):
-    whole = run_of(tmp_path, **SMALL)
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_killed_at_any_moment_a_run_goes_on_and_its_record_is_that_of_an_undisturbed_one(tmp_path, optimizer):
+    whole = run_of(tmp_path, optimizer=optimizer, **SMALL)
     whole = dataclasses.replace(whole, results=tmp_path / "undisturbed")
     expected = write_records(train(whole))
 
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["grok_utils.training", "grok_utils.store.records"])
-    run = run_of(tmp_path, **SMALL)
+    run = run_of(tmp_path, optimizer=optimizer, **SMALL)
     moments = ["before checkpoint 2", "after checkpoint 2", "any time", "any time", "before record", "after record"]
     reached = [0]
     for i, moment in enumerate([*moments, "never"]):
-        process = context.Process(target=die, args=(tmp_path, moment, i))
+        process = context.Process(target=die, args=(tmp_path, moment, i, optimizer))
         process.start()
         process.join(60)
         assert process.exitcode == (0 if moment == "never" else -signal.SIGKILL), moment

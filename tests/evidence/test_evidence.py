@@ -5,10 +5,12 @@ from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
+from support.project import ROOT
 from support.synthetic import BASELINE, Crossing, dose_only, growth_helps, write_study
 
 from grok_utils.analysis.crossings import MEMBER, crossings
@@ -21,7 +23,7 @@ from grok_utils.page.prose import p_value
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.store.records import read_study
-from grok_utils.studies import Arm, Study
+from grok_utils.studies import PROTOCOL, Arm, Study
 
 NEEDED = ("confirm", "order-x_plus_y", "order-x_minus_y", "order-x_div_y")
 
@@ -445,3 +447,14 @@ def test_a_world_of_dose_alone_has_orders_as_the_constants_add_up():
 def test_without_records_of_confirm_nothing_is_judged(tmp_path):
     with pytest.raises(Damaged, match="holds no record of confirm, by which the others are judged"):
         read_evidence(tmp_path)
+
+
+def test_the_model_of_the_methods_is_that_of_every_study():
+    cells = nbformat.read(ROOT / "notebooks" / "evidence.ipynb", as_version=4).cells
+    (methods,) = (cell.source for cell in cells if "**Model.**" in cell.source)
+    width, heads, blocks = PROTOCOL.shape
+    assert f"{blocks} blocks of width {width} with {heads} heads" in methods
+    assert f"${width} \\to {4 * width} \\to {width}$" in methods
+    assert f"warms up linearly over {PROTOCOL.warm_up} updates" in methods
+    used = [arm.settings for study in map(load_study, STUDIES) for arm in study.arms]
+    assert {(s.shape, s.optimizer, s.warm_up) for s in used} == {(PROTOCOL.shape, "adamw", PROTOCOL.warm_up)}

@@ -17,7 +17,7 @@ from grok_utils.analysis.measured import course
 from grok_utils.analysis.summaries import summarise
 from grok_utils.page import figures, notebook, prose, style, tables
 from grok_utils.pipeline import status
-from grok_utils.pipeline.study_files import STUDIES, load_study
+from grok_utils.pipeline.study_files import STUDIES, load_study, make_study
 from grok_utils.studies import Scheduled
 
 ARMS = ["baseline", "linear", "exponential", "logarithmic", "cyclic"]
@@ -333,6 +333,28 @@ def test_heat_map_is_legible_on_light_and_dark_ground():
     assert f"stroke: {style.INK}" in text and "<image" not in text
     dark = style.picture_files(text, "grid")["grid-dark.svg"]
     assert style.INK not in dark and f"stroke: {style.INK_ON_DARK}" in dark
+
+
+# --- what was trained -----------------------------------------------------------------------------------------------
+
+
+def test_what_a_page_says_of_the_model_is_the_study_s():
+    usual, narrow = {"baseline": None}, {"narrow": {"width": 64, "heads": 2, "blocks": 3, "optimizer": "muon"}}
+    said = [prose.model(make_study("mine", {"arms": arms})) for arms in (usual, narrow, usual | narrow)]
+    assert "(blocks: 2, width: 128, heads: 4)" in said[0] and " AdamW minimises " in said[0]
+    assert "(blocks: 3, width: 64, heads: 2)" in said[1] and " Muon minimises " in said[1]
+    assert "(blocks: 2 or 3, width: 128 or 64, heads: 4 or 2)" in said[2] and " AdamW or Muon minimises " in said[2]
+    settings = [
+        tables.settings(make_study("mine", {"arms": arms, "warm_up": warm_up})).set_index("setting")["value"]
+        for arms, warm_up in ((usual, 50), (narrow, 20), (usual | narrow, 50))
+    ]
+    assert settings[0]["learning rate (AdamW, 50 updates of warm-up)"] == "0.001"
+    assert settings[1]["learning rate (Muon, 20 updates of warm-up)"] == "0.001"
+    unusual = ["updates of warm-up", "optimizer", "width of the decoder", "heads", "blocks"]
+    assert not set(unusual) & set(settings[0].index)
+    assert settings[1][unusual].tolist() == ["20", "muon", "64", "2", "3"]
+    assert settings[2]["width of the decoder"] == "128: baseline; 64: narrow"
+    assert not any("128" in value for value in (said[1], *settings[1]))
 
 
 # --- where the numbers come from -----------------------------------------------------------------------------------

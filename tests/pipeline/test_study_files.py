@@ -18,7 +18,7 @@ from grok_utils.errors import BadInput
 from grok_utils.pipeline.settings import RETIRED
 from grok_utils.pipeline.study_files import STUDIES, load_study, make_study
 from grok_utils.schedules import SCHEDULES
-from grok_utils.studies import Arm, Cell, Follows, Scheduled, Settings, Study
+from grok_utils.studies import Arm, Cell, Follows, Scheduled, Settings, Shape, Study
 
 # --- what is allowed -----------------------------------------------------------------------------------------------
 
@@ -34,6 +34,11 @@ def test_the_defaults_are_the_protocol_s():
         modulus=97,
         train_fraction=0.5,
         precision="float32",
+        optimizer="adamw",
+        warm_up=50,
+        width=128,
+        heads=4,
+        blocks=2,
     )
     paper = load_study("paper")
     assert [a.name for a in paper.arms] == ["baseline", "linear", "exponential", "logarithmic", "cyclic"]
@@ -69,6 +74,7 @@ def test_the_example_of_the_design_loads():
     assert study.arm("annealed").settings.learning_rate == Scheduled("linear", 1e-3, 1e-4, 2000)
     assert study.arm("mirrored").settings.weight_decay == Follows(1e-3, 32, -0.5, Scheduled("linear", 32, 512))
     assert study.arm("narrow").settings.operations == ("x_plus_y",)
+    assert study.arm("narrow-muon").settings.shape == Shape(64, 2, 3)
 
 
 DESIGN = """
@@ -81,6 +87,7 @@ arms:
   linear-reversed: {batch_size: {schedule: linear, lo: 32, hi: 512, control: reverse, window: 2000}}
   annealed: {learning_rate: {schedule: linear, lo: 1.0e-3, hi: 1.0e-4, length: 2000}}
   narrow: {precision: bf16, modulus: 13, operations: [x_plus_y]}
+  narrow-muon: {optimizer: muon, width: 64, heads: 2, blocks: 3, operations: [x_plus_y]}
   mirrored:
     weight_decay: {follows: {schedule: linear, lo: 32, hi: 512}, value: 1.0e-3, at: 32, power: -0.5}
     grid: {learning_rate: [0.1, 0.2, 0.3], beta1: [0.5, 0.6]}
@@ -182,6 +189,18 @@ BAD = [
     ("measures", None, "measures: None is not a list of distinct "),
     ("arms", mine(measures=["weight_norm"]), "arms.mine: 'measures' is not a setting (allowed: "),
     ("precision", "float16", "precision: 'float16' is not one of float32, tf32, bf16"),
+    ("optimizer", "adam", "optimizer: 'adam' is not one of adamw, sgd, muon"),
+    ("optimizer", ["sgd"], "optimizer: ['sgd'] is not one of adamw, "),
+    ("warm_up", -1, "warm_up: -1 is not a whole number of updates from 0 to 1000000"),
+    ("warm_up", True, "warm_up: True is not a whole number"),
+    ("width", 0, "width: 0 is not a whole number from 1 to 1024"),
+    ("width", 64.0, "width: 64.0 is not a whole number"),
+    ("width", 66, "width: 66 is not a multiple of the 4 heads"),
+    ("heads", 3, "heads: 3 is not a divisor of the width 128"),
+    ("heads", 0, "heads: 0 is not a whole number from 1 to 64"),
+    ("blocks", 5, "blocks: 5 is not a whole number from 1 to 4"),
+    ("blocks", 0, "blocks: 0 is not a whole number from 1 to 4"),
+    ("arms", mine(heads=3), "arms.mine.heads: 3 is not a divisor of the width 128"),
     ("precision", None, "precision: None is not one of float32, "),
     ("precision", ["bf16"], "precision: ['bf16'] is not one of float32, "),
     ("modulus", 91, "modulus: 91 is not a prime from 2 to 1999"),

@@ -10,17 +10,22 @@ from support.studies import run_of
 from benchmarks.cpu import Examples, UsualLoop, at_sizes, costs_of_measures, forward_flops
 from grok_utils.engine.trainer import Trainer
 from grok_utils.measures import MEASURES
-from grok_utils.studies import ExecutionPath
+from grok_utils.studies import ExecutionPath, Shape
 from grok_utils.tasks import make_task
 
 
 @pytest.mark.parametrize("batch", [32, 97, 98, 512])
-def test_flops_are_those_of_the_products_that_a_forward_pass_needs(batch):
+@pytest.mark.parametrize("shape", [Shape(128, 4, 2), Shape(64, 2, 1), Shape(32, 4, 4)])
+def test_flops_are_those_of_the_products_that_a_forward_pass_needs(batch, shape):
     # Multiply-adds in units of width²: block 1, queries, keys and values of 2n + 2 rows, 3 each, and 1 + 4 + 4 for each
-    # of the 2n + 2B rows; block 2, B queries, keys and values of 2n + 2B rows, and 9B; then the head.
-    n = min(97, batch)
-    rows = 3 * (2 * n + 2) + 9 * (2 * n + 2 * batch) + batch + 2 * (2 * n + 2 * batch) + 9 * batch
-    assert forward_flops(batch, 97) == 2 * (128 * 128 * rows + 128 * 97 * batch)
+    # of the 2n + 2B rows; the last block, B queries, keys and values of 2n + 2B rows, and 9B; between them 3 + 9 for
+    # each row; then the head. A block that is the first and the last has 9B.
+    n, (width, _, blocks) = min(97, batch), shape
+    whole = 2 * n + 2 * batch
+    rows = 3 * (2 * n + 2) + 9 * batch
+    if blocks > 1:
+        rows += 9 * whole + 12 * whole * (blocks - 2) + batch + 2 * whole
+    assert forward_flops(batch, 97, shape) == 2 * (width * width * rows + width * 97 * batch)
 
 
 def test_usual_loop_learns():

@@ -8,11 +8,12 @@ import tomllib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 import yaml
 from support.project import ROOT
 from support.studies import write_study
 
-from grok_utils import measures, schedules, tasks
+from grok_utils import measures, optimizers, schedules, tasks
 from grok_utils.analysis.crossings import crossings
 from grok_utils.analysis.summaries import best_cells, summarise
 from grok_utils.errors import Damaged
@@ -47,8 +48,8 @@ def added(source: str, module, names: dict) -> str:
 
 @pytest.fixture
 def untouched():
-    """The schedules, operations and measures as they were, after the test."""
-    registries = schedules.SCHEDULES, tasks.OPERATIONS, measures.MEASURES
+    """The schedules, operations, optimizers and measures as they were, after the test."""
+    registries = schedules.SCHEDULES, tasks.OPERATIONS, optimizers.OPTIMIZERS, measures.MEASURES
     before = [dict(names) for names in registries]
     yield
     for names, old in zip(registries, before, strict=True):
@@ -99,6 +100,21 @@ def test_an_operation_is_at_most_five_lines_and_trains(untouched, tmp_path):
     assert set(read_record(run.record(0))[0].operation) == {name}
 
 
+def test_an_optimizer_is_a_few_lines_and_trains(untouched, tmp_path):
+    source = block("Bring your own optimizer", "python")
+    assert len(source.splitlines()) <= 7
+    name = added(source, optimizers, optimizers.OPTIMIZERS)
+    study = write_study(tmp_path, optimizer=name, grid={"learning_rate": [1.0e-3, 4.0e-3]})
+    rows = trained(study, "linear", tmp_path)
+    losses = rows[rows["update"] == 60].set_index("cell").train_loss
+    assert np.isfinite(losses).all() and losses.nunique() == 2
+    hyper = optimizers.Hyper(*torch.tensor([1, 0.25, 0.5, 0.9, 0.99, 0.1, 0.01])[:, None, None])
+    mean, gradient = torch.tensor([[-1.0, 2.0, -3.0]]), torch.tensor([[10.0, 1.0, 20.0]])
+    moved, state = optimizers.OPTIMIZERS[name].rule(torch.ones(1, 3), gradient, {"exp_avg": mean}, hyper, None)
+    assert moved.tolist() == [[0.625, 0.625, 1.125]]  # 1 - 0.25 · 0.5, less 0.25 in the direction of + + -
+    assert state["exp_avg"].numpy() == pytest.approx(np.array([[-0.89, 1.99, -2.77]]))
+
+
 def test_a_measure_is_at_most_six_lines_and_is_recorded(untouched, tmp_path):
     source = block("Measure something", "python")
     assert len(source.splitlines()) <= 6
@@ -141,6 +157,9 @@ def test_what_varies_is_allowed_and_trains(tmp_path):
     assert on["linear-scaled"]["x_div_y"][374] == pytest.approx(1e-3 * (288 / 512) ** 0.5)
     assert {o: set(course) for (o, _), course in decay["by-operation"].items()} == {"x_plus_y": {0.5}, "x_div_y": {1}}
     assert set(on["all-pairs"]) == {"x_plus_y"}
+    narrow = study.arm("narrow-muon").settings
+    assert (narrow.optimizer, narrow.warm_up, narrow.shape) == ("muon", 20, (64, 2, 3))
+    assert all(f"`{name}`" in README for name in (*optimizers.OPTIMIZERS, "warm_up", *narrow.shape._fields))
     sizes = {arm.name: trained(tiny, arm.name, tmp_path).batch_size.tolist() for arm in study.arms}
     assert sizes["all-pairs"] == [60, 60] and sizes["linear-scaled"] == [288, 512]
 

@@ -7,11 +7,12 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F
-from support.models import sequence
+from support.models import SHAPES, sequence
 from torch import nn
 
 from grok_utils.engine.stack import Layout, stacked_logits
 from grok_utils.model import initial_decoder
+from grok_utils.studies import PROTOCOL
 from grok_utils.tasks import make_task
 
 STUDY = ["x_plus_y", "x_minus_y", "x_div_y", "permutation"]
@@ -26,10 +27,10 @@ def one_thread():
     torch.set_num_threads(threads)
 
 
-def setup(members, batch=BATCH, dtype=torch.float64):
+def setup(members, batch=BATCH, dtype=torch.float64, shape=PROTOCOL.shape):
     """Tasks, trained-looking decoders (biases and gains away from 0 and 1), and one batch [M, batch, 3]."""
     tasks = [make_task(operation, seed) for operation, seed in members]
-    decoders = [initial_decoder(t).to(dtype) for t in tasks]
+    decoders = [initial_decoder(t, shape).to(dtype) for t in tasks]
     for task, decoder in zip(tasks, decoders, strict=True):
         g = torch.Generator().manual_seed(task.seed)
         for p in decoder.parameters():
@@ -40,11 +41,11 @@ def setup(members, batch=BATCH, dtype=torch.float64):
     return tasks, decoders, rows
 
 
-def run_stack(tasks, decoders, rows, distinct):
+def run_stack(tasks, decoders, rows, distinct, shape=PROTOCOL.shape):
     """Masked logits [M, B, classes], loss of each member [M], and the gradient of their sum [M, P] with its layout."""
-    layout = Layout(tasks)
+    layout = Layout(tasks, shape)
     flat = layout.pack(decoders).requires_grad_()
-    logits = stacked_logits(layout.views(flat), rows[..., 0], rows[..., 1], distinct)
+    logits = stacked_logits(layout, flat, rows[..., 0], rows[..., 1], distinct)
     classes = torch.tensor([t.elements for t in tasks])
     logits = logits.masked_fill(torch.arange(logits.shape[-1]) >= classes[:, None, None], -math.inf)
     loss = F.cross_entropy(logits.mT, rows[..., 2], reduction="none").mean(1)
@@ -84,6 +85,21 @@ def test_stack_equals_plain_decoders(members, distinct):
             assert (gradients[name][m, len(expected) :] == 0).all(), f"padding of {name} has a gradient"
 
 
+@pytest.mark.parametrize("distinct", [True, False])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_stack_equals_plain_decoders_in_every_shape(shape, distinct):
+    tasks, decoders, rows = setup([("x_plus_y", 0), ("permutation", 1)], shape=shape)
+    assert (decoders[0].blocks[0].attention.num_heads, len(decoders[0].blocks)) == shape[1:]
+    layout, logits, _, gradient = run_stack(tasks, decoders, rows, distinct, shape)
+    gradients = layout.views(gradient)
+    for m, (task, decoder) in enumerate(zip(tasks, decoders, strict=True)):
+        plain_logits, _, plain_gradients = run_plain(decoder, rows[m])
+        close(logits[m, :, : task.elements], plain_logits, 1e-9)
+        assert set(gradients) == set(plain_gradients)
+        for name, expected in plain_gradients.items():
+            close(gradients[name][m, : len(expected)], expected, 1e-9)
+
+
 @pytest.mark.parametrize("batch", [1, 2, 40])
 def test_small_batches_equal_the_plain_decoder(batch):
     tasks, decoders, rows = setup([("x_plus_y", 0)], batch)
@@ -120,7 +136,7 @@ def test_gradient_does_not_leak_between_members():
     flat = layout.pack(decoders)
     flat[0] = math.nan
     flat.requires_grad_()
-    logits = stacked_logits(layout.views(flat), rows[..., 0], rows[..., 1], True)
+    logits = stacked_logits(layout, flat, rows[..., 0], rows[..., 1], True)
     assert logits[0].isnan().all() and logits[1:].isfinite().all()
     (gradient,) = torch.autograd.grad(logits[2].square().sum(), flat)
     assert (gradient[[1, 3]] == 0).all() and gradient[2].abs().max() > 0

@@ -240,13 +240,15 @@ def test_an_identity_is_numbers_and_digests_as_json_has_them():
     assert len(found.pop("learning_rate")) == 16
     assert found == {
         "batch_size": 8, "weight_decay": 0.5, "beta1": 0.9, "beta2": 0.98, "modulus": 11, "train_fraction": 0.5,
-        "precision": "float32", "updates": 60,
+        "precision": "float32", "optimizer": "adamw", "warm_up": 50, "width": 128, "heads": 4, "blocks": 2,
+        "updates": 60,
     }  # fmt: skip
 
 
 def test_changed_values_are_another_identity():
     plain = identity()
     changes = {"modulus": 13, "train_fraction": 0.6, "precision": "bf16", "updates": 70} | dict.fromkeys(HYPER[1:], 0.7)
+    changes |= {"optimizer": "muon", "warm_up": 0, "width": 64, "heads": 8, "blocks": 3}
     for name, value in changes.items():
         assert name in apart(plain, identity(**{name: value}))
         if name not in ("modulus", "updates"):
@@ -318,7 +320,7 @@ def test_the_order_of_the_grid_and_of_the_operations_disowns_nothing():
 
 def test_a_field_with_a_default_that_a_record_does_not_name_disowns_nothing():
     plain = identity()
-    for name in ("precision", "train_fraction", "beta1", "weight_decay"):
+    for name in ("precision", "train_fraction", "beta1", "weight_decay", "optimizer", "warm_up", "width", "blocks"):
         older = {k: v for k, v in plain.items() if k != name}
         assert unlike(older, plain) == unlike(plain, older) == []
     older = {k: v for k, v in plain.items() if k != "precision"}

@@ -13,7 +13,9 @@ from support.studies import mutate, run_of, small, write_study
 
 from grok_utils import schedules
 from grok_utils.errors import Damaged
+from grok_utils.page import tables
 from grok_utils.pipeline.study_files import load_study
+from grok_utils.store.provenance import provenance
 from grok_utils.store.records import (
     digest,
     frame,
@@ -136,6 +138,31 @@ def test_metadata_say_how_the_numbers_came_about(untrained):
     assert made["versions"].keys() >= {"torch", "numpy", "pandas", "pyarrow", "python"}
     assert made.keys() >= {"commit", "dirty", "device_name"}
     assert str(run.results) not in json.dumps(made)
+
+
+@pytest.mark.parametrize(
+    ("device", "compiled", "shape", "attention"),
+    [
+        ("cuda", True, {}, "kernels"),
+        ("cuda", True, {"width": 64, "heads": 2, "blocks": 3}, "kernels"),
+        ("cuda", True, {"width": 96, "heads": 3}, "stacked"),
+        ("cuda", True, {"width": 512}, "stacked"),
+        ("cuda", False, {}, "stacked"),
+        ("cpu", True, {}, None),
+    ],
+)
+def test_a_record_made_on_a_gpu_says_what_computed_its_attention(
+    tmp_path, monkeypatch, device, compiled, shape, attention
+):
+    run = run_of(tmp_path, **shape)
+    here = provenance("cpu")
+    monkeypatch.setattr("grok_utils.store.records.provenance", lambda device: here)
+    path = ExecutionPath(device, "float32", compiled, 1)
+    write_records(dataclasses.replace(result_of(run), path=path))
+    (made,) = read_record(run.record(0))[1]["made"]
+    assert made.get("attention") == attention
+    told = [words for words in tables.execution(made).split(", ") if "attention" in words]
+    assert told == ([f"attention {attention}"] if attention else [])
 
 
 def test_a_grid_s_rows_say_what_their_cells_train_with(tmp_path):
