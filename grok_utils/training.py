@@ -29,17 +29,11 @@ PROGRESS_SECONDS = 0.5  # reading the logs makes a GPU wait, so not after every 
 def deferred_interrupt() -> Iterator[Callable[[], bool]]:
     """Within, Ctrl-C and SIGTERM are remembered instead of obeyed; yields a function that says whether one came.
 
-    A second of the same kind raises KeyboardInterrupt. One of each is one request: SLURM ends a job by SIGTERM to all
-    its processes, of which the one that executes the notebook passes it on to the kernel as SIGINT.
+    However many come, they are one request: SLURM sends its signal to all processes of a job, of which the one that
+    executes the notebook passes it on to the kernel as SIGINT.
     """
-    asked = []
-
-    def remember(number: int, frame: object) -> None:
-        if number in asked:
-            raise KeyboardInterrupt
-        asked.append(number)
-
-    previous = {s: signal.signal(s, remember) for s in (signal.SIGINT, signal.SIGTERM)}
+    asked: list[int] = []
+    previous = {s: signal.signal(s, lambda n, frame: asked.append(n)) for s in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield lambda: bool(asked)
     finally:

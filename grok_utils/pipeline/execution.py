@@ -41,20 +41,22 @@ class Failed(Exception):
 def graceful_stop() -> Iterator[list[int]]:
     """On SIGINT or SIGTERM interrupt the kernel, which then saves its checkpoint; end it where it takes too long.
 
-    Yields a list that holds the signal's number once one came.
+    However many come, they are one request: make sends the SIGTERM that a whole group gets once more to what it runs.
+    Yields a list that holds the first signal's number once one came.
     """
     received: list[int] = []
 
     def stop(number: int, frame: object) -> None:
-        kernels = psutil.Process().children(recursive=True)
-        if received:
-            for kernel in kernels:
-                kernel.kill()
-            os._exit(128 + received[0])
+        late = number == signal.SIGALRM
+        if received and not late:
+            return
         received.append(number)
-        for kernel in kernels:
-            kernel.send_signal(signal.SIGINT)
         signal.setitimer(signal.ITIMER_REAL, STOP_SECONDS)
+        for process in psutil.Process().children(recursive=True):
+            with contextlib.suppress(psutil.NoSuchProcess):  # a compiler that the kernel called, say, has ended since
+                process.send_signal(signal.SIGKILL if late else signal.SIGINT)
+        if late:
+            os._exit(128 + received[0])
 
     before = {s: signal.signal(s, stop) for s in (signal.SIGINT, signal.SIGTERM, signal.SIGALRM)}
     try:

@@ -93,17 +93,27 @@ def test_a_run_with_a_schedule_of_rates_goes_on_as_if_undisturbed(tmp_path, monk
     np.testing.assert_array_equal(train(run).logs, expected)
 
 
-@pytest.mark.parametrize("signals", [(signal.SIGTERM,), (signal.SIGTERM, signal.SIGINT)])
+END, CTRL_C = signal.SIGTERM, signal.SIGINT
+
+
+@pytest.mark.parametrize("signals", [(END,), (END, CTRL_C), (END, END, CTRL_C), (CTRL_C, CTRL_C)])
 def test_the_end_of_a_job_saves_a_checkpoint_whichever_way_it_is_told(tmp_path, trained, monkeypatch, signals):
     run = dataclasses.replace(trained[0], results=tmp_path)
     interrupted(run, monkeypatch, signals=signals)
     assert checkpoints.read_metadata(run.checkpoint)["updates"] == 20
 
 
-def test_a_second_ctrl_c_does_not_wait_for_the_block(tmp_path, trained, monkeypatch):
-    run = dataclasses.replace(trained[0], results=tmp_path)
-    interrupted(run, monkeypatch, signals=(signal.SIGINT, signal.SIGINT))
-    assert not run.checkpoint.exists()
+def test_a_checkpoint_is_written_to_its_end_whatever_signals_come_meanwhile(tmp_path, trained, monkeypatch):
+    run, fsync = dataclasses.replace(trained[0], results=tmp_path), os.fsync
+
+    def signalled(file):
+        for number in (CTRL_C, END, CTRL_C, END):
+            signal.raise_signal(number)
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", signalled)
+    interrupted(run, monkeypatch)
+    assert checkpoints.load(run.checkpoint)[1]["updates"] == 20
 
 
 SMALL = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 100}

@@ -1,12 +1,16 @@
 """SIGTERM and Ctrl-C through Make, at any moment: stopped within 5 s, a checkpoint, a failure, nobody left behind."""
 
+import contextlib
 import os
 import random
+import re
 import signal
 import time
+from pathlib import Path
 
+import psutil
 import pytest
-from support.commands import LONG, processes, started, stopped_in_training, wait_until
+from support.commands import LONG, kernel_of, processes, started, stopped_in_training, wait_until
 from support.studies import small, write_study
 
 from grok_utils.engine.machine import choose_path, has_compiler
@@ -53,6 +57,38 @@ def test_stopped_while_it_trains(tmp_path, results, number, whom):
     assert processes(results) == []
     assert "Traceback" not in output
     assert all(checkpoints.load(run.checkpoint)[1]["updates"] > n for run, n in zip(runs, begun, strict=True))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="only /proc tells which signals wait")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_told_to_stop_again_before_the_checkpoint_is_written(tmp_path, results, number):
+    """As make does: of a SIGTERM to the whole group, it sends what it runs a second one."""
+    path = write_study(tmp_path, **ENDLESS)
+    run = make_run(path, "linear", [0], results)
+    process = started("run", results=results, STUDY=path, SCHEDULE="linear", SEED=0)
+    wait_until(run.checkpoint.exists, process)
+    kernel = kernel_of(results)
+    driver = kernel.parent()
+    kernel.suspend()  # it finds no time to write one before the second signal
+    asked = time.time()
+    driver.send_signal(number)
+    wait_until(lambda: interrupt_waits_at(kernel), process)
+    driver.send_signal(number)
+    with contextlib.suppress(psutil.TimeoutExpired):  # long enough for it to do what it does
+        driver.wait(0.5)
+    kernel.resume()
+    output = process.communicate(timeout=30)[0]
+    assert time.time() - asked < 5
+    assert run.checkpoint.stat().st_mtime > asked
+    assert process.returncode != 0
+    assert processes(results) == []
+    assert "Traceback" not in output
+
+
+def interrupt_waits_at(kernel):
+    """Whether a SIGINT was sent to the process that it has not taken yet."""
+    waiting = re.search(r"ShdPnd:\s*(\w+)", Path(f"/proc/{kernel.pid}/status").read_text())[1]
+    return bool(int(waiting, 16) >> (signal.SIGINT - 1) & 1)
 
 
 @pytest.mark.parametrize(("whom", "delay"), MOMENTS)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import multiprocessing
 import os
 import re
 import shutil
@@ -13,6 +14,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import psutil
 import pytest
 from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
@@ -24,7 +26,7 @@ from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import Damaged, with_remedy
 from grok_utils.page.export import export_html
 from grok_utils.pipeline import execution, status
-from grok_utils.pipeline.execution import NOTEBOOKS, Failed, execute, execute_run
+from grok_utils.pipeline.execution import NOTEBOOKS, Failed, execute, execute_run, graceful_stop
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.plan import planned_runs
@@ -491,6 +493,34 @@ def test_a_notebook_s_error_names_files_as_they_are_from_here(tmp_path, monkeypa
     monkeypatch.chdir(NOTEBOOKS.parent)
     assert execution.from_here("../mine holds no ../mine-too", "../mine") == "mine holds no ../mine-too"
     assert execution.from_here("/data/tiny/x is damaged", "/data") == "/data/tiny/x is damaged"
+
+
+# What ends by SIGINT alone, and with 0, as a kernel does that writes its checkpoint first.
+WAITS = """import signal; signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGINT]); print(flush=True)
+signal.sigwait([signal.SIGINT])"""
+
+
+def told_to_stop(numbers):
+    """Get these signals while a kernel works, and a process ends between being listed and being interrupted."""
+    kernel = psutil.Popen([sys.executable, "-c", WAITS], stdout=subprocess.PIPE)
+    kernel.stdout.readline()
+    compiler = subprocess.Popen([sys.executable, "-c", ""])
+    gone = psutil.Process(compiler.pid)
+    compiler.wait()
+    psutil.Process.children = lambda self, recursive: [gone, kernel]
+    with graceful_stop() as received:
+        for number in numbers:
+            signal.raise_signal(number)
+        assert kernel.wait() == 0
+    assert received == [numbers[0]]
+
+
+@pytest.mark.parametrize("numbers", [[15], [2], [15, 15], [2, 2], [15, 2, 15]])
+def test_a_stop_asked_for_more_than_once_is_one_stop_and_the_kernel_has_its_time(numbers):
+    process = multiprocessing.get_context("spawn").Process(target=told_to_stop, args=(numbers,))
+    process.start()
+    process.join()
+    assert process.exitcode == 0
 
 
 def test_a_kernel_that_died_is_told_with_what_to_do():
