@@ -70,7 +70,7 @@ def test_intervals_of_the_critical_batch_cover_the_truth_about_as_often_as_they_
 def test_an_arm_with_fewer_seeds_keeps_them_in_each_resample():
     times = hyperbola(np.random.default_rng(0), seeds=20)
     few = {arm: of if arm == "constant-512" else of[:8] for arm, of in times.items()}
-    wide = costs._by_seed(table(few, SIZES), "restricted")
+    wide = costs.by_seed(table(few, SIZES), "restricted")
     means = costs._means(wide, 500)
     assert means[0] == pytest.approx([few[arm].mean() for arm in wide]) and np.isfinite(means).all()
     spread = means[1:].std(axis=0) / [few[arm].std() / np.sqrt(len(few[arm])) for arm in wide]
