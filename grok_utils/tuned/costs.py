@@ -95,7 +95,7 @@ def above_frontier(x: np.ndarray, y: np.ndarray, at: np.ndarray, value: np.ndarr
     """
     order = np.argsort(x, axis=1)
     x, y, at = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1), at[:, None]
-    i, j = np.triu_indices(x.shape[1], 1)
+    i, j = np.triu_indices(x.shape[1])  # a point is a chord, too: there may be one alone
     with np.errstate(invalid="ignore", divide="ignore"):
         along = np.where(x[:, j] > x[:, i], (at - x[:, i]) / (x[:, j] - x[:, i]), 0)
     chords = y[:, i] + along * (y[:, j] - y[:, i])

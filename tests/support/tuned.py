@@ -16,14 +16,13 @@ def spread(middle: float, sd: float = 0.05, seeds: int = 30, stream: int = 0) ->
 def stage_3(times: dict, operation: str = "x_plus_y", outcome: str = "touch", horizon: int = 2000, end: int = 2000):
     """Members as `decisions.at_horizon` gives, of {arm: times of seeds 0, 1, …}, each at CELL; beyond `horizon` they do
     not reach. The batch of an arm without a constant size is 256."""
-    parts = []
-    for arm, of in times.items():
-        rows = pd.DataFrame({"seed": np.arange(len(of)), "updates": np.asarray(of, float)})
-        size, reached = SIZES.get(arm, 256), rows["updates"] <= horizon
-        rows["restricted"], rows["updates"] = rows["updates"].clip(upper=horizon), rows["updates"].where(reached)
-        rows["restricted_examples"], rows["examples_seen"] = size * rows["restricted"], size * rows["updates"]
-        parts.append(rows.assign(schedule=arm, reached=reached))
-    table = pd.concat(parts, ignore_index=True)
+    lengths = [len(of) for of in times.values()]
+    table = pd.DataFrame({"schedule": np.repeat(list(times), lengths), "updates": np.concatenate([*times.values()])})
+    table["seed"] = np.concatenate([np.arange(n) for n in lengths])
+    size, table["reached"] = table["schedule"].map(SIZES).fillna(256), table["updates"] <= horizon
+    table["restricted"] = table["updates"].clip(upper=horizon).astype(float)
+    table["updates"] = table["updates"].where(table["reached"]).astype(float)
+    table["restricted_examples"], table["examples_seen"] = size * table["restricted"], size * table["updates"]
     cell = {"operation": operation, "outcome": outcome, "cell": "", "diverged": False, "horizon": end}
     return table.assign(**cell, **CELL, final_accuracy=0.5 + 0.001 * (table["seed"] % 7))
 
