@@ -31,7 +31,7 @@ FRONTIER_RESAMPLES = 9_999  # p of a family of some fifty tests needs them
 FORMS = {"hyperbola": ["S_min", "B_c"], "power": ["S_min", "B_c", "gamma"]}
 
 
-def _by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
+def by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """`column` of one operation's members: a row a seed, a column an arm. ValueError where a seed comes twice."""
     arms = in_order(rows["schedule"])
     return pd.DataFrame({arm: rows[rows["schedule"] == arm].set_index("seed")[column] for arm in arms})
@@ -59,7 +59,7 @@ def steps_and_examples(members: pd.DataFrame, sizes: Mapping[str, int], resample
     """
     rows = []
     for operation, constants in _operations(members[members["schedule"].isin(sizes)]):
-        wide = np.log(_by_seed(constants, "restricted") - WARM_UP_COST)
+        wide = np.log(by_seed(constants, "restricted") - WARM_UP_COST)
         batch, y = np.log([sizes[arm] for arm in wide]), _means(wide, resamples)
         seeds = int(wide.count().min())
         for form, names in FORMS.items():
@@ -95,7 +95,7 @@ def above_frontier(x: np.ndarray, y: np.ndarray, at: np.ndarray, value: np.ndarr
     """
     order = np.argsort(x, axis=1)
     x, y, at = np.take_along_axis(x, order, 1), np.take_along_axis(y, order, 1), at[:, None]
-    i, j = np.triu_indices(x.shape[1], 1)
+    i, j = np.triu_indices(x.shape[1])  # a point is a chord, too: there may be one alone
     with np.errstate(invalid="ignore", divide="ignore"):
         along = np.where(x[:, j] > x[:, i], (at - x[:, i]) / (x[:, j] - x[:, i]), 0)
     chords = y[:, i] + along * (y[:, j] - y[:, i])
@@ -115,7 +115,7 @@ def frontier(members: pd.DataFrame, constants: Collection[str], resamples: int =
     """
     rows = []
     for operation, arms in _operations(members):
-        updates, examples = (_by_seed(arms, column) for column in COSTS.values())
+        updates, examples = (by_seed(arms, column) for column in COSTS.values())
         y, x = np.log(_means(updates, resamples)), np.log(_means(examples, resamples))
         known = updates.columns.isin(constants)
         for i in np.flatnonzero(~known):
@@ -128,10 +128,13 @@ def frontier(members: pd.DataFrame, constants: Collection[str], resamples: int =
                 rarer = min(resamples - (drawn < 0).sum(), resamples - (drawn > 0).sum())
                 p = min(2 * (rarer + 1) / (resamples + 1), 1.0)
             rows.append(row | {"low": low, "high": high, "p": p})
-    table = pd.DataFrame(rows)
-    table["adjusted_p"] = holm(table["p"])
-    table["below"] = (table["high"] < 0) & (table["adjusted_p"] < ALPHA)
-    return table
+    return below(pd.DataFrame(rows))
+
+
+def below(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `frontier` as one family: with its adjusted_p and below."""
+    adjusted = holm(table["p"])
+    return table.assign(adjusted_p=adjusted, below=(table["high"] < 0) & (adjusted < ALPHA))
 
 
 def domination(members: pd.DataFrame, comparators: Mapping[str, str], schedules: Collection[str]) -> pd.DataFrame:
@@ -150,11 +153,14 @@ def domination(members: pd.DataFrame, comparators: Mapping[str, str], schedules:
                 row = {"operation": operation, "schedule": arm, "n": less.n, "no_worse": no_worse}
                 row |= {"ratio": cost.ratio, "ratio_high": cost.high, "better": better}
                 rows.append(row | {"difference": less.difference, "p": less.p})
-    table = pd.DataFrame(rows)
-    table["adjusted_p"] = holm(table["p"])
-    less = (table["difference"] < 0) & (table["adjusted_p"] < ALPHA)
-    table["dominates"] = less & (table["ratio_high"] < NO_WORSE)
-    return table
+    return dominating(pd.DataFrame(rows))
+
+
+def dominating(table: pd.DataFrame) -> pd.DataFrame:
+    """Rows of `domination` as one family: with its adjusted_p and dominates."""
+    adjusted = holm(table["p"])
+    less = (table["difference"] < 0) & (adjusted < ALPHA)
+    return table.assign(adjusted_p=adjusted, dominates=less & (table["ratio_high"] < NO_WORSE))
 
 
 def noise_scale(frame: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:

@@ -70,7 +70,7 @@ def test_intervals_of_the_critical_batch_cover_the_truth_about_as_often_as_they_
 def test_an_arm_with_fewer_seeds_keeps_them_in_each_resample():
     times = hyperbola(np.random.default_rng(0), seeds=20)
     few = {arm: of if arm == "constant-512" else of[:8] for arm, of in times.items()}
-    wide = costs._by_seed(table(few, SIZES), "restricted")
+    wide = costs.by_seed(table(few, SIZES), "restricted")
     means = costs._means(wide, 500)
     assert means[0] == pytest.approx([few[arm].mean() for arm in wide]) and np.isfinite(means).all()
     spread = means[1:].std(axis=0) / [few[arm].std() / np.sqrt(len(few[arm])) for arm in wide]
@@ -116,6 +116,8 @@ def test_on_the_frontier_itself_the_distance_is_zero_and_its_ends_are_within():
     x, y = np.array([[0.0, 1.0, 2.0, 3.0]]), np.array([[3.0, 1.0, 0.5, 2.0]])  # the last one is dominated
     for at, least in ((0, 3), (0.5, 2), (1, 1), (1.5, 0.75), (2, 0.5)):
         assert costs.above_frontier(x, y, np.array([at]), np.array([least]))[0] == 0
+    alone = costs.above_frontier(np.ones((2, 1)), np.full((2, 1), 5.0), np.array([1.0, 1.1]), np.full(2, 7.0))
+    assert alone.tolist() == pytest.approx([2.0, np.nan], nan_ok=True)
     for at in (-0.01, 2.01):
         assert np.isnan(costs.above_frontier(x, y, np.array([at]), np.array([1.0])))[0]
 

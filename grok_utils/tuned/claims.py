@@ -1,0 +1,223 @@
+"""The fourteen claims, a second verdict: whether each holds tuned (ANALYSIS_PLAN.md, part two).
+
+`at` is stage 3's members at each of HORIZONS, as `decisions.at_horizon` gives, and `chosen` stage 2's table.
+"""
+
+from collections.abc import Collection, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from grok_utils.analysis.inference import ALPHA, holm, paired_contrast
+from grok_utils.tuned.decisions import (
+    CANNOT_TELL,
+    DEPENDS,
+    EQUIVALENT,
+    HORIZON,
+    HORIZONS,
+    LATER,
+    OUTCOMES,
+    SOONER,
+    at_chosen,
+    contrast,
+    verdict,
+)
+
+HOLDS, DOES_NOT_HOLD, NOT_TESTED = "holds", "does not hold", "not tested"
+HIGHER, LOWER = "higher", "lower"
+ACCURACY_MARGIN = 0.05  # claim 14
+COMPARATOR = "the comparator"
+SETTLED = "wrong by its own"  # formula or arithmetic: how such a verdict of part one begins
+LAST = HORIZONS[-1]
+At = Mapping[int, pd.DataFrame]
+
+
+class Test(NamedTuple):
+    """A contrast that a claim speaks of, arm less reference, and the verdict that it claims."""
+
+    arm: str
+    reference: str
+    operation: str
+    claimed: str
+    column: str = "restricted"  # or final_accuracy, reached: at the last log that both arms have
+
+
+PLUS, MINUS, DIV, S5 = "x_plus_y", "x_minus_y", "x_div_y", "permutation"
+MODULAR = (PLUS, MINUS, DIV)
+WINDOWS = (500, 2000)  # updates, of claim 3
+GROWS_LATER = (("linear", "logarithmic"), ("exponential", "linear"), ("exponential", "logarithmic"))
+SHARE_OF = {2: "linear", 13: "exponential"}  # whose seeds that reach on permutation are counted
+FAMILIES: dict[int, tuple[Test, ...]] = {
+    1: tuple(Test("linear", "baseline", o, SOONER) for o in MODULAR),
+    3: tuple(
+        Test(f"linear-{w}", other, o, SOONER)
+        for w in WINDOWS
+        for other in (f"shrinking-{w}", COMPARATOR)
+        for o in MODULAR
+    ),
+    4: tuple(
+        Test("exponential", other, o, claimed)
+        for other, claimed in (("linear", LATER), ("baseline", SOONER))
+        for o in (DIV, MINUS)
+    ),
+    5: (Test("exponential", "linear", PLUS, SOONER),),
+    6: (Test("exponential", "linear", S5, HIGHER, "final_accuracy"),),
+    9: (
+        Test("logarithmic", "linear", DIV, LATER),
+        Test("logarithmic", "exponential", DIV, SOONER),
+        *(Test("logarithmic", other, MINUS, LATER) for other in ("linear", "exponential", "baseline")),
+    ),
+    10: (Test("logarithmic", "exponential", PLUS, LATER),),
+    11: tuple(Test(later, earlier, o, LATER) for o in (*MODULAR, S5) for later, earlier in GROWS_LATER),
+    12: tuple(Test("cyclic", other, o, SOONER) for other in ("baseline", "constant-256") for o in MODULAR),
+    14: (
+        Test("logarithmic", "baseline", S5, EQUIVALENT, "final_accuracy"),
+        Test("logarithmic", "baseline", S5, EQUIVALENT, "reached"),
+    ),
+}
+
+
+def claim_contrasts(
+    at: At,
+    chosen: pd.DataFrame,
+    outcome: str = "touch",
+    horizon: int = HORIZON,
+    numbers: Collection[int] = FAMILIES.keys(),
+) -> pd.DataFrame:
+    """A row for each test of the FAMILIES of the claims `numbers`: claim, the Test, `decisions.contrast`, adjusted_p
+    ("A row is a Holm family": of the tests that have data) and verdict; without data n is 0 and it is "not tested".
+
+    "Kept on permutation is in none": by kept there are no tests on it.
+    """
+    members = {h: (rows := at_chosen(table, chosen))[rows["outcome"] == outcome] for h, table in at.items()}
+    rows = []
+    for number in sorted(FAMILIES.keys() & set(numbers)):
+        for test in FAMILIES[number]:
+            if outcome == "touch" or test.operation != S5:
+                rows.append({"claim": number} | test._asdict() | tested(test, members, horizon))
+    if not rows:
+        return pd.DataFrame(columns=["claim"])
+    table = pd.DataFrame(rows)
+    made = table["n"] > 0
+    table["adjusted_p"] = table[made].groupby("claim")["p"].transform(holm)
+    judge = {"restricted": verdict, "final_accuracy": of_accuracy, "reached": of_accuracy}
+    table["verdict"] = [judge[row["column"]](row) if row["n"] else NOT_TESTED for row in table.to_dict("records")]
+    return table
+
+
+def tested(test: Test, members: At, horizon: int) -> dict[str, Any]:
+    """The row of a test: that of `decisions.contrast` at `horizon`, or of final accuracy or shares "at the last common
+    log", the end of the shorter of the two arms' runs. n is 0 where stage 3 lacks an arm."""
+    here = members[horizon].query("operation == @test.operation")
+    of_arm = here[here["schedule"] == test.arm]
+    reference = test.reference if test.reference != COMPARATOR else of_arm["comparator"].max()
+    two = here[here["schedule"].isin([test.arm, reference])]
+    if two["schedule"].nunique() < 2:
+        return {"n": 0, "p": np.nan}
+    if test.column == "restricted":
+        return contrast(here, test.arm, reference, test.operation) | {"reference": reference}
+    common = members[max(h for h in members if h <= two["horizon"].min())]
+    c = paired_contrast(common, test.arm, reference, test.operation, test.column)
+    margin = ACCURACY_MARGIN if test.claimed == EQUIVALENT and test.column == "final_accuracy" else 0
+    return c._asdict() | {"equivalent": max(-c.low_90, c.high_90) < margin}
+
+
+def of_accuracy(row: Mapping[str, Any]) -> str:
+    """Of a contrast of final accuracy or of shares: equivalent is looked at first, then the adjusted p."""
+    if row["equivalent"]:
+        return EQUIVALENT
+    if not row["adjusted_p"] < ALPHA:
+        return CANNOT_TELL
+    return HIGHER if row["difference"] > 0 else LOWER
+
+
+def holding(rows: pd.DataFrame) -> str:
+    """The rule of most claims: "Holds: every contrast is as claimed. Does not hold: one is the other way, or equivalent
+    where a difference is claimed. Cannot tell: everything else, unresolved differences too. Not tested: stage 3 has no
+    data for an arm and operation that the row needs"."""
+    if (rows["verdict"] == NOT_TESTED).any():
+        return NOT_TESTED
+    if against(rows).any():
+        return DOES_NOT_HOLD
+    return HOLDS if (rows["verdict"] == rows["claimed"]).all() else CANNOT_TELL
+
+
+def against(rows: pd.DataFrame) -> pd.Series:
+    """Which contrasts are the other way, or equivalent where a difference is claimed."""
+    return rows["verdict"].isin([SOONER, LATER, HIGHER, LOWER, EQUIVALENT]) & (rows["verdict"] != rows["claimed"])
+
+
+def by_windows(rows: pd.DataFrame) -> str:
+    """Claim 3: "holds if for one W linear-W is sooner than both on all three modular operations. It does not hold if
+    for each W it is later than, or equivalent to, one of the two somewhere. If stage 3 has one W alone, that one
+    decides"."""
+    found = {holding(of) for _, of in rows.groupby("arm")} - {NOT_TESTED}
+    if HOLDS in found:
+        return HOLDS
+    return NOT_TESTED if not found else CANNOT_TELL if CANNOT_TELL in found else DOES_NOT_HOLD
+
+
+def by_any(rows: pd.DataFrame) -> str:
+    """Claim 11: "holds if one contrast is as claimed, and does not if all are the other way or equivalent; it is not
+    tested only if stage 3 has none of them"."""
+    made = rows[rows["verdict"] != NOT_TESTED]
+    if made.empty:
+        return NOT_TESTED
+    if (made["verdict"] == made["claimed"]).any():
+        return HOLDS
+    return DOES_NOT_HOLD if against(made).all() else CANNOT_TELL
+
+
+def by_accuracy_and_shares(rows: pd.DataFrame) -> str:
+    """Claim 14: "does not hold if accuracy (sign-flip) or shares (McNemar) differ at adjusted p below 0.05"; it holds
+    where accuracy is equivalent and shares do not differ, as in part one."""
+    shares_differ = rows["verdict"].iloc[1] in (HIGHER, LOWER)
+    return DOES_NOT_HOLD if shares_differ else holding(rows.head(1))
+
+
+def by_count(number: int, rows: pd.DataFrame) -> str:
+    """Claim 2: "holds if no seed reaches by 7,500, not if any does; else cannot tell"; 13: "holds if below 100 % by
+    7,500, not if all seeds reach; else cannot tell".
+
+    `rows` are the arm's members. A member never reaches if it diverges, or does not in a run of 7,500 updates.
+    """
+    never = ~rows["reached"] & (rows["diverged"] | (rows["horizon"] >= LAST))
+    if rows.empty:
+        return NOT_TESTED
+    if number == 2:
+        return DOES_NOT_HOLD if rows["reached"].any() else HOLDS if never.all() else CANNOT_TELL
+    return DOES_NOT_HOLD if rows["reached"].all() else HOLDS if never.any() else CANNOT_TELL
+
+
+RULES = {3: by_windows, 11: by_any, 14: by_accuracy_and_shares}
+
+
+def second_verdicts(at: At, chosen: pd.DataFrame, first: pd.Series) -> pd.DataFrame:
+    """A row for each claim of `first`, part one's verdicts by number: first, tuned (by touch), kept, survives.
+
+    "What is wrong by its own formula or arithmetic stays so". kept is empty where a claim speaks of final accuracy.
+    "A claim survives tuning if it is supported in the first and holds in the second".
+    """
+    tuned, kept = (by_outcome(at, chosen, first, outcome) for outcome in OUTCOMES)
+    return pd.DataFrame(
+        {"first": first, "tuned": tuned, "kept": kept, "survives": (first == "supported") & (tuned == HOLDS)}
+    )
+
+
+def by_outcome(at: At, chosen: pd.DataFrame, first: pd.Series, outcome: str) -> pd.Series:
+    """The verdict tuned of each claim of `first`, by one outcome."""
+    unsettled = first.index[~first.str.startswith(SETTLED)]
+    tables = [claim_contrasts(at, chosen, outcome, horizon, unsettled) for horizon in at]
+    last = at_chosen(at[LAST], chosen).query("outcome == @outcome and operation == @S5")
+    return first.mask(first.index.isin(unsettled), pd.Series({n: decided(n, tables, last) for n in unsettled}))
+
+
+def decided(number: int, tables: list[pd.DataFrame], permutation: pd.DataFrame) -> str:
+    """A claim's verdict from `claim_contrasts` at each horizon, or from the members on permutation at the last one;
+    "depends on the horizon" where it changes, empty where there is nothing to decide it."""
+    if number in SHARE_OF:
+        return by_count(number, permutation[permutation["schedule"] == SHARE_OF[number]])
+    of = [rows[rows["claim"] == number] for rows in tables]
+    found = {RULES.get(number, holding)(rows) for rows in of if len(rows)}
+    return DEPENDS if len(found) > 1 else next(iter(found), "")

@@ -1,0 +1,86 @@
+"""What 60 and 30 seeds can tell at the spreads of stage 2 (ANALYSIS_PLAN.md, part two, "Power")."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from grok_utils.analysis import equivalence
+from grok_utils.analysis.inference import ALPHA
+from grok_utils.tuned.decisions import at_chosen, comparisons, in_families
+from grok_utils.tuned.stages import ITS_CHOICE
+
+
+def power(
+    members: pd.DataFrame, chosen: pd.DataFrame, seeds: Sequence[int] = (30, 60), effect: float = 0.10
+) -> pd.DataFrame:
+    """What so many seeds can tell at the spreads of stage 2's `members`, restricted at HORIZON ("Power").
+
+    For each of the families' contrasts and number of seeds: family, outcome, operation, schedule, reference, seeds,
+    sd (of the paired differences, as a share of the reference's mean), sd_log (of the logs of the ratios), and the
+    probability that a difference of `effect` is found by a test alone (difference) and at the first step of Holm's
+    correction (in_family; x − y counts, as x / y), and that equal arms are found equivalent.
+    """
+    at, rows = at_chosen(members, chosen), []
+    at = at[in_families(at)]
+    for key in comparisons(at):
+        of = at[at["outcome"] == key["outcome"]]
+        arms = key["schedule"], key["reference"], key["operation"]
+        x, y = equivalence.pairs(of, *arms, "restricted")
+        logs = np.log(np.divide(*equivalence.pairs(of, *arms, "updates")))
+        ours, theirs = equivalence.pairs(of, *arms, "reached")
+        unlike = (ours > theirs).mean(), (ours < theirs).mean()
+        spread = {"sd": sd_of(x - y) / y.mean(), "sd_log": sd_of(logs)}
+        rows += [key | spread | {"seeds": n, "unlike": unlike} for n in seeds]
+    table = pd.DataFrame(rows)
+    size = (table["operation"] == ITS_CHOICE) + 1
+    tests = size.groupby([table[name] for name in ("family", "outcome", "seeds")]).transform("sum")
+    table["difference"] = [t_power(effect / sd, n, ALPHA) for sd, n in zip(table["sd"], table["seeds"], strict=True)]
+    table["in_family"] = [
+        t_power(effect / sd, n, ALPHA / m) for sd, n, m in zip(table["sd"], table["seeds"], tests, strict=True)
+    ]
+    table["equivalence"] = [
+        ratio_power(sd, n) * shares_power(*unlike, n)
+        for sd, n, unlike in zip(table["sd_log"], table["seeds"], table.pop("unlike"), strict=True)
+    ]
+    return table
+
+
+def sd_of(values: np.ndarray) -> float:
+    """Their standard deviation; NaN where fewer than two values or equal ones show none."""
+    return float(np.std(values, ddof=1)) if len(values) > 1 and np.ptp(values) else np.nan
+
+
+def t_power(effect: float, n: int, alpha: float) -> float:
+    """Power of a two-sided paired t-test of a mean `effect` standard deviations from 0, by the noncentral t (Cohen,
+    Statistical Power Analysis, 2nd ed. 1988, ch. 2); the sign-flip test has the same to first order."""
+    least, shift = stats.t.ppf(1 - alpha / 2, n - 1), effect * np.sqrt(n)
+    return float(stats.nct.sf(least, n - 1, shift) + stats.nct.cdf(-least, n - 1, shift))
+
+
+def ratio_power(sd: float, n: int, grid: int = 2_000) -> float:
+    """Probability that the 90 % t-interval of a ratio lies within the margins where the truth is 1 and its logs have
+    this `sd`: two one-sided tests (Schuirmann, J. Pharmacokinet. Biopharm. 15 (1987) 657–680), averaged over the
+    distribution of the estimated standard deviation."""
+    se = sd / np.sqrt(n)
+    estimated = se * np.sqrt(stats.chi2.ppf((np.arange(grid) + 0.5) / grid, n - 1) / (n - 1))
+    half = stats.t.ppf(1 - ALPHA, n - 1) * estimated
+    low, high = np.log(equivalence.RATIOS)
+    inside = stats.norm.cdf((high - half) / se) - stats.norm.cdf((low + half) / se)
+    return float(np.maximum(inside, 0).mean())
+
+
+@cache
+def shares_power(only: float, other: float, n: int) -> float:
+    """Probability that the 90 % score interval of the difference of two paired shares lies within the margin, where
+    `only` and `other` are the probabilities that a pair reaches in the one arm alone and in the other alone."""
+    total = 0.0
+    for i in range(n + 1):
+        for j in range(n + 1 - i):
+            chance = stats.multinomial.pmf([i, j, n - i - j], n, [only, other, 1 - only - other])
+            if chance > 1e-6 and abs(i - j) / n < equivalence.SHARE_MARGIN:
+                low, high = equivalence.score_interval(i, j, n, 1 - 2 * ALPHA)
+                total += chance * (max(-low, high) <= equivalence.SHARE_MARGIN)
+    return float(total)
