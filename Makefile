@@ -35,16 +35,19 @@ PLANNED = $(HOW) $(if $(LAUNCH),--elsewhere)
 # Without -j, as many runs go side by side as there are cores for THREADS each, or as a GPU's memory holds.
 GIVEN = $(filter -j% --jobserver%,$(MAKEFLAGS))
 
-.PHONY: help env quick all run report evidence select pdf status verify lab test test-readme test-browser test-faults \
+.PHONY: help env quick all run report evidence site select pdf status verify lab test test-readme test-browser test-faults \
 	test-slurm lint bench clean runs chromium slurm
 
-help: ## this text
-	@echo "How batch-size schedules change grokking. Targets:"
-	@awk -F':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
-	@echo "Settings: STUDY=$(STUDY) RESULTS=$(RESULTS) DEVICE=auto|cpu|cuda PRECISION=float32|tf32|bf16 THREADS=$(THREADS)"
-	@echo "          SEEDS_PER_RUN=$(SEEDS_PER_RUN) LAUNCH=\"srun -N1 -n1 -c1\" VENV=$(VENV) (VENV= uses PYTHON=$(PYTHON) as it is)"
+help:
+	@echo "How batch-size schedules change grokking. What make can do, to"
+	@for group in see make check change; do \
+		awk -F': |:.*## ' -v group="$$group it" '/^[a-z-]+:.*## / && $$2 == group { \
+			printf "%-10s make %-12s %s\n", n++ ? "" : group, $$1, substr($$0, index($$0, group) + length(group) + 2)}' \
+			$(firstword $(MAKEFILE_LIST)); done
+	@echo "Settings: STUDY=$(STUDY) RESULTS=$(RESULTS) DEVICE=auto|cpu|cuda PRECISION=float32|tf32|bf16"
+	@echo "  THREADS=$(THREADS) SEEDS_PER_RUN=$(SEEDS_PER_RUN) LAUNCH=\"srun -N1 -n1 -c1\" VENV=$(VENV) (VENV= uses PYTHON=python3 as it is)"
 
-env: $(STAMP) ## set up .venv from requirements.txt, nothing else
+env: $(STAMP) ## make it: set up .venv from requirements.txt, nothing else
 
 $(VENV)/installed: requirements.txt pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -56,10 +59,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@"$(PY)" -c 'import os, site; open(site.getsitepackages()[0] + "/grok_utils.pth", "w").write(os.getcwd())'
 	@touch "$@"
 
-quick: ## the whole pipeline small, in minutes: results/quick/report.html
+quick: ## see it: the whole pipeline small, in minutes: results/quick/report.html
 	@$(MAKE) all STUDY=quick
 
-all: $(STAMP) ## every missing run of STUDY, then its report
+all: $(STAMP) ## make it: every missing run of STUDY, then its report
 	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
 	if [ -z "$$runs" ]; then echo "$(STUDY): all records found in $(RESULTS)"; exit; fi; \
 	set -- $$runs; jobs=$(if $(GIVEN),,$$1); shift; echo "$(STUDY): runs to make: $$#"; \
@@ -79,41 +82,44 @@ run/%:
 		{ echo "$@: ended without its record: make it again, and it goes on from its checkpoint" >&2; exit 1; }
 comma := ,
 
-run: $(STAMP) ## one record: make run SCHEDULE=linear SEED=0
+run: $(STAMP) ## make it: one record: make run SCHEDULE=linear SEED=0
 	@$(if $(and $(SCHEDULE),$(SEED)),,echo "say which: make run SCHEDULE=linear SEED=0" >&2; exit 2)
 	@exec $(LAUNCH) "$(PY)" -m grok_utils run $(COMMON) $(HOW) --schedule "$(SCHEDULE)" --seeds "$(SEED)"
 
-report: $(STAMP) ## report.html from the records of STUDY
+report: $(STAMP) ## see it: report.html from the records of STUDY
 	@exec "$(PY)" -m grok_utils report $(COMMON)
 
-evidence: $(STAMP) ## the claims and their verdicts, from every study's records: results/evidence/report.html
+evidence: $(STAMP) ## see it: the claims' page, results/evidence/report.html, and results/README.md
 	@"$(PY)" -m grok_utils evidence --results "$(RESULTS)"
 
-select: $(STAMP) ## derive the study files of the tuned answer's next stage from the records of the one before
+site: $(STAMP) ## see it: the pages as a web site, results/README.md its index: OUT=site
+	@"$(PY)" -m grok_utils site --results "$(RESULTS)" --out "$(or $(OUT),site)"
+
+select: $(STAMP) ## make it: derive the tuned answer's next study files from the records before
 	@"$(PY)" -m grok_utils select --results "$(RESULTS)"
 
-pdf: $(STAMP) ## report.pdf: report.html of STUDY, or of STUDY=evidence, printed by Chromium (CHROMIUM=/path/to/it)
+pdf: $(STAMP) ## see it: report.pdf of STUDY, or STUDY=evidence, by Chromium (CHROMIUM=its/path)
 	@"$(PY)" -m grok_utils pdf $(COMMON)
 
-status: $(STAMP) ## what of STUDY is done, running, failed and missing, and how long is left
+status: $(STAMP) ## make it: what of STUDY is done, running, failed and missing; how long is left
 	@"$(PY)" -m grok_utils status $(COMMON)
 
-verify: $(STAMP) ## check the records of STUDY and their code; train one again for a minute (RECORD=linear-seed0)
+verify: $(STAMP) ## check it: check the records of STUDY; train one again (RECORD=linear-seed0)
 	@exec "$(PY)" -m grok_utils verify $(COMMON) $(if $(RECORD),--record "$(RECORD)")
 
-lab: $(STAMP) ## JupyterLab on the project, with explore.ipynb open
+lab: $(STAMP) ## change it: JupyterLab on the project, with explore.ipynb open
 	exec "$(PY)" -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/explore.ipynb
 
-test: $(STAMP) ## the whole test suite
+test: $(STAMP) ## check it: the whole test suite
 	"$(PY)" -m pytest -q
 
-test-readme: $(STAMP) ## the README's commands, in a copy of the project with tiny studies
+test-readme: $(STAMP) ## check it: the README's commands, in a copy of the project with tiny studies
 	"$(PY)" -m pytest -q tests/commands
 
-test-browser: $(STAMP) $(DRIVER) chromium ## the report and JupyterLab in a real browser; installs Chromium where it may
+test-browser: $(STAMP) $(DRIVER) chromium ## check it: the pages and JupyterLab in Chromium, installed where it may be
 	"$(PY)" -m pytest -q tests/browser
 
-test-faults: $(STAMP) ## each fault many times: kills, full disks, bad input, odd places; 20 minutes
+test-faults: $(STAMP) ## check it: kills, full disks, bad input, odd places, many times; 20 minutes
 	"$(PY)" -m pytest -q tests/faults
 
 $(VENV)/driver: requirements-browser.txt $(STAMP)
@@ -129,7 +135,7 @@ chromium: $(STAMP)
 		{ echo "Chromium was not found, and only root can apt-get it: install it, or give CHROMIUM=/path/to/it" >&2; exit 2; }
 
 # -x: each test goes on from what the one before it left.
-test-slurm: $(STAMP) slurm ## a study on a SLURM cluster of two nodes, emulated here, as root; installs SLURM where it may
+test-slurm: $(STAMP) slurm ## check it: a study on an emulated SLURM cluster; as root, who may install SLURM
 	"$(PY)" -m pytest -q -x tests/slurm
 
 slurm:
@@ -137,14 +143,15 @@ slurm:
 	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || $(call INSTALL,SLURM,slurm-wlm munge) || \
 		{ echo "SLURM was not found, and apt-get did not install it: install slurm-wlm and munge" >&2; exit 2; }
 
-lint: $(STAMP) ## style, errors and types
+lint: $(STAMP) ## change it: style, errors, types, and the workflow files by their schema
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m mypy
+	"$(PY)" -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-bench: $(STAMP) ## the engine beside the usual loop, on this machine (DEVICE=cuda: on its GPU; OUT=folder keeps it)
+bench: $(STAMP) ## check it: the engine beside the usual loop (DEVICE=cuda, OUT=folder keeps it)
 	"$(PY)" -m benchmarks.$(if $(filter cuda,$(DEVICE)),cuda,cpu) $(if $(OUT),--out "$(OUT)")
 
-clean: ## remove .venv and caches; results stay
+clean: ## change it: remove .venv and caches; results stay
 	rm -rf .venv .cache .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

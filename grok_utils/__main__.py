@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
 from grok_utils.errors import BadInput, Damaged, one_line, require, with_remedy
+from grok_utils.store.files import ROOT
 
 
 class Parser(argparse.ArgumentParser):
@@ -31,12 +32,17 @@ def parser() -> Parser:
         "status": "say what is done, running, failed and missing, and how long is left",
         "verify": "check the records, and the code that made them, and train one of them again for a minute",
     }
-    evidence = "build results/evidence/report.html from the records of all the evidence's studies"
-    select = "derive the study files of the tuned answer's next stage from the records of the stage before"
-    for name, text in {"evidence": evidence, "select": select}.items():
+    of_all = {
+        "evidence": "build results/evidence/report.html, and results/README.md, from the records of all its studies",
+        "site": "collect the pages that results/README.md names in a folder, with it as their index",
+        "select": "derive the study files of the tuned answer's next stage from the records of the stage before",
+    }
+    for name, text in of_all.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("--results", type=folder, default=Path("results"), help="folder of all results")
         command.set_defaults(study=name, precision=None)
+        if name == "site":
+            command.add_argument("--out", type=folder, default=Path("site"), help="the site's folder (default site)")
     for name, text in about.items():
         command = commands.add_parser(name, help=text, description=text)
         command.add_argument("study", help="a name in notebooks/studies, or the path of a .yaml file")
@@ -77,6 +83,11 @@ def seeds_from(text: str) -> list[int]:
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
     a = parser().parse_args(arguments)
+    if not (ROOT / "notebooks" / "run.ipynb").is_file():  # as where a wheel was installed
+        print(
+            "grok_utils runs from a clone of its repository, which has the notebooks and the studies", file=sys.stderr
+        )
+        return 2
     # After --help: they load torch and papermill, which takes seconds.
     from grok_utils.page import build
     from grok_utils.pipeline import execution, plan, status
@@ -91,11 +102,19 @@ def main(arguments: list[str] | None = None) -> int:
             for line in derive(a.results):
                 print(line, flush=True)
             return 0
+        if a.command == "site":
+            print(f"the site: open {build.build_site(a.results, a.out)}")
+            return 0
         if a.command in ("evidence", "report", "pdf"):
             # The evidence is a page of its own, of no one study.
             of = None if a.study == "evidence" and a.command != "report" else load_study(a.study, a.precision)
             make = build.print_page if a.command == "pdf" else build.build_page
-            print(f"{of.name if of else 'the evidence'}: read {make(a.results, of, a.study, a.precision)}")
+            page = make(a.results, of, a.study, a.precision)
+            if a.command == "evidence":
+                from grok_utils.evidence.index import write_index
+
+                write_index(a.results)
+            print(f"{of.name if of else 'the evidence'}: read {page}")
             return 0
         study = load_study(a.study, a.precision)
         if a.command == "plan":

@@ -1,4 +1,4 @@
 """All studies together: records come in, the fourteen verdicts, what lies behind them, and their words go out.
 
-Read `members`, `rules`, `claims` and `effects`, then `answer`, `words` and `figures`.
+Read `members`, `rules`, `claims` and `effects`, then `answer`, `words`, `figures` and `index`.
 """

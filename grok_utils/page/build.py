@@ -1,10 +1,18 @@
-"""Pages from notebooks: the report of a study, the evidence, and either printed."""
+"""Pages from notebooks: the report of a study, the evidence, either printed, and all of them as a site."""
 
+import base64
+import re
+import shutil
+import tempfile
 from pathlib import Path
 
+from grok_utils.errors import Damaged
 from grok_utils.pipeline.execution import execute, from_notebooks, study_parameter
 from grok_utils.pipeline.locks import alone
 from grok_utils.studies import Study
+
+# Tables of Markdown, which no page of a notebook has: their texts wrap, and a phone scrolls them.
+OF_INDEX = "main > table { display: block; overflow-x: auto; } main > table td { white-space: normal; }"
 
 
 def build_page(results: Path, study: Study | None = None, given: str = "", precision: str | None = None) -> Path:
@@ -42,6 +50,35 @@ def print_page(results: Path, study: Study | None = None, given: str = "", preci
     with alone(html.parent, "report"):
         print_pdf(html, html.with_suffix(".pdf"))
     return html.with_suffix(".pdf")
+
+
+def build_site(results: Path, folder: Path) -> Path:
+    """Collect in `folder` the pages that README.md of `results` links to, with it as index.html; returns that path.
+
+    Raises Damaged where README.md, a page or a figure of it is absent.
+    """
+    import nbformat
+
+    from grok_utils.page.export import export_html
+
+    def inline(file: re.Match[str]) -> str:
+        data = base64.b64encode((results / file[0]).read_bytes()).decode()
+        return f"data:image/svg+xml;base64,{data}"
+
+    try:
+        text = (results / "README.md").read_text(encoding="utf-8")
+        for page in dict.fromkeys(re.findall(r"\]\(([\w./-]+\.html)\)", text)):
+            (folder / page).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(results / page, folder / page)
+        text = re.sub(r'(?<=")[\w./-]+\.svg(?=")', inline, text)  # the pages' policy allows no file beside them
+    except FileNotFoundError as error:
+        raise Damaged(f"{error.filename} is not there: make evidence builds it") from None
+    cell = nbformat.v4.new_markdown_cell(f"{text}\n<style>{OF_INDEX}</style>\n")
+    with tempfile.TemporaryDirectory() as temporary:
+        notebook = Path(temporary, "index.ipynb")
+        nbformat.write(nbformat.v4.new_notebook(cells=[cell]), notebook)
+        export_html(notebook, folder / "index.html")
+    return folder / "index.html"
 
 
 def page_path(results: Path, study: Study | None) -> Path:

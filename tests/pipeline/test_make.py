@@ -23,10 +23,13 @@ from grok_utils.training import train
 def test_make_alone_prints_help_which_names_every_target():
     code, out, err = make()
     assert (code, err) == (0, [])
-    shown = re.findall(r"^  make ([a-z-]+) +\S", "\n".join(out), re.MULTILINE)
+    assert len(out) <= 24 and max(map(len, out)) <= 100  # it fits a screen
+    groups = [line[:10].strip() for line in out if line[10:16] == " make "]
+    assert list(filter(None, groups)) == ["see it", "make it", "check it", "change it"] and groups[0]
+    shown = re.findall(r"^.{10} make ([a-z-]+) +\S", "\n".join(out), re.MULTILINE)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     (targets,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
-    inner = {"runs", "chromium", "slurm"}  # what other targets call
+    inner = {"help", "runs", "chromium", "slurm"}  # what shows it, and what other targets call
     assert sorted(shown) == sorted(set(targets.split()) - inner)
     assert make("help") == (code, out, err)
 

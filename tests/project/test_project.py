@@ -3,7 +3,10 @@
 import ast
 import importlib.metadata
 import json
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from pathlib import Path
@@ -16,6 +19,7 @@ from support.project import ROOT, tracked
 CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib"}  # conda-forge's names that differ from PyPI's
 # Of what make test runs: the others have what they need from elsewhere.
 TESTS = [p for p in ROOT.glob("tests/**/*.py") if p.parent.name not in ("browser", "commands", "faults", "slurm")]
+LOCKED_FOR = ("3.11.7", "3.12.11", "3.13.1")  # the oldest first
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
@@ -46,7 +50,7 @@ def locked(python, platform="linux", os_name="posix"):
     return versions
 
 
-@pytest.mark.parametrize("python", ["3.11.7", "3.12.11", "3.13.1"])
+@pytest.mark.parametrize("python", LOCKED_FOR)
 def test_the_lock_holds_every_direct_dependency_at_an_allowed_version(python):
     versions = locked(python)
     for name, requirement in direct().items():
@@ -88,9 +92,53 @@ def test_environment_yml_has_the_versions_of_the_lock():
     python = given.pop("python")
     assert python in ("3.11", "3.12")
     given = {CONDA.get(name, name): version for name, version in given.items()}
+    assert pip.pop() == "-e ."  # so that a hosted Jupyter's kernel finds the package
     given |= dict(entry.split("==") for entry in pip)
     versions = locked(f"{python}.9")
     assert given == {name: versions[name] for name in direct()}
+
+
+def test_the_version_is_that_of_the_citation_and_of_the_changelog():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == version
+    assert re.findall(r"^## ([\d.]+)", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE)[0] == version
+
+
+def test_what_was_installed_without_the_notebooks_says_so(tmp_path):
+    shutil.copytree(ROOT / "grok_utils", tmp_path / "grok_utils", ignore=shutil.ignore_patterns("__pycache__"))
+    for command in (["plan", "paper"], ["evidence"]):
+        words = [sys.executable, "-m", "grok_utils", *command]
+        environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+        done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+        assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
+        assert "runs from a clone of its repository" in done.stderr
+
+
+# --- workflows -----------------------------------------------------------------------------------------------------
+
+WORKFLOWS = [yaml.safe_load(path.read_text()) for path in sorted((ROOT / ".github" / "workflows").glob("*.yml"))]
+STEPS = [step for workflow in WORKFLOWS for job in workflow["jobs"].values() for step in job["steps"]]
+
+
+def test_every_command_of_a_workflow_runs_here_too():
+    assert {step["run"] for step in STEPS if "run" in step} == {".ci/run", "make test-faults", "make site"}
+    # tests/evidence/test_index.py carries out `make site`; the two others would carry out this very test, or long ones.
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert os.access(ROOT / ".ci" / "run", os.X_OK)
+    targets = re.findall(r"^ *make ([\w-]+)", script, re.MULTILINE)
+    assert targets == ["lint", "test", "test-browser", "test-readme"]
+    asked = ["make", "-n", *targets, "test-faults", "VENV=", "PYTHON=true"]
+    assert subprocess.run(asked, cwd=ROOT, capture_output=True).returncode == 0
+
+
+def test_the_workflows_run_the_oldest_and_the_newest_python_of_the_lock():
+    given = {step["with"]["python-version"] for step in STEPS if "python-version" in step.get("with", {})}
+    (ends,) = (w["jobs"]["check"]["strategy"]["matrix"]["python"] for w in WORKFLOWS if w["name"] == "ci")
+    assert ends == [LOCKED_FOR[i].rsplit(".", 1)[0] for i in (0, -1)]
+    assert given == {ends[-1], "${{ matrix.python }}"}
+
+
+# --- imports and files ---------------------------------------------------------------------------------------------
 
 
 def test_what_the_package_imports_is_a_direct_dependency():

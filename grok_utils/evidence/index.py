@@ -1,0 +1,122 @@
+"""The front page of a folder of results, README.md as code hosts show it, from the tables and the page beside it.
+
+No number in it is written by hand: the words are those of `answer`, the captions those of evidence/report.html.
+"""
+
+from html import escape
+from pathlib import Path
+
+import pandas as pd
+from bs4 import BeautifulSoup
+
+from grok_utils.analysis.crossings import crossings
+from grok_utils.analysis.summaries import best_cells, summarise
+from grok_utils.evidence import answer
+from grok_utils.evidence.members import STUDIES
+from grok_utils.page.prose import listed, sample_sizes
+from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
+from grok_utils.pipeline.study_files import load_study
+from grok_utils.schedules import BLOCK
+from grok_utils.store.files import written_whole
+from grok_utils.store.records import read_study
+from grok_utils.studies import DEFAULTS, runs_of
+
+SHOWN = ("dose-response", "order", "against-baseline", "interactions")  # of the page's figures
+NOT_KEPT = "quick"  # for trying the pipeline; .gitignore leaves it out
+TUNED = "surface"  # rate and decay tuned for constant batch sizes
+TUNED_ON = ("x_plus_y", "x_div_y")
+
+
+def write_index(results: Path) -> Path:
+    """Write README.md of `results`, in which `make evidence` has built its page; returns the file's path."""
+    path = results / "README.md"
+    with written_whole(path) as temporary:
+        temporary.write_text(index(results), encoding="utf-8")
+    return path
+
+
+def index(results: Path) -> str:
+    """README.md of `results`: the answer, figures, the verdicts and the studies, as Markdown."""
+    tables = results / "evidence" / "tables"
+    verdicts = pd.read_csv(tables / "verdicts.csv", keep_default_na=False)
+    contrasts, dose = (pd.read_csv(tables / f"{name}.csv") for name in ("contrasts", "dose-response-table"))
+    told = answer.answer(contrasts, verdicts.set_index("claim")["verdict"], dose)
+    parts = [
+        "# Does growing the batch make a transformer grok sooner? The results",
+        told.replace("[Table](#verdicts)", "below"),
+        f"{protocol_alone()} {tuned(results)}".strip(),
+        "Methods, intervals and limits are on the [page of the claims](evidence/report.html), one file to download and "
+        "open in a browser. The rules were written before the records, in ANALYSIS_PLAN.md.",
+        figures(results / "evidence"),
+        "## The claims and their verdicts",
+        markdown(verdicts[["claim", "text", "verdict", "n"]].rename(columns={"claim": "no.", "text": "claim"})),
+        "## The studies",
+        f"`<study>/records/<arm>-seed<k>.parquet` are the measurements, a row every {BLOCK} updates, and "
+        "`notebooks/studies/<study>.yaml` what was asked for.",
+        markdown(studies(results)),
+        "Written by `make evidence`.",
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def protocol_alone() -> str:
+    """For which rate and decay the answer holds."""
+    rate, decay = DEFAULTS["learning_rate"], DEFAULTS["weight_decay"]
+    return f"**That holds at the original's learning rate {rate:g} and weight decay {decay:g} alone.**"
+
+
+def tuned(results: Path) -> str:
+    """How soon the constant 512 groks with both tuned; empty without records of study `surface`."""
+    study = load_study(TUNED)
+    if not any((results / TUNED / "records").glob("baseline-*.parquet")):
+        return ""
+    frame, _ = read_study(study, results)
+    best = best_cells(summarise(crossings(frame[frame["schedule"] == "baseline"]))).set_index("operation")
+    best = best.loc[[operation for operation in TUNED_ON if operation in best.index]]
+    needs = listed(
+        f"{row.rmst:.0f} updates on `{row.Index}` (rate {row.learning_rate:g}, decay {row.weight_decay:g})"
+        for row in best.itertuples()
+    )
+    return (
+        f"With both tuned, large batches grok far sooner: a constant {DEFAULTS['batch_size']} needs {needs}, "
+        f"restricted means of `{TUNED}` ({sample_sizes(best)}), by whose own seeds the cells were chosen, so they err "
+        "on the small side."
+    )
+
+
+def figures(evidence: Path) -> str:
+    """SHOWN, as far as the page has them, two beside each other, for light and for dark ground, and their captions."""
+    page = BeautifulSoup((evidence / "report.html").read_text(encoding="utf-8"), "html.parser")
+    shown = [figure for name in SHOWN if (figure := page.select_one(f"figure.picture#{name}"))]
+    pictures, captions = [], []
+    for i, figure in enumerate(shown, start=1):
+        file, alt = f"evidence/figures/{figure['id']}", escape(str(figure.select("svg")[0]["aria-label"]))
+        pictures.append(
+            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{file}-dark.svg">'
+            f'<img alt="{alt}" src="{file}.svg" width="49%"></picture>'
+        )
+        caption = figure.select("figcaption")[0]
+        caption.select("b")[0].decompose()  # its number on that page
+        captions.append(f"({i}) {caption.get_text().strip()}")
+    return "\n".join(pictures) + "\n\n" + " ".join(captions)
+
+
+def studies(results: Path) -> pd.DataFrame:
+    """The studies with a record in `results`, those of the evidence first: study, what it is, arms, seeds, records,
+    page."""
+    rows = []
+    for name in [*STUDIES, *sorted({p.stem for p in STUDY_FILES.glob("*.yaml")} - {*STUDIES, NOT_KEPT})]:
+        study = load_study(name)
+        there = [run.record(seed).exists() for run in runs_of(study, results) for seed in study.seeds]
+        if any(there):
+            n = f"{sum(there):,}" if all(there) else f"{sum(there):,} of {len(there):,}"
+            page = f"[report]({name}/report.html)" if (results / name / "report.html").exists() else ""
+            row = {"study": f"`{name}`", "what it is": study.title, "arms": len(study.arms), "seeds": len(study.seeds)}
+            rows.append(row | {"records": n, "page": page})
+    return pd.DataFrame(rows)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """The table in Markdown; the texts of this project's studies and claims hold no `|`."""
+    rows = [list(table), ["---"] * len(table.columns), *table.to_numpy().tolist()]
+    return "\n".join(f"| {' | '.join(map(str, row))} |" for row in rows)
