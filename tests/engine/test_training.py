@@ -82,7 +82,7 @@ def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, trained,
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_with_a_schedule_of_rates_goes_on_as_if_undisturbed(tmp_path, monkeypatch, optimizer):
     falling = {"batch_size": 16, "learning_rate": {"schedule": "linear", "lo": 4.0e-3, "hi": 1.0e-3}}
-    falling |= {"optimizer": optimizer}
+    falling |= {"optimizer": optimizer, "width": 64, "heads": 2}  # the default shape is killed and resumed below
     run = run_of(tmp_path, seeds=[0, 1], arms={"linear": falling}, grid={"weight_decay": [0.5, 2.0], "beta2": [0.9]})
     assert len(run.members) == 8 and len(set(run.courses.learning_rate[:, 0])) == 6
     expected = train(run).logs
