@@ -18,8 +18,8 @@ from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
 from grok_utils.store.files import written_whole
-from grok_utils.store.records import read_study
-from grok_utils.studies import DEFAULTS, runs_of
+from grok_utils.store.records import read_study, records_there
+from grok_utils.studies import DEFAULTS
 
 SHOWN = ("dose-response", "order", "against-baseline", "interactions")  # of the page's figures
 NOT_KEPT = "quick"  # for trying the pipeline; .gitignore leaves it out
@@ -107,7 +107,7 @@ def studies(results: Path) -> pd.DataFrame:
     rows = []
     for name in [*STUDIES, *sorted({p.stem for p in STUDY_FILES.glob("*.yaml")} - {*STUDIES, NOT_KEPT})]:
         study = load_study(name)
-        there = [run.record(seed).exists() for run in runs_of(study, results) for seed in study.seeds]
+        there = records_there(study, results)
         if any(there):
             n = f"{sum(there):,}" if all(there) else f"{sum(there):,} of {len(there):,}"
             page = f"[report]({name}/report.html)" if (results / name / "report.html").exists() else ""

@@ -9,8 +9,7 @@ from grok_utils.analysis.crossings import MEMBER, crossings
 from grok_utils.analysis.inference import crossings_by_examples, instability, sustained_crossings
 from grok_utils.errors import Damaged
 from grok_utils.pipeline.study_files import load_study
-from grok_utils.store.records import read_study
-from grok_utils.studies import runs_of
+from grok_utils.store.records import read_study, records_there
 
 MODULAR = ("x_plus_y", "x_minus_y", "x_div_y")
 ORDER = {operation: f"order-{operation}" for operation in MODULAR}
@@ -36,7 +35,7 @@ def read_evidence(results: Path | str) -> Evidence:
     """All that `results` holds of STUDIES. Raises Damaged where a record is bad, and without any of `confirm`."""
     members, studies, metadata = [], [], []
     for study in map(load_study, STUDIES):
-        found = [run.record(seed).exists() for run in runs_of(study, Path(results)) for seed in study.seeds]
+        found = records_there(study, results)
         row = {"study": study.name, "title": study.title, "seeds": len(study.seeds)}
         studies.append(row | {"records": sum(found), "planned": len(found)})
         if any(found):

@@ -204,6 +204,11 @@ def first_difference(run: Run, rows: pd.DataFrame, name: str) -> str:
     return min(found, default=(0, ""))[1]
 
 
+def records_there(study: Study, results: Path | str) -> list[bool]:
+    """Whether each record that makes the study complete exists, unread."""
+    return [run.record(seed).exists() for run in runs_of(study, Path(results)) for seed in study.seeds]
+
+
 def read_study(study: Study, results: Path | str) -> tuple[pd.DataFrame, list[dict[str, Any]]]:
     """All rows of the records that the study names and `results` holds, and each record's metadata.
 

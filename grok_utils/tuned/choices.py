@@ -178,10 +178,15 @@ def compared(members: pd.DataFrame, found: pd.DataFrame, constants: Collection[s
     least = at.groupby(["operation", "outcome"])["horizon"].transform("min")
     at = at.assign(mean=at["restricted"].clip(upper=least)).groupby(ARM, as_index=False)
     table = found.merge(at.agg(mean=("mean", "mean"), horizon=("horizon", "first")))
-    best = table[table["schedule"].isin(constants)].sort_values(["eligible", "mean"], ascending=[False, True])
-    best = best.drop_duplicates(["operation", "outcome"])[["operation", "outcome", "schedule", "mean"]]
+    best = soonest_of(table, constants)[["operation", "outcome", "schedule", "mean"]]
     table = table.merge(best.rename(columns={"schedule": "comparator", "mean": "least"}), on=["operation", "outcome"])
     return table.assign(times=table["mean"] / table.pop("least"))
+
+
+def soonest_of(table: pd.DataFrame, constants: Collection[str]) -> pd.DataFrame:
+    """Of these constants the comparator of each operation and outcome, a row each: eligible first, then by mean."""
+    of = table[table["schedule"].isin(constants)].sort_values(["eligible", "mean"], ascending=[False, True])
+    return of.drop_duplicates(["operation", "outcome"])
 
 
 def taken(found: pd.DataFrame, constants: Collection[str], *kinds: Collection[str]) -> pd.DataFrame:

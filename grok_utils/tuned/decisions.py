@@ -196,8 +196,7 @@ def rivals(studies: Iterable[Study], own_range: bool = False) -> dict[str, froze
 
 def soonest(chosen: pd.DataFrame, constants: Collection[str]) -> dict[str, str]:
     """Of these constants each operation's comparator in stage 2, from `chosen`'s rows of one outcome."""
-    of = chosen[chosen["schedule"].isin(constants)].sort_values(["eligible", "mean"], ascending=[False, True])
-    return of.drop_duplicates("operation").set_index("operation")["schedule"].to_dict()
+    return choices.soonest_of(chosen, constants).set_index("operation")["schedule"].to_dict()
 
 
 def sooner_tests(at: pd.DataFrame, against: Mapping[str, Collection[str]]) -> pd.DataFrame:

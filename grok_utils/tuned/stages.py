@@ -12,8 +12,7 @@ import yaml
 from grok_utils.analysis.crossings import in_order
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.store.files import written_whole
-from grok_utils.store.records import read_study
-from grok_utils.studies import Study, runs_of
+from grok_utils.store.records import read_study, records_there
 from grok_utils.tasks import OPERATIONS
 from grok_utils.tuned import choices
 from grok_utils.tuned.choices import ARM, POINT, Point
@@ -164,7 +163,7 @@ def derive(results: Path, folder: Path = STUDIES) -> Iterator[str]:
     read: dict[str, pd.DataFrame] = {}
     for stage in STAGES:
         studies = [load_study(str(path)) for name in stage.parents if (path := folder / f"{name}.yaml").exists()]
-        lacking = {s.name: missing(s, results) for s in studies}
+        lacking = {s.name: records_there(s, results).count(False) for s in studies}
         if any(name.startswith(tuple(pending)) for name in stage.parents) or any(lacking.values()):
             pending.add(stage.name)
             needed = "; ".join(f"make all STUDY={name} ({n} records)" for name, n in lacking.items() if n)
@@ -181,11 +180,6 @@ def derive(results: Path, folder: Path = STUDIES) -> Iterator[str]:
             yield f"{draft.name}: {many} cells of arms on operations, {draft.settings['updates']:,} updates"
         if not any(any(draft.cells.values()) for draft in drafts):
             yield f"{stage.name}: not needed"
-
-
-def missing(study: Study, results: Path) -> int:
-    """How many of the study's records are not there."""
-    return sum(not run.record(seed).exists() for run in runs_of(study, results) for seed in study.seeds)
 
 
 def points(cells: pd.DataFrame) -> Cells:
