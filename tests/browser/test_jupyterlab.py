@@ -173,7 +173,7 @@ def test_what_it_saves_exports_to_a_page_without_scripts(lab, explore):
     text = explore.with_suffix(".html").read_text(encoding="utf-8")
     assert "<script" not in text
     assert re.findall(r'<svg role="img" aria-label="(.{0,30})"', text) == []  # every figure says what it shows
-    assert len(re.findall(r"<b>Figure \d\. </b>\w{3}", text)) == text.count('class="picture"') == 3
+    assert len(re.findall(r"<b>Figure \d\. </b>\w{3}", text)) == text.count('class="picture"') == 4
     assert re.findall(r"(?:src|href)=\"(?!#|data:)[^\"]*", text) == []
 
 
