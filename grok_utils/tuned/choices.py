@@ -96,6 +96,19 @@ def round_about(point: Iterable[float]) -> set[Point]:
     return {rounded(rate * a, decay * b) for a, b in product((0.5, 1.0, 2.0), repeat=2)}
 
 
+def common(members: pd.DataFrame, operations: Collection[str]) -> dict[str, Point]:
+    """The cell of each arm that serves all `operations`: the smallest mean log of restricted times by kept.
+
+    Of the cells that were tried on each operation; times of an arm are restricted at the smallest of its horizons.
+    """
+    of = members[(members["outcome"] == "kept") & members["operation"].isin(operations)]
+    least = of.groupby("schedule")["horizon"].transform("min")
+    of = of.assign(log=np.log(of["restricted"].clip(upper=least)))
+    cells = of.groupby(["schedule", *POINT], as_index=False).agg(tried=("operation", "nunique"), log=("log", "mean"))
+    first = in_turn(cells[cells["tried"] == len(operations)], ["log"]).drop_duplicates("schedule")
+    return {row.schedule: (row.learning_rate, row.weight_decay) for row in first.itertuples()}
+
+
 def soonest_arms(cells: pd.DataFrame, arms: Collection[str], most: int = 4) -> set[tuple[str, str]]:
     """The (operation, arm) of the up to `most` soonest of `arms` by each outcome, of those that have a median."""
     found = best(cells[cells["schedule"].isin(arms) & np.isfinite(cells["median"])])

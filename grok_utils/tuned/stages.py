@@ -1,9 +1,10 @@
 """The study files of the tuned answer, each derived from the records of the stage before: `make select`."""
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from itertools import permutations
+from collections.abc import Callable, Iterator, Mapping
+from itertools import permutations, product
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import pandas as pd
@@ -34,6 +35,7 @@ class Draft(NamedTuple):
     name: str
     cells: Cells
     settings: dict[str, Any]
+    changed: Mapping[str, dict[str, Any]] = MappingProxyType({})  # what arms have that are named like none of stage 1
 
 
 class Stage(NamedTuple):
@@ -121,6 +123,43 @@ def confirmation(members: pd.DataFrame) -> list[Draft]:
     ]
 
 
+def oracle(members: pd.DataFrame) -> list[Draft]:
+    """The seeds of ours beside which the original's own code runs: batch 512 at its common cell."""
+    cell = choices.common(members, TOGETHER)["baseline"]
+    cells: Cells = {(o, "baseline"): {cell} for o in ORACLE}
+    return [Draft("oracle", cells, {"updates": 7500, "seeds": "1400..1415", "precision": "float32"})]
+
+
+def controls(members: pd.DataFrame) -> list[Draft]:
+    """Constants round their common cells with one thing changed; growing schedules whose rate follows the batch."""
+    first = members["study"].isin(STAGE_1)
+    common = choices.common(members[first], TOGETHER)
+    found = choices.compared(members[~first], choices.chosen(members[~first]), kinds(members)[0])
+    by_kept = found[(found["outcome"] == "kept") & found["operation"].isin(TOGETHER)]
+    cells: Cells = {}
+    changed: dict[str, dict[str, Any]] = {}
+    for arm in ({constant_of(128), constant_of(512)} | {*by_kept["comparator"]}) & {*common}:
+        size = {} if arm == constant_of(512) else {"batch_size": int(arm.split("-")[1])}
+        for name, settings in CONTROLS.items():
+            own = RATES.get(settings.get("optimizer", ""))
+            grid = {p for p in product(*own) if p[0] * p[1] * choices.SLOWEST >= 1} if own else None
+            changed[f"{arm}-{name}"] = size | settings
+            cells |= {(o, f"{arm}-{name}"): grid or choices.round_about(common[arm]) for o in TOGETHER}
+        changed[f"{arm}-{OTHER}"] = size
+        cells[OTHER, f"{arm}-{OTHER}"] = {common[arm]}
+    for arm in {"linear", "cyclic"} & {*common}:
+        cells |= {(o, f"{arm}-{UNCHANGED}"): choices.round_about(common[arm]) for o in TOGETHER}
+        changed[f"{arm}-{UNCHANGED}"] = {"batch_size": {"schedule": arm}}
+        for rate, decay in choices.round_about(common[constant_of(512)]):
+            name = f"{arm}-{FOLLOWS}-{rate:g}"
+            changed[name] = {"batch_size": {"schedule": arm}}
+            changed[name] |= {"learning_rate": {"follows": "batch_size", "value": rate, "at": 512, "power": 0.5}}
+            for o in TOGETHER:
+                cells.setdefault((o, name), set()).add((rate, decay))
+    settings = {"updates": 2500} | SELECTION | {"seeds": "1300..1305"}
+    return [Draft("controls", cells, settings, changed)]
+
+
 def kinds(members: pd.DataFrame) -> tuple[set[str], set[str]]:
     """The arms that are constants, and those that are dynamic and no shapes."""
     arms = {*members["schedule"]} - {ANCHOR, *SHAPES}
@@ -139,6 +178,26 @@ SHAPES: dict[str, dict[str, Any]] = {
     for length in (100, 300)
     for lo, hi in permutations(SIZES, 2)
 }
+TOGETHER = ("x_plus_y", "x_div_y")  # the operations that a common cell serves
+ORACLE = (*TOGETHER, "permutation")
+UNCHANGED, FOLLOWS, OTHER = "as-tuned", "rate-follows", "x3_plus_xy"
+CONTROLS: dict[str, dict[str, Any]] = {  # by what ends the arm's name, the settings that change
+    UNCHANGED: {},
+    "beta2-0.995": {"beta2": 0.995},
+    "beta2-0.9987": {"beta2": 0.9987},
+    "warm-up-0": {"warm_up": 0},
+    "warm-up-200": {"warm_up": 200},
+    "train-fraction-0.3": {"train_fraction": 0.3},
+    "train-fraction-0.7": {"train_fraction": 0.7},
+    "width-64": {"width": 64},
+    "width-256": {"width": 256},
+    "sgd": {"optimizer": "sgd"},
+    "muon": {"optimizer": "muon"},
+}
+RATES = {  # of the optimizers that have rates and decays of their own
+    "sgd": ((0.05, 0.1, 0.2, 0.4, 0.8), (0.0025, 0.005, 0.01, 0.02, 0.04)),
+    "muon": ((0.0005, 0.001, 0.002, 0.004, 0.008), (0.125, 0.25, 0.5, 1.0, 2.0)),
+}
 BEYOND = "The grid of {} a step further, where an arm's soonest cell is on its edge"
 AGAIN = "Stage 2: the soonest cells of each {} again, on seeds of their own"
 STAGES = (
@@ -147,10 +206,12 @@ STAGES = (
     Stage(EDGES[2], BEYOND.format(DYNAMIC), (DYNAMIC,), edge(EDGES[2], 2500)),
     Stage(EDGES[3], BEYOND.format(EDGES[2]), (DYNAMIC, EDGES[2]), edge(EDGES[3], 2500)),
     Stage("surface-near", "The neighbours of the soonest cells, at factors of √2", STAGE_1[:-1], near),
+    Stage("oracle", "Batch 512 at its common cell, beside the original's own code there", STAGE_1, oracle),
     Stage("shapes", "Geometric courses of the batch size, down and up, within 100 and 300 updates", STAGE_1, shapes),
     Stage("select", AGAIN.format("arm"), STAGE_1, candidates),
     Stage("select-shapes", AGAIN.format("shape that goes on"), (*STAGE_1, "shapes"), shape_candidates),
     Stage("tuned", "Stage 3: each arm at the cells chosen for it", (*STAGE_1, "shapes", *STAGE_2), confirmation),
+    Stage("controls", "The tuned constants with one thing changed", (*STAGE_1, *STAGE_2[:3]), controls),
 )
 
 
@@ -189,7 +250,7 @@ def points(cells: pd.DataFrame) -> Cells:
 
 def study_text(stage: Stage, draft: Draft, folder: Path) -> str:
     """The study file, arm by arm; rates with the same decays are one mapping of an arm's grid."""
-    given: dict[str, Any] = {name: {"batch_size": course} for name, course in SHAPES.items()}
+    given: dict[str, Any] = {name: {"batch_size": course} for name, course in SHAPES.items()} | {**draft.changed}
     for first in (CONSTANTS, DYNAMIC):
         given |= yaml.safe_load((folder / f"{first}.yaml").read_text(encoding="utf-8"))["arms"]
     arms = {}
@@ -206,7 +267,9 @@ def study_text(stage: Stage, draft: Draft, folder: Path) -> str:
                 {"operations": [operation], "learning_rate": of, "weight_decay": list(decay)}
                 for decay, of in rates.items()
             ]
-        arms[arm] = (given[arm] or {}) | {"operations": operations, "grid": grid}
+        own = given[arm] or {}
+        crossed = [{k: v for k, v in mapping.items() if k not in own} for mapping in grid]
+        arms[arm] = own | {"operations": operations, "grid": crossed}
     after = f"# Derived from the records of {', '.join(stage.parents)} by make select (ANALYSIS_PLAN.md, part two).\n"
     study = {"title": stage.title, "arms": arms} | draft.settings
     return after + yaml.safe_dump(study, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

@@ -7,7 +7,7 @@ from support.synthetic import write_study
 
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.store.files import ROOT
-from grok_utils.studies import Scheduled
+from grok_utils.studies import Cell, Follows, Scheduled
 from grok_utils.tuned import stages
 
 FIRST = (stages.CONSTANTS, stages.DYNAMIC)
@@ -35,7 +35,10 @@ def test_derived_again_the_files_are_those_committed(tmp_path):
 def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path, monkeypatch):
     course = {"schedule": "geometric", "lo": 64, "hi": 512, "length": 100}
     monkeypatch.setattr(stages, "SHAPES", {"geometric-64-512-100": course})
-    common = {"grid": {"learning_rate": [1.0e-3, 2.0e-3], "weight_decay": [0.5, 1.0]}, "operations": ["x_div_y"]}
+    common = {
+        "grid": {"learning_rate": [1.0e-3, 2.0e-3], "weight_decay": [0.5, 1.0]},
+        "operations": ["x_plus_y", "x_div_y"],
+    }
     common |= {"seeds": [1100], "updates": 2500}
     arms = {stages.CONSTANTS: {"constant-64": {"batch_size": 64}, "baseline": None}}
     arms |= {stages.DYNAMIC: {"linear": None, stages.ANCHOR: {"batch_size": "all"}}}
@@ -43,18 +46,21 @@ def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path, monkeypatc
         (tmp_path / f"{name}.yaml").write_text(yaml.safe_dump({"title": name, "arms": of} | common))
     results = tmp_path / "results"
 
+    times = {("linear", o): 190.0 for o in ("x_plus_y", "x_div_y")} | {("constant-64", "x_div_y"): 180.0}
+
     def load(name):
         return load_study(str(tmp_path / f"{name}.yaml"))
 
     def make(*names):
         for name in names:
             write_study(
-                results, load(name), lambda study, arm, operation, seed: 190.0 if arm.name == "linear" else 200.0
+                results, load(name), lambda study, arm, operation, seed: times.get((arm.name, operation), 200.0)
             )
 
     assert all("not there yet" in line for line in derived(tmp_path, results))
     assert len(list(tmp_path.glob("*.yaml"))) == 2
-    after = [FIRST, stages.EDGES[::2], stages.EDGES[1::2], ("surface-near",), ("shapes", "select-1000", "select-2500")]
+    after = [FIRST, stages.EDGES[::2], stages.EDGES[1::2], ("surface-near",)]
+    after += [("shapes", "select-1000", "select-2500")]
     for ready in (*after, ("select-shapes-1000",)):
         make(*ready)
         lines = derived(tmp_path, results)
@@ -75,5 +81,21 @@ def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path, monkeypatc
     assert shape.settings.batch_size == Scheduled("geometric", 64, 512, 100)
     tuned = load("tuned-2000-60")
     assert {arm.name for arm in tuned.arms} == {"baseline", "constant-64", "linear", shape.name}
-    assert all(arm.settings.operations == ("x_minus_y", "x_div_y") for arm in tuned.arms)
+    assert all(arm.settings.operations == ("x_plus_y", "x_minus_y", "x_div_y") for arm in tuned.arms)
     assert tuned.seeds == tuple(range(3000, 3060)) and all(len(arm.cells) == 1 for arm in tuned.arms)
+    oracle, controls = load("oracle"), load("controls")
+    (ours,) = oracle.arms[0].cells  # all are equal: the lowest rate × decay of all that were tried
+    assert ours == Cell((("learning_rate", 0.0001768), ("weight_decay", 0.7071)), stages.ORACLE)
+    constants = {"baseline", "constant-64"}
+    assert {a.name for a in controls.arms} == {
+        f"{arm}-{name}" for arm in constants for name in (*stages.CONTROLS, stages.OTHER)
+    } | {"linear-as-tuned", *(f"linear-rate-follows-{rate:g}" for rate in (8.84e-05, 0.0001768, 0.0003536))}
+    narrow, sgd, other = (controls.arm(f"constant-64-{name}") for name in ("width-64", "sgd", stages.OTHER))
+    assert (narrow.settings.width, narrow.settings.batch_size, len(narrow.cells)) == (64, 64, 9)
+    assert (sgd.settings.optimizer, len(sgd.cells), len(controls.arm("baseline-muon").cells)) == ("sgd", 24, 22)
+    assert (other.settings.operations, len(other.cells)) == (("x3_plus_xy",), 1)
+    follows = controls.arm("linear-rate-follows-0.0001768")
+    assert follows.settings.learning_rate == Follows(0.0001768, 512, 0.5) and len(follows.cells) == 3
+    sizes = follows.course("batch_size", controls.updates, "x_div_y", follows.cells[0])
+    rates = follows.course("learning_rate", controls.updates, "x_div_y", follows.cells[0])
+    assert rates[0] == 0.0001768 * (sizes[0] / 512) ** 0.5 and sizes[0] == 33
