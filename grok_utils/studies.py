@@ -13,6 +13,7 @@ from grok_utils import schedules
 from grok_utils.errors import require
 from grok_utils.tasks import OPERATIONS, Operation, Task, all_pairs, count_train, key, make_task
 
+THRESHOLD = 0.99  # of the validation accuracy: a member whose accuracy exceeds it has grokked
 HYPER = ("batch_size", "learning_rate", "weight_decay", "beta1", "beta2")
 BATCH_RANGE: dict[str, Any] = {"lo": 32, "hi": 512}  # of a schedule of the batch size that says nothing else
 
@@ -194,6 +195,7 @@ class Study:
     updates: int = 7500
     every_tenth: tuple[str, ...] = ()  # measured columns that records keep at every tenth log only
     measures: tuple[str, ...] = ()  # of `measures.MEASURES`, whose columns records have as well
+    stop_after: int | None = None  # updates: a run ends when all its members have kept 99 % for so long, or diverged
 
     @property
     def reference(self) -> str:
@@ -315,18 +317,27 @@ class Run:
     @cached_property
     def identity(self) -> dict[str, Any]:
         """What its records must have been made with."""
-        return self.arm.identity(self.study.updates)
+        stop = self.study.stop_after
+        return self.arm.identity(self.study.updates) | ({} if stop is None else {"stop_after": stop})
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a completed run leaves: `logs` float32 [logs, M, 4 + columns], as `engine.trainer.Trainer` has them."""
+    """What a completed run leaves: `logs` float32 [logs, M, 4 + columns], as `engine.trainer.Trainer` has them.
+
+    They are fewer than the study's where the run ended early.
+    """
 
     run: Run
     path: ExecutionPath
     logs: np.ndarray
     started: str  # UTC, ISO 8601
     seconds: float  # of training, over all sessions of an interrupted run
+
+    @property
+    def updates(self) -> int:
+        """How many the run made."""
+        return schedules.BLOCK * len(self.logs)
 
 
 def runs_of(study: Study, results: Path, device: str = "auto") -> Iterator[Run]:

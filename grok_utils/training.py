@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from grok_utils.engine.cuda import graphed_trainer
+from grok_utils.engine.logs import early_end
 from grok_utils.engine.machine import choose_path, has_compiler, work_by_block
 from grok_utils.engine.trainer import Trainer
 from grok_utils.errors import BadInput, Damaged
@@ -105,20 +106,24 @@ def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -
     A checkpoint is written now and then, see `until_the_next_checkpoint`, and before KeyboardInterrupt is raised on
     Ctrl-C or SIGTERM.
     `progress(updates, logs)` is called twice a second with the updates done and the logs so far [logs, M, 4 + columns].
+    Only then is an early end seen, which a GPU would have to be waited for: what was trained beyond it is dropped.
     """
     trainer, metadata = resume(run)
     before, start = metadata["seconds"], time.monotonic()
     saved, shown = start, -PROGRESS_SECONDS
     pause = until_the_next_checkpoint(sum(t.nbytes for t in trainer.state().values()) / WRITTEN_A_SECOND, 0.0)
     work = np.concatenate([[0], np.cumsum(work_by_block(run))])
-    first = work[trainer.block]
+    first, stop_after = work[trainer.block], run.study.stop_after
+    end = early_end(trainer.logged().cpu().numpy(), stop_after)  # of a run that was killed before it left its record
     with deferred_interrupt() as interrupted:
-        while trainer.block < trainer.blocks:
+        while end is None and trainer.block < trainer.blocks:
             trainer.run_block()
             now, last = time.monotonic(), trainer.block == trainer.blocks
-            if progress is not None and (last or now - shown > PROGRESS_SECONDS):
-                shown = now
-                progress(trainer.block * BLOCK, trainer.logged().cpu().numpy())
+            if (progress is not None or stop_after) and (last or now - shown > PROGRESS_SECONDS):
+                shown, logs = now, trainer.logged().cpu().numpy()
+                end = early_end(logs, stop_after)
+                if progress is not None:
+                    progress(len(logs[:end]) * BLOCK, logs[:end])
             if now - saved > pause or interrupted():
                 trainer.logged().cpu()  # a GPU is blocks behind: waiting for it is no part of what writing costs
                 now = time.monotonic()
@@ -129,5 +134,5 @@ def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -
                 pause = until_the_next_checkpoint(saved - now, whole)
             if interrupted():
                 raise KeyboardInterrupt
-    logs = trainer.logged().cpu().numpy()
+    logs = trainer.logged().cpu().numpy()[:end]
     return Result(run, trainer.path, logs, metadata["started"], before + time.monotonic() - start)

@@ -13,9 +13,9 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.schedules import BLOCK, SCHEDULES
+from grok_utils.studies import THRESHOLD
 from grok_utils.tasks import OPERATIONS
 
-THRESHOLD = 0.99
 MEMBER = ["schedule", "cell", "operation", "seed"]
 ARMS = ("baseline", *SCHEDULES)  # arms in the order in which they are told
 GROUP = ["operation", "schedule", "cell"]  # whose members differ in their seeds alone
@@ -52,13 +52,27 @@ def measured(frame: pd.DataFrame, column: str) -> pd.DataFrame:
     return frame[kept] if frame.loc[~kept, column].isna().all() else frame
 
 
+def ended_early(frame: pd.DataFrame) -> pd.Series:
+    """Whether each member's run ended early, by MEMBER: it has no validation accuracy at the study's last update."""
+    return frame[frame["update"] == frame["update"].max()].set_index(MEMBER)["val_accuracy"].isna()
+
+
+def while_all_train(frame: pd.DataFrame) -> pd.DataFrame:
+    """The rows up to where the first of a cell's runs ended early: from there on, slow seeds alone are left."""
+    if not ended_early(frame).any():
+        return frame
+    trained = frame.dropna(subset="val_accuracy").groupby(MEMBER)["update"].max()
+    return frame[frame["update"] <= frame[GROUP].join(trained.groupby(GROUP).min(), on=GROUP)["update"]]
+
+
 def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
     """One row a member: when its validation accuracy first exceeds `threshold`, if it does.
 
     Columns: those of MEMBER, reached (bool), updates (float: the first logged update above the threshold, NaN if
     never), restricted (updates, or the horizon if never), examples_seen (at the crossing), restricted_examples (those,
     or the run's if never), diverged, horizon.
-    A member that diverges at any time never counts as reached. ValueError where members end at different updates.
+    A member that diverges at any time never counts as reached. ValueError where members end at different updates, and
+    where runs that ended early leave unknown whether a member would have reached `threshold`.
     """
     members = frame.groupby(MEMBER)
     last = members["update"].max()
@@ -68,6 +82,9 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
     first = above.groupby(MEMBER)[["update", "examples_seen"]].first().reindex(last.index)
     table = pd.DataFrame({"diverged": members["diverged"].any(), "horizon": last})
     table["reached"] = first["update"].notna() & ~table["diverged"]
+    unknown = ended_early(frame)[table.index] & ~table["reached"] & ~table["diverged"]
+    if unknown.any():
+        raise ValueError(f"the runs of {unknown.sum()} members ended early, before they reached {threshold:.1%}")
     table["updates"] = first["update"].where(table["reached"]).astype(float)
     table["examples_seen"] = first["examples_seen"].where(table["reached"]).astype(float)
     table["restricted"] = table["updates"].fillna(table["horizon"])

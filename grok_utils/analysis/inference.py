@@ -11,8 +11,9 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.analysis.crossings import GROUP, MEMBER, THRESHOLD, by_cell, crossings, in_order, measured
+from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, crossings, ended_early, in_order, measured
 from grok_utils.analysis.intervals import CONFIDENCE, SEED, mean_interval, share_interval
+from grok_utils.studies import THRESHOLD
 
 ALPHA = 0.05
 REACHED = 0.80  # share of each arm's seeds that must reach 99 % before equivalence can be claimed
@@ -165,6 +166,7 @@ def sustained_crossings(frame: pd.DataFrame, threshold: float = THRESHOLD, logs:
     """`crossings` at the first of the first `logs` logs in a row above `threshold`; a run may end before they do."""
     backwards = measured(frame, "val_accuracy").sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
     least = backwards.groupby(MEMBER)["val_accuracy"].rolling(logs).min().droplevel(MEMBER)  # of this log and the next
+    least = least.fillna(0).where(backwards["val_accuracy"].notna())  # too few are left; beyond an early end, none
     return crossings(backwards.assign(val_accuracy=least), threshold)
 
 
@@ -173,7 +175,10 @@ def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFra
     logs_after, share_below (of those logs, not above the threshold; NaN where there are none), final_accuracy.
 
     Unlike in `crossings`, a member that diverges after its crossing has crossed: it is the least stable of all.
+    ValueError where a run ended early, but for members that had diverged.
     """
+    if (ended_early(frame) & ~frame.groupby(MEMBER)["diverged"].any()).any():
+        raise ValueError("runs ended early: what their members would have done afterwards is not known")
     frame = measured(frame, "val_accuracy")
     first = crossings(frame.assign(diverged=False), threshold).set_index(MEMBER)["updates"]
     later = frame.join(first.rename("first"), on=MEMBER).query("update > first")
@@ -189,10 +194,16 @@ def after_touch(frame: pd.DataFrame, later: int = 500, threshold: float = THRESH
     """Share of members above the threshold `later` updates after their first crossing, of those that cross by the
     horizon less `later`: operation, schedule, cell, n (of those), above, share, low, high (exact, 95 %).
 
-    As in `instability`, a member that diverges after its crossing has crossed, and is not above.
+    As in `instability`, a member that diverges after its crossing has crossed, and is not above. ValueError where a run
+    ended early, before `later` updates had passed.
     """
-    touched = crossings(frame.assign(diverged=False), threshold).query("updates <= horizon - @later")
+    # What has diverged is above no more, also beyond the end of its run.
+    accuracy = frame["val_accuracy"].mask(frame["diverged"] & frame["val_accuracy"].isna(), 0)
+    frame = frame.assign(diverged=False, val_accuracy=accuracy)
+    touched = crossings(frame, threshold).query("updates <= horizon - @later")
     at = touched.assign(update=touched["updates"] + later)[[*MEMBER, "update"]].merge(frame, on=[*MEMBER, "update"])
+    if at["val_accuracy"].isna().any():
+        raise ValueError(f"runs ended early, less than {later} updates after a crossing")
     rows = []
     for key, cell in by_cell(at):
         n, above = len(cell), int((cell["val_accuracy"] > np.float32(threshold)).sum())

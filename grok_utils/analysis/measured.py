@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell
+from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, while_all_train
 from grok_utils.measures import RATIOS, columns_of
 
 
@@ -27,9 +27,10 @@ def course(frame: pd.DataFrame, column: str, points: int = 30) -> pd.DataFrame:
     """A measure's mean over the logs up to each of `points` updates, of each member; a ratio is of seeds' means too.
 
     Columns: those of MEMBER or, of a ratio, of GROUP; then update and `column`. Logs without a value are left out.
+    It ends where the first of a cell's runs did.
     """
     parts = [*RATIOS.get(column, (column,))]
-    known = frame.dropna(subset=parts)
+    known = while_all_train(frame).dropna(subset=parts)
     updates = np.sort(known["update"].unique())
     ends = np.sort(updates[:: -max(1, -(-len(updates) // points))])  # the last update among them
     by = [*(GROUP if column in RATIOS else MEMBER), "update"]

@@ -64,7 +64,7 @@ def beside_reported(frame: pd.DataFrame) -> pd.DataFrame:
     interval of a mean, normal errors). `agrees` or `differs` says whether the reported mean does; where there is no
     interval (n < 2, or all values equal) only equality agrees, and otherwise one cannot tell.
     """
-    table = final_metrics(frame).merge(reported_results())
+    table = final_metrics(frame).query("n > 0").merge(reported_results())
     n, sd = table["n"], table["sd"].where(table["sd"] > 0)
     half = stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * sd * np.sqrt(1 / n + 1 / REPORTED_SEEDS)
     apart = (table["reported"] - table["mean"]).abs()

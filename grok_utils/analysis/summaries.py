@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, cell_values, crossings
+from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, cell_values, crossings, ended_early
 from grok_utils.analysis.inference import paired_contrast
 from grok_utils.analysis.intervals import mean_interval, share_interval
 
@@ -36,10 +36,11 @@ def final_metrics(frame: pd.DataFrame) -> pd.DataFrame:
     """Mean over seeds of each metric at the last log: operation, schedule, cell, metric, n, mean, ….
 
     Metrics have the original's names; `step_val_acc_99` is the RMST. Values that are not finite are left out, and n
-    counts the others.
+    counts the others; so are all of a cell, a run of which ended early, but for the RMST.
     """
     last = frame.sort_values("update").groupby(MEMBER).tail(1).set_index(MEMBER)  # .last() would skip over NaN
-    wide = last[list(FINAL.values())].set_axis(list(FINAL), axis=1)
+    early = ended_early(frame).groupby(GROUP).transform("any")
+    wide = last[list(FINAL.values())].set_axis(list(FINAL), axis=1).mask(early)
     wide[RMST] = crossings(frame).set_index(MEMBER)["restricted"]
     rows = []
     for key, cell in by_cell(wide.reset_index().melt(MEMBER, var_name="metric"), ["metric"]):

@@ -16,12 +16,13 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from grok_utils.analysis.crossings import THRESHOLD, in_order, measured
+from grok_utils.analysis.crossings import ended_early, in_order, measured, while_all_train
 from grok_utils.analysis.inference import share_band
 from grok_utils.analysis.summaries import over_two_settings, summarise
 from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
 from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
 from grok_utils.schedules import BLOCK
+from grok_utils.studies import THRESHOLD
 from grok_utils.tasks import OPERATIONS
 
 POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
@@ -99,12 +100,15 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Picture:
         curves(ax, rows, against, "accuracy")
         ax.yaxis.set_major_formatter(PercentFormatter(1))
 
+    ended = " before a run ended" if ended_early(frame).any() else ""
+    frame = while_all_train(frame)
+
     def say(rows: pd.DataFrame) -> str:
         median = rows.groupby(["schedule", against])["val_accuracy"].median().reset_index()
         first = median[median["val_accuracy"] > THRESHOLD].groupby("schedule")[against].min()
         never = [arm for arm in in_order(rows["schedule"]) if arm not in first]
         told = [extremes(first)] if len(first) else []
-        return ", ".join(told + ([f"never ({', '.join(never)})"] if never else []))
+        return ", ".join(told + ([f"never{ended} ({', '.join(never)})"] if never else []))
 
     alt = (
         f"Line charts of validation accuracy against {axis}, {PANELS}. The median over seeds exceeds 99 % at "
@@ -115,6 +119,7 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Picture:
 
 def loss_curves(frame: pd.DataFrame) -> Picture:
     """Validation loss of each arm on a logarithmic scale, as in `learning_curves`."""
+    frame = while_all_train(frame)
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         curves(ax, rows, "update", "loss")

@@ -76,10 +76,24 @@ def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
     cells = {cell.name for arm in study.arms for cell in arm.cells}
     sizes = [count(arms, "arm"), count(seeds, "seed"), count(study.operations, "operation")]
     size = " × ".join(sizes[:1] + ([f"up to {count(cells, 'cell')}"] if len(cells) > 1 else []) + sizes[1:])
+    most = "" if study.stop_after is None else "up to "
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
-        f"Study **{study.name}**: {size}, {study.updates:,} updates each. Trained {days(makings(metadata))}, "
-        f"commit {commits(makings(metadata))}."
+        f"Study **{study.name}**: {size}, {most}{study.updates:,} updates each. "
+        f"Trained {days(makings(metadata))}, commit {commits(makings(metadata))}.{ended_early(study, metadata)}"
+    )
+
+
+def ended_early(study: Study, metadata: list[dict[str, Any]]) -> str:
+    """Which records' runs ended early, and what is therefore left out; nothing where none did."""
+    ends = [made["ended"] for made in makings(metadata) if "ended" in made]
+    if not ends:
+        return ""
+    return (
+        f"\n\nOf {len(metadata)} records, {len(ends)} are of runs that ended early, at update {from_to(ends, '{:,}')}: "
+        f"every model of the run had kept 99 % for {study.stop_after:,} updates, or had diverged. Times to 99 % are "
+        "those of whole runs. Of arms with such a run, final losses and accuracies are left out, and curves end where "
+        "the first of these runs did."
     )
 
 

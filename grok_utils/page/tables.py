@@ -21,6 +21,8 @@ def settings(study: Study) -> pd.DataFrame:
     """The study's settings: setting, value; where arms differ, each value with its arms."""
     rows = [("arms", ", ".join(in_order(a.name for a in study.arms))), ("seeds", in_words(study.seeds))]
     rows.append(("updates", in_words(study.updates)))
+    if study.stop_after is not None:
+        rows.append(("a run ends early", f"once all its models have kept 99 % for {study.stop_after:,} updates"))
     warm_up = f"{optimizers(study)}, {either(study, 'warm_up')} updates of warm-up"
     told = SETTINGS | {"learning_rate": f"learning rate ({warm_up})"}
     for name, words in (told | {name: words for name, words in UNUSUAL.items() if study.varies(name)}).items():
@@ -50,7 +52,7 @@ def in_words(value: Any) -> str:
 
 def schedules(frame: pd.DataFrame) -> pd.DataFrame:
     """Each arm's batch size at a few moments, its mean and the examples seen: one row an arm."""
-    rows, seen = [], frame.groupby("schedule")["examples_seen"].max()
+    rows, seen = [], frame.dropna(subset="val_accuracy").groupby("schedule")["examples_seen"].max()
     for arm, sizes in batch_sizes(frame).items():
         at = {f"at {100 * part:.0f} %": int(sizes[round(part * len(sizes)) - 1]) for part in (0.1, 0.5)}
         row = {"arm": arm, "first batch": int(sizes[0])} | at | {"last": int(sizes[-1])}

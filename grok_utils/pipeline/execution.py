@@ -21,7 +21,7 @@ from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.plan import PART
-from grok_utils.pipeline.status import clock, left_to_do, progress_lines
+from grok_utils.pipeline.status import clock, left_to_do, progress_lines, time_left
 from grok_utils.store import files
 from grok_utils.store.files import ROOT
 from grok_utils.store.records import is_complete
@@ -164,5 +164,5 @@ def execute_run(run: Run, study: str) -> None:
         told = ", ".join(str(run.record(seed)) for seed in missing)
     elif work:
         runs = 1 + len(at_work(run.folder)) // len(run.seeds)  # at a time, if others hold as many records
-        told += f", about {clock(seconds * work / forward_passes(run) / runs)} left"
+        told += f", {time_left(run.study, seconds * work / forward_passes(run) / runs)}"
     print(f"{run.name}: done in {clock(seconds)} ({told}), see {run.notebook}", flush=True)

@@ -38,6 +38,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of each setting that
         lambda v: is_whole(v, BLOCK, 10**6) and v % BLOCK == 0,
         f"a whole number from {BLOCK} to 1000000 that is a multiple of {BLOCK}, the log interval",
     ),
+    "stop_after": (
+        lambda v: v is None or (is_whole(v, 10 * BLOCK, 10**6) and v % BLOCK == 0),
+        f"a whole number of updates from {10 * BLOCK} to 1000000 that is a multiple of {BLOCK}",
+    ),
     "measures": (lambda v: is_some_of(MEASURES, v), f"a list of distinct {', '.join(MEASURES)}"),
     "operations": (lambda v: is_some_of(OPERATIONS, v, 1), f"a non-empty list of distinct {', '.join(OPERATIONS)}"),
     "modulus": (lambda v: is_whole(v, 2, 1999) and all(v % d for d in range(2, v)), "a prime from 2 to 1999"),

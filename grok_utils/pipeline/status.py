@@ -22,9 +22,14 @@ def clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
+def time_left(study: Study, seconds: float) -> str:
+    """Such as `about 0:04:31 left`; at most so long where runs may end early."""
+    return f"{'about' if study.stop_after is None else 'at most'} {clock(seconds)} left"
+
+
 def run_left(run: Run, updates: int, seconds: float) -> str:
     """How long the rest of the run takes, whose first `updates` took `seconds`."""
-    return clock(seconds * (forward_passes(run) / forward_passes(run, updates) - 1))
+    return time_left(run.study, seconds * (forward_passes(run) / forward_passes(run, updates) - 1))
 
 
 @contextlib.contextmanager
@@ -38,8 +43,7 @@ def progress_lines(run: Run) -> Iterator[None]:
             done, seconds = progress_of(run)
             if done > seen and time.monotonic() > due:
                 seen, total, due = done, run.study.updates, time.monotonic() + REPORT_SECONDS
-                left = run_left(run, done, seconds)
-                print(f"{run.name}: {done:,} of {total:,} updates, about {left} left", flush=True)
+                print(f"{run.name}: {done:,} of {total:,} updates, {run_left(run, done, seconds)}", flush=True)
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -65,7 +69,7 @@ def line_of(p: Pending) -> str:
     if p.state == "running" and not p.updates:
         said = ", no checkpoint yet"
     elif p.state == "running":
-        said = f", {where} at its last checkpoint, about {run_left(p.run, p.updates, p.seconds)} left then"
+        said = f", {where} at its last checkpoint, {run_left(p.run, p.updates, p.seconds)} then"
     elif p.state == "failed":
         said = f" after {where}: {p.failure} (see {p.run.notebook.with_suffix(PART)})"
     else:
@@ -80,9 +84,10 @@ def status_lines(study: Study, results: Path, given: str | None = None) -> list[
     """
     pending = pending_runs(study, results)
     recorded = [  # seconds a forward pass
-        sum(m["seconds"] * m["share"] for m in read_record(path)[1]["made"]) * len(every.seeds) / forward_passes(every)
+        sum(m["seconds"] * m["share"] for m in made) * len(every.seeds) / forward_passes(every, made[0].get("ended"))
         for every in runs_of(study, results)
         for path in filter(Path.exists, map(every.record, every.seeds))
+        for made in [read_record(path)[1]["made"]]
     ]
     paces = recorded + [p.seconds / forward_passes(p.run, p.updates) for p in pending if p.updates]
     summary = f"{study.name}: {len(recorded)} of {len(study.arms) * len(study.seeds)} records complete"
@@ -91,8 +96,8 @@ def status_lines(study: Study, results: Path, given: str | None = None) -> list[
     summary += "".join(f", {n} {word}" for word in ("running", "failed") if (n := states.count(word)))
     if pending and paces:
         work = sum(forward_passes(p.run) - forward_passes(p.run, p.updates) for p in pending)
-        left = clock(work * statistics.median_high(paces) / max(1, running))
-        summary += f"; about {left} left" + ("" if running else ", divided by the runs at a time")
+        summary += f"; {time_left(study, work * statistics.median_high(paces) / max(1, running))}"
+        summary += "" if running else ", divided by the runs at a time"
     report = results / study.name / "report.html"
     of = f"STUDY={given or study.name}" + (f" RESULTS={results}" if results != Path("results") else "")
     if pending and not running:

@@ -9,12 +9,12 @@ from typing import Any
 
 import yaml
 
+from grok_utils.engine.logs import MEASURED
 from grok_utils.errors import BadInput, one_line, require, with_remedy
 from grok_utils.measures import columns_of
 from grok_utils.pipeline.settings import ALLOWED, CHECKS, CROSSED, check, check_seeds, fits, hyper, is_some_of, known
 from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.store.files import ROOT
-from grok_utils.store.records import MEASURED
 from grok_utils.studies import DEFAULTS, HYPER, Arm, Cell, Settings, Study
 from grok_utils.tasks import OPERATIONS, count_pairs, count_train
 
@@ -22,7 +22,7 @@ STUDIES = ROOT / "notebooks" / "studies"
 NAME = re.compile(r"\w[\w.-]{0,49}")  # of a study or an arm: the name of a folder or file, and a word of a command line
 NAME_ALLOWED = "a name of at most 50 letters, digits, _ . and -, which . and - do not begin"
 TAKEN = ("evidence", "bench", "explore")  # folders of results that are no study's
-OF_STUDY = ("title", "seeds", "updates", "every_tenth", "measures")
+OF_STUDY = ("title", "seeds", "updates", "every_tenth", "measures", "stop_after")
 
 
 class _Loader(yaml.SafeLoader):
@@ -73,6 +73,8 @@ def make_study(name: str, values: dict[str, Any]) -> Study:
     of_study |= {"seeds": check_seeds(of_study["seeds"]), "measures": tuple(of_study["measures"])}
     columns, thin = (*MEASURED, *columns_of(of_study["measures"])), of_study["every_tenth"]
     require(is_some_of(columns, thin), "every_tenth", thin, f"a list of distinct {', '.join(columns)}")
+    seen = of_study["stop_after"] is None or "val_accuracy" not in thin
+    require(seen, "every_tenth", thin, "free of val_accuracy, by which stop_after tells that 99 % was kept")
     of_study["every_tenth"] = tuple(thin)
     grid = values.get("grid")
     arms = tuple(make_arm(n, own, top, grid, of_study["updates"]) for n, own in arms_given(values).items())

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from grok_utils.engine.logs import early_end
 from grok_utils.engine.machine import has_compiler
 from grok_utils.errors import Damaged, require
 from grok_utils.schedules import BLOCK
@@ -22,7 +23,7 @@ SECONDS = 60.0  # of training a record again: a short one whole, of a longer one
 CODE = [
     *("tasks", "schedules", "studies", "model", "optimizers", "measures", "training", "store/records"),
     *("engine/stack", "engine/examples", "engine/machine", "engine/trainer", "engine/cuda", "engine/attention"),
-    "pipeline/study_files",
+    *("engine/logs", "pipeline/study_files"),
 ]
 MEND = "check out the code that made it, or move it away and let this code make it anew"
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision
@@ -97,13 +98,15 @@ def made_again(study: Study, results: Path, m: dict[str, Any]) -> Iterator[str]:
     least = 10 if study.every_tenth else 1  # blocks up to the first whole log
     yield f"training {record.stem} again for up to {SECONDS:.0f} s"
     trainer, start = make_trainer(run, path), time.monotonic()
-    while trainer.block < trainer.blocks and (trainer.block < least or time.monotonic() - start < SECONDS):
+    end = m["made"][0].get("ended", study.updates) // BLOCK
+    while trainer.block < end and (trainer.block < least or time.monotonic() - start < SECONDS):
         trainer.run_block()
-    again, was, last = kept(study, frame(run, trainer.logged().cpu().numpy())), read_record(record)[0], trainer.block
+    logs, was, last = trainer.logged().cpu().numpy(), read_record(record)[0], trainer.block
+    again = kept(study, frame(run, logs))
     of_both = (f[(f["seed"] == m["seed"]) & (f["update"] <= BLOCK * last)] for f in (again, was))
     new, old = (f.sort_values(["operation", "cell", "update"], ignore_index=True) for f in of_both)
     update = new["update"]
-    yield f"again: {record.name}, updates 1 to {BLOCK * last:,} of {study.updates:,}"
+    yield f"again: {record.name}, updates 1 to {BLOCK * last:,} of {BLOCK * end:,}"
     measured = measured_columns(study)
     same = new[measured].eq(old[measured]) | (new[measured].isna() & old[measured].isna())
     if not differs:
@@ -111,6 +114,8 @@ def made_again(study: Study, results: Path, m: dict[str, Any]) -> Iterator[str]:
         if not same.all(axis=None):
             first = update[~same.all(axis=1)].min()
             raise Damaged(f"{record} is not what this tree makes, from update {first:,} on: {MEND}")
+        if last == end < trainer.blocks and early_end(logs, study.stop_after) != end:
+            raise Damaged(f"{record} is not what this tree makes: it does not end at update {BLOCK * end:,}: {MEND}")
         yield "equal"
         return
     limit = ROUNDING[run.arm.settings.precision]

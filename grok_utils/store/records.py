@@ -11,6 +11,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from grok_utils.engine.logs import MEASURED, diverged
 from grok_utils.engine.machine import has_kernels
 from grok_utils.errors import Damaged, one_line, with_remedy
 from grok_utils.measures import columns_of
@@ -20,7 +21,6 @@ from grok_utils.store.provenance import provenance
 from grok_utils.studies import DEFAULTS, HYPER, Result, Run, Study, runs_of, unlike
 
 SCHEMA_VERSION = 2
-MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")
 # One row a log. Readers and other tools rely on these names: add columns, don't rename them.
 COLUMNS = {
     "schedule": pa.string(),
@@ -43,22 +43,27 @@ def measured_columns(study: Study) -> list[str]:
     return [*MEASURED, *columns_of(study.measures)]
 
 
-def frame(run: Run, logs: np.ndarray) -> pd.DataFrame:
-    """The logs [logs, M, 4 + columns] of a run, complete or not, as one row a log: member by member, as above."""
-    return pd.concat([rows_of(run, i, logs[:, i]) for i in range(len(run.members))], ignore_index=True)
+def frame(run: Run, logs: np.ndarray, whole: bool = False) -> pd.DataFrame:
+    """The logs [logs, M, 4 + columns] of a run, complete or not, as one row a log: member by member, as above.
+
+    With `whole`, the rows go to the study's last update: where there is no log, what would be measured is NaN.
+    """
+    return pd.concat([rows_of(run, i, logs[:, i], whole) for i in range(len(run.members))], ignore_index=True)
 
 
-def rows_of(run: Run, i: int, logs: np.ndarray) -> pd.DataFrame:
-    """The logs [logs, 4 + columns] of member number `i` of a run as rows."""
-    member, n = run.members[i], len(logs)
+def rows_of(run: Run, i: int, logs: np.ndarray, whole: bool = False) -> pd.DataFrame:
+    """The logs [logs, 4 + columns] of member number `i` of a run as rows; `whole` as in `frame`."""
+    member, n = run.members[i], len(run.courses.batch_size) if whole else len(logs)
+    beyond = 0, n - len(logs)
+    found = {"diverged": np.pad(diverged(logs), beyond, "edge")}
+    logs = np.pad(logs, (beyond, (0, 0)), constant_values=np.nan)
     sizes = run.courses.batch_size[:n, i]
     rows = {"schedule": run.arm.name, "operation": member.operation, "seed": member.seed, "cell": member.cell.name}
     rows |= {"update": BLOCK * np.arange(1, n + 1), "batch_size": sizes}
     for name in ("learning_rate", "weight_decay", *filter(run.study.varies, VARIED)):
         rows[name] = getattr(run.courses, name)[:n, i]
     rows |= {"examples_seen": BLOCK * sizes.cumsum()} | dict(zip(measured_columns(run.study), logs.T, strict=True))
-    finite = np.isfinite(logs[:, [MEASURED.index("train_loss"), MEASURED.index("val_loss")]]).all(axis=1)
-    table = pd.DataFrame(rows | {"diverged": np.logical_or.accumulate(~finite)})
+    table = pd.DataFrame(rows | found)
     return table[[*COLUMNS, *(c for c in table if c in VARIED), *columns_of(run.study.measures)]]
 
 
@@ -68,12 +73,13 @@ def write_records(result: Result) -> pd.DataFrame:
     A valid record that is already there is left as it is.
     """
     run = result.run
-    rows = frame(run, result.logs)
+    rows = frame(run, result.logs, whole=True)
     made = asdict(result.path) | provenance(result.path.device)
     if result.path.device == "cuda":  # of the first and the last block; what is between is stacked
         made["attention"] = "kernels" if has_kernels(result.path, run.arm.settings.shape) else "stacked"
     made |= {"started": result.started, "seconds": round(result.seconds, 3)}
     made |= {"seeds": list(run.seeds), "share": 1 / len(run.seeds)}  # of the run's time that falls to a record
+    made |= {"ended": result.updates} if result.updates < run.study.updates else {}  # early, at this update
     for seed in run.seeds:
         if not is_complete(run, seed):
             write_record(run, seed, rows[rows["seed"] == seed], [made])

@@ -109,6 +109,12 @@ def test_measures_are_the_studys_and_change_no_arms_identity(tmp_path):
     assert load_study(thin).every_tenth == ("gradient_trace", "val_loss")
 
 
+def test_what_stops_a_run_is_seen_at_every_log(tmp_path):
+    assert load_study(write_study(tmp_path, stop_after=500, every_tenth=["val_loss"])).stop_after == 500
+    with pytest.raises(BadInput, match=r"^every_tenth: \['val_accuracy'\] is not free of val_accuracy, by which stop_"):
+        load_study(write_study(tmp_path, stop_after=500, every_tenth=["val_accuracy"]))
+
+
 def test_the_short_form_names_arms_and_nothing_more(tmp_path):
     short = load_study(write_study(tmp_path, schedules=["baseline", "cyclic"]))
     assert short == load_study(write_study(tmp_path, arms={"baseline": None, "cyclic": {}}))
@@ -175,6 +181,12 @@ BAD = [
     ("updates", 60.0, "updates: 60.0 is not a whole number"),
     ("updates", "60", "updates: '60' is not a whole number"),
     ("updates", 10**9, "updates: 1000000000 is not a whole number"),
+    ("stop_after", 90, "stop_after: 90 is not a whole number of updates from 100 to 1000000 that is a multiple"),
+    ("stop_after", 505, "stop_after: 505 is not a whole number of updates from 100"),
+    ("stop_after", "500", "stop_after: '500' is not a whole number"),
+    ("stop_after", True, "stop_after: True is not a whole number"),
+    ("stop_after", 10**9, "stop_after: 1000000000 is not a whole number"),
+    ("arms", mine(stop_after=500), "arms.mine: 'stop_after' is not a setting (allowed: "),
     (
         "every_tenth",
         "train_loss",
@@ -414,7 +426,7 @@ BAD = [
     (
         "lerning_rate",
         0.1,
-        "study: 'lerning_rate' is not a setting (allowed: title, seeds, updates, every_tenth, measures, arms, ",
+        "study: 'lerning_rate' is not a setting (allowed: title, seeds, updates, every_tenth, measures, ",
     ),
 ]
 
