@@ -8,14 +8,15 @@ from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
 import torch
+from jaxtyping import Float, Int64
 from torch import Tensor
 
 from grok_utils.schedules import BLOCK
 from grok_utils.tasks import SPECIAL_TOKENS, Task, cyclic_order
 
 
-def squares(rows: Tensor) -> Tensor:
-    """The squared norm of each of `rows` [M, P]: [M]. On a CPU `vector_norm` would round by 3e-5, this by 1e-7."""
+def squares(rows: Float[Tensor, "M P"]) -> Float[Tensor, " M"]:
+    """The squared norm of each of `rows`. On a CPU `vector_norm` would round by 3e-5, this by 1e-7."""
     return rows.square().sum(1)
 
 
@@ -25,10 +26,16 @@ class Stack:
     The sums over the block's gradients are kept where a measure asks for them (`Measure.gradients`), else empty.
     """
 
-    def __init__(self, tasks: list[Task], parameters: Tensor, views: dict[str, Tensor], gradients: bool) -> None:
+    def __init__(
+        self,
+        tasks: list[Task],
+        parameters: Float[Tensor, "M P"],
+        views: dict[str, Float[Tensor, "M ..."]],
+        gradients: bool,
+    ) -> None:
         self.tasks = tasks
-        self.parameters = parameters  # [M, P]; zero where a task is smaller than the largest
-        self.views = views  # the same by the decoder's names: [M, *shape]
+        self.parameters = parameters  # zero where a task is smaller than the largest
+        self.views = views  # the same by the decoder's names
         self.batch_size: int | None = None  # of the block's updates; None where each is of all training pairs, undrawn
         self.gradients = gradients
         self.gradient_sum = torch.zeros_like(parameters if gradients else parameters[:, :0])  # [M, P]
@@ -41,8 +48,8 @@ class Stack:
         self.gradient_sum.zero_()
         self.square_sum.zero_()
 
-    def each_update(self, gradient: Tensor) -> None:
-        """Add an update's `gradient` [M, P], in place: a CUDA graph holds these additions too."""
+    def each_update(self, gradient: Float[Tensor, "M P"]) -> None:
+        """Add an update's `gradient`, in place: a CUDA graph holds these additions too."""
         if self.gradients:
             self.gradient_sum += gradient
             self.square_sum += squares(gradient)
@@ -66,12 +73,12 @@ class Measure(NamedTuple):
     gradients: bool = False
 
 
-def weight_norm(stack: Stack) -> Tensor:
+def weight_norm(stack: Stack) -> Float[Tensor, " M"]:
     """the L2 norm of all parameters"""
     return squares(stack.parameters).sqrt()
 
 
-def gradient_noise(stack: Stack) -> Tensor:
+def gradient_noise(stack: Stack) -> Float[Tensor, "2 M"]:
     r"""$|G|^2$ of the training loss's gradient and the trace of its covariance over examples, $\mathrm{tr}\,\Sigma$
 
     Unbiased estimates from the block's ten gradients, each of B examples, and their mean, of 10 B: McCandlish et al.
@@ -95,7 +102,7 @@ def gradient_noise(stack: Stack) -> Tensor:
     return torch.stack([square, (mean - of_mean) / (1 / small - 1 / large)])
 
 
-def embedding_rows(stack: Stack) -> list[tuple[Tensor, Tensor]]:
+def embedding_rows(stack: Stack) -> list[tuple[Int64[Tensor, " m"], Int64[Tensor, " elements"]]]:
     """For each of the cyclic orders of elements: the members that have it, and the embedding's rows in that order."""
     members: dict[tuple[int, ...], list[int]] = {}
     for i, task in enumerate(stack.tasks):
@@ -109,7 +116,7 @@ def embedding_rows(stack: Stack) -> list[tuple[Tensor, Tensor]]:
     ]
 
 
-def fourier_concentration(stack: Stack) -> Tensor:
+def fourier_concentration(stack: Stack) -> Float[Tensor, " M"]:
     r"""the inverse participation ratio $\sum_k q_k^2$ of the token embedding's power over frequencies
 
     q_k is the share of frequency k = 1, …, (p - 1)/2 in the power |DFT|² of the elements' embeddings along the order of

@@ -15,11 +15,13 @@ from grok_utils.optimizers import adamw
 from grok_utils.studies import Shape
 from grok_utils.tasks import make_task
 
-STATED = ["tasks", "schedules", "optimizers", "model", "engine.stack", "engine.examples", "engine.trainer"]
+STATED = ["tasks", "schedules", "optimizers", "measures", "model", "engine.stack", "engine.examples", "engine.trainer"]
 EAGER = [
     "tests/science/test_tasks.py",
     "tests/science/test_schedules.py",
     "tests/science/test_optimizers.py::test_in_float32_a_rule_and_the_fused_kernel_are_pytorchs_to_rounding",
+    "tests/science/test_measures.py",
+    "tests/engine/test_measures_at_logs.py::test_no_measure_changes_a_bit_of_what_else_is_recorded",
     "tests/science/test_model.py::test_stack_equals_plain_decoders_in_every_shape",
     "tests/engine/test_trainer.py::test_going_on_from_a_state_is_bit_identical",
 ]
