@@ -23,6 +23,12 @@ def value(means: pd.DataFrame, column: str) -> pd.Series:
     return (above / below).where(below > 0)
 
 
+def over_decades(values: pd.Series) -> bool:
+    """Whether the positive ones of a measure's values span more than two decades, and are best seen in logarithms."""
+    positive = values[values > 0]
+    return len(positive) > 0 and positive.max() > 100 * positive.min()
+
+
 def course(frame: pd.DataFrame, column: str, points: int = 30) -> pd.DataFrame:
     """A measure's mean over the logs up to each of `points` updates, of each member; a ratio is of seeds' means too.
 

@@ -54,9 +54,10 @@ def index(results: Path) -> str:
         f"`<study>/records/<arm>-seed<k>.parquet` are the measurements, a row every {BLOCK} updates, and "
         "`notebooks/studies/<study>.yaml` what was asked for.",
         markdown(studies(results)),
+        not_begun(results),
         "Written by `make evidence`.",
     ]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def protocol_alone() -> str:
@@ -114,6 +115,13 @@ def studies(results: Path) -> pd.DataFrame:
             row = {"study": f"`{name}`", "what it is": study.title, "arms": len(study.arms), "seeds": len(study.seeds)}
             rows.append(row | {"records": n, "page": page})
     return pd.DataFrame(rows)
+
+
+def not_begun(results: Path) -> str:
+    """The studies without a record in `results`, and what they are; empty where there are none."""
+    studies = [load_study(path.stem) for path in sorted(STUDY_FILES.glob("*.yaml")) if path.stem != NOT_KEPT]
+    told = [f"`{s.name}` ({s.title})" for s in studies if not any(records_there(s, results))]
+    return f"Without a record yet, until `make all STUDY=<study>` has run: {listed(told)}." if told else ""
 
 
 def markdown(table: pd.DataFrame) -> str:

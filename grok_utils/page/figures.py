@@ -16,8 +16,9 @@ from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
-from grok_utils.analysis.crossings import ended_early, in_order, measured, while_all_train
+from grok_utils.analysis.crossings import GROUP, ended_early, in_order, measured, while_all_train
 from grok_utils.analysis.inference import share_band
+from grok_utils.analysis.measured import over_decades
 from grok_utils.analysis.summaries import over_two_settings, summarise
 from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
 from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
@@ -61,16 +62,10 @@ def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
 
 def means_show(course: pd.DataFrame, column: str) -> str:
     """What the curves of `measure` are, for a caption."""
-    banded = "seed" in course and few_arms(course) and not over_decades(course, column)
+    banded = "seed" in course and few_arms(course) and not over_decades(course[column])
     band = " Band: from the lowest seed to the highest." if banded else ""
-    gaps = " Gaps: not positive." if over_decades(course, column) else ""
+    gaps = " Gaps: not positive." if over_decades(course[column]) else ""
     return f"mean over seeds and over the logs since the last point.{band}{gaps}"
-
-
-def over_decades(course: pd.DataFrame, column: str) -> bool:
-    """Whether the positive values of a measure span more than two decades."""
-    positive = course.loc[course[column] > 0, column]
-    return len(positive) > 0 and positive.max() > 100 * positive.min()
 
 
 def schedules(sizes: Mapping[str, np.ndarray]) -> Picture:
@@ -137,22 +132,27 @@ def loss_curves(frame: pd.DataFrame) -> Picture:
     return panels(frame, draw, alt, "update", "validation loss", in_order(frame["schedule"]))
 
 
+def with_gaps(ax: Axes, points: np.ndarray, positive: bool = False) -> None:
+    """Have each line pause at those of `points` at which it has no value, or no `positive` one: seaborn draws on."""
+    for line in ax.lines:
+        values = pd.Series(line.get_ydata(), line.get_xdata()).reindex(points)
+        line.set_data(points, values.where(values > 0) if positive else values)
+
+
 def measure(course: pd.DataFrame, column: str) -> Picture:
     """A measure's means over seeds, of few arms with a band, an operation a panel, from `measured.course`.
 
     Over decades the axis is logarithmic, without bands. A line has a gap where its mean is not known or, on such an
     axis, not positive.
     """
-    points, logarithmic = np.sort(course["update"].unique()), over_decades(course, column)
+    points, logarithmic = np.sort(course["update"].unique()), over_decades(course[column])
     band: dict[str, Any] = {"errorbar": None}
     if few_arms(course) and not logarithmic:
         band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
 
     def draw(ax: Axes, of: pd.DataFrame) -> None:
         curve(ax, of, "update", column, estimator="mean", **band)
-        for line in ax.lines:
-            mean = pd.Series(line.get_ydata(), line.get_xdata()).reindex(points)
-            line.set_data(points, mean.where(mean > 0) if logarithmic else mean)
+        with_gaps(ax, points, positive=logarithmic)
         ax.set_yscale("log" if logarithmic else "linear")
 
     def say(rows: pd.DataFrame) -> str:
@@ -163,6 +163,36 @@ def measure(course: pd.DataFrame, column: str) -> Picture:
     words = column.replace("_", " ")
     alt = f"Line charts of {words} against update, {PANELS}. The mean over seeds: {in_each(course, say)}"
     return panels(course, draw, alt, "update", words, in_order(course["schedule"]))
+
+
+def before_the_touch(course: pd.DataFrame, gaps: pd.DataFrame) -> Picture:
+    """Each measure beside validation accuracy up to the touch and a little beyond, a panel each operation and arm.
+
+    `course` as from `moves.aligned`, `gaps` from `moves.gaps`. Solid line: the touch; dotted: memorisation, by the
+    medians of the two.
+    """
+    memorised = (gaps["memorised_at"] / gaps["touch_at"]).rename("memorised")
+    table = course.merge(gaps[GROUP].join(memorised), on=GROUP)
+    points = np.sort(table["share"].unique())
+    panel, words = table["operation"] + ", " + table["schedule"], table["measure"].str.replace("_", " ")
+    table = table.assign(operation=panel, schedule=words)  # a panel's name and a line's
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        curve(ax, rows, "share", "level", estimator=None)
+        with_gaps(ax, points)
+        ax.axvline(1, color=INK, linewidth=0.8)
+        ax.axvline(rows["memorised"].iloc[0], color=INK, linewidth=0.8, linestyle=":")
+
+    def say(rows: pd.DataFrame) -> str:
+        first = rows[rows["share"] <= 1].groupby("schedule")["level"].agg(["first", "last"])
+        return ", ".join(f"{name} from {a:.2f} to {b:.2f}" for name, a, b in first.itertuples())
+
+    alt = (
+        "Line charts of each measure's level against the share of the touch, a panel for each operation and arm, a "
+        f"line for each measure. From the first log to the touch: {in_each(table, say)}"
+    )
+    legend = list(dict.fromkeys(table["schedule"]))
+    return panels(table, draw, alt, "update, in shares of the touch", "level, least to greatest", legend)
 
 
 def share_grokked(members: pd.DataFrame) -> Picture:

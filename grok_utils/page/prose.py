@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis.moves import APART, SMOOTH
 from grok_utils.analysis.summaries import cell_settings
 from grok_utils.measures import MEASURES, RATIOS
 from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.store.records import makings
-from grok_utils.studies import Study
+from grok_utils.studies import PROTOCOL, Study
 
 FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles no claim
 
@@ -77,10 +78,13 @@ def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
     sizes = [count(arms, "arm"), count(seeds, "seed"), count(study.operations, "operation")]
     size = " × ".join(sizes[:1] + ([f"up to {count(cells, 'cell')}"] if len(cells) > 1 else []) + sizes[1:])
     most = "" if study.stop_after is None else "up to "
+    planned, made = len(study.arms) * len(study.seeds), makings(metadata)
+    lacking = f" **{len(metadata)} of {planned} records are there**: `make all STUDY={study.name}` makes the others."
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
         f"Study **{study.name}**: {size}, {most}{study.updates:,} updates each. "
-        f"Trained {days(makings(metadata))}, commit {commits(makings(metadata))}.{ended_early(study, metadata)}"
+        f"Trained {days(made)}, commit {commits(made)}."
+        f"{lacking if len(metadata) < planned else ''}{ended_early(study, metadata)}"
     )
 
 
@@ -114,12 +118,20 @@ def optimizers(study: Study) -> str:
 def model(study: Study) -> str:
     """What is trained, and how."""
     blocks, width, heads = (either(study, name) for name in ("blocks", "width", "heads"))
+    original = ", as the original's," if all(arm.settings.shape == PROTOCOL.shape for arm in study.arms) else ""
     return (
-        f"Every model is a decoder transformer (blocks: {blocks}, width: {width}, heads: {heads}) that reads `x ∘ y =` "
-        "and names the result. A fixed share of all pairs is for training, the rest for validation. "
+        f"Every model is a decoder transformer (blocks: {blocks}, width: {width}, heads: {heads}){original} that reads "
+        "`x ∘ y =` and names the result. A fixed share of all pairs is for training, the rest for validation. "
         f"{optimizers(study)} minimises cross-entropy on batches drawn with replacement; a log is kept every {BLOCK} "
         "updates. The same seed means the same split and, at one shape, the same initial weights in every arm."
     )
+
+
+def nothing_of_others(study: Study) -> str:
+    """The limitation that follows from what all arms share; empty where they share nothing of it."""
+    of = {"architecture": "shape", "optimiser": "optimizer", "training fraction": "train_fraction"}
+    alike = [f"one {name}" for name, field in of.items() if len({getattr(a.settings, field) for a in study.arms}) == 1]
+    return f"- {listed(alike).capitalize()}: the study says nothing of others." if alike else ""
 
 
 def schedule_formulas(names: Iterable[str]) -> str:
@@ -156,6 +168,44 @@ def measures(names: Iterable[str]) -> str:
         f"- `{name}`: {indent(getdoc(MEASURES[name].of) or 'a function of its own', '    ').strip()}" for name in names
     )
     return f"## Measures\n\nWhat the study measures at every log beside losses and accuracies.\n\n{told}"
+
+
+def moves(gaps: pd.DataFrame, summary: pd.DataFrame, unknown: pd.Series) -> str:
+    """The section on what moves before a member groks, but for its figure and tables; all as from `analysis.moves`."""
+    touched, together = gaps["touched"].sum(), gaps["together"].sum()
+    told = [f"{touched} of {gaps['n'].sum()} members reach 99 % validation accuracy, the *touch*."]
+    if touched:
+        told.append(
+            f"{together} of them do so less than {APART} updates after they *memorise*, which is to reach 99 % "
+            "training accuracy: in those there is no phase between the two, in which anything could move first "
+            "([Table](#gaps))."
+        )
+    for name, share in unknown.items():
+        why = ", the estimate below the line not being positive" if name in RATIOS else ""
+        told.append(f"In {100 * share:.0f} % of their logs until then the {name.replace('_', ' ')} is not known{why}.")
+    lines = ["## What moves before a member groks", " ".join(told)]
+    for since, rows in summary.groupby("since", sort=False):
+        each = [f"- {name.replace('_', ' ')}: {moved(of)}" for name, of in rows.groupby("measure", sort=False)]
+        lines.append(f"Counted from {since}, beside validation accuracy:\n\n" + "\n".join(each))
+    lines.append(
+        "A measure's *half* is the first log at which it has covered half of its change from memorisation, or from the "
+        "first log, to the touch. Half of a change comes before its end whatever happens, so a lead over the touch "
+        "says nothing by itself. The yardstick is the half of validation accuracy: *before* means that the exact 95 % "
+        "interval of the median difference over seeds lies above 0, *after* that it lies below. A member counts where "
+        "the measure's change is at least half of its range, so that it did not just go and come back. What goes over "
+        f"decades is taken in logarithms, a ratio of means over {SMOOTH} logs. To move before is not to cause."
+    )
+    return "\n\n".join(lines if len(summary) else lines[:2])
+
+
+def moved(rows: pd.DataFrame) -> str:
+    """In how many groups a measure moves before and after validation accuracy; rows of one measure, of `moves`."""
+    told = [f"{words} in {(rows['moves'] == words).sum()}" for words in ("before", "after")]
+    ahead = from_to(rows["ahead"].round().astype(int), "{:+,d}").replace("-", "−")
+    return (
+        f"{' and '.join(told)} of {count(rows, 'pair')} of operation and arm, one cannot tell in the others; "
+        f"medians of {ahead} updates before it ({sample_sizes(rows)})"
+    )
 
 
 def measure_words(column: str) -> str:

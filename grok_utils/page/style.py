@@ -18,6 +18,7 @@ from grok_utils.analysis.crossings import ARMS, in_order
 from grok_utils.tasks import OPERATIONS
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
+THIRD = 18  # letters of a legend's word that a third of the width holds
 INK = "#6a737d"  # axes and words: contrast 4.8 on white
 INK_ON_DARK = "#c9d1d9"
 
@@ -81,10 +82,15 @@ LENGTHS = {500: ("X", (1, 1)), 2000: ("*", (9, 2))}
 LOOKS |= {f"{name}-{t}": Look(colour, *of) for name, colour in FAMILIES.items() for t, of in LENGTHS.items()}
 
 
+# Measures in one panel, which no arm is in.
+TOGETHER = ("val accuracy", "weight norm", "gradient trace", "fourier concentration", "noise scale")
+OF_MEASURES = dict(zip(TOGETHER, LOOKS.values(), strict=False))
+
+
 def look(arm: str) -> Look:
     """The arm's look; one of another name gets one of the other colours, a marker and dashes by its name alone."""
-    if arm in LOOKS:
-        return LOOKS[arm]
+    if arm in LOOKS or arm in OF_MEASURES:
+        return LOOKS.get(arm) or OF_MEASURES[arm]
     n = zlib.crc32(arm.encode())
     return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (1 + n // 49 % 5, 1 + n // 245 % 2))
 
@@ -137,7 +143,8 @@ def panels(
             dashes = (0, k.dashes) if k.dashes else "-"
             handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=arm))
         if handles:
-            figure.legend(handles=handles, loc="outside upper center", ncols=3, handlelength=3.2)
+            columns = 3 if max(map(len, legend)) <= THIRD else 2
+            figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3.2)
         figure.supxlabel(x)
         if y:
             figure.supylabel(y)

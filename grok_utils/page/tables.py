@@ -96,6 +96,12 @@ def final_headings() -> dict[str | tuple[str, str], str]:
     return headings
 
 
+def moves(summary: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `analysis.moves.summary` in words, each value of a measure as text in three significant digits."""
+    values = summary[["start", "end"]].map("{:.3g}".format)
+    return summary.assign(measure=summary["measure"].str.replace("_", " "), **values)
+
+
 def best_cells(cells: pd.DataFrame) -> pd.DataFrame:
     """`summaries.best_cells` of the rows of `summaries.summarise`, each setting as text, in all of its digits."""
     best = summaries.best_cells(cells)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from grok_utils.analysis import moves
 from grok_utils.analysis.crossings import crossings
 from grok_utils.analysis.measured import course
 from grok_utils.analysis.summaries import summarise
@@ -66,6 +67,15 @@ def test_measures_say_where_they_begin_and_end(frame):
     )
     each = "at first from 11 (linear) to 21 (baseline), at the end from 3.5 (linear) to 6 (baseline)"
     assert text.endswith(f"The mean over seeds: on x_plus_y {each}; on permutation {each}.")
+
+
+def test_what_moves_is_told_from_the_first_log_to_the_touch(frame):
+    measured = frame.assign(weight_norm=frame["val_loss"])
+    text = figures.before_the_touch(moves.aligned(measured, ["weight_norm"]), moves.gaps(moves.phases(frame))).alt
+    assert "a panel for each operation and arm, a line for each measure" in text
+    # 200 / update to update 37.5 of a touch at 30: from 20 to 6.67 at the touch, where it is least; or 100 / update.
+    assert "on x_plus_y, baseline val accuracy from 0.00 to 1.00, weight norm from 1.00 to 0.00" in text
+    assert "permutation, linear" in text and "permutation, baseline" not in text
 
 
 def test_heat_maps_name_the_best_and_the_worst_cell(frame):

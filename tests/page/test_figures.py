@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from support.synthetic import PROVENANCE
 
+from grok_utils.analysis import moves
 from grok_utils.analysis.crossings import crossings
 from grok_utils.analysis.measured import course
 from grok_utils.analysis.summaries import summarise
@@ -42,12 +43,20 @@ def study(arms=ARMS, operations=("x_plus_y", "permutation"), seeds=3, logs=60) -
     return pd.concat(rows, ignore_index=True).astype({"val_accuracy": np.float32, "val_loss": np.float32})
 
 
+def before_the_touch(frame: pd.DataFrame) -> style.Picture:
+    """Validation loss beside accuracy; whoever has not touched 99 % before does at the last log."""
+    accuracy = frame["val_accuracy"].where(frame["update"] < frame["update"].max(), 1.0)
+    frame = frame.assign(weight_norm=frame["val_loss"], val_accuracy=accuracy)
+    return figures.before_the_touch(moves.aligned(frame, ["weight_norm"]), moves.gaps(moves.phases(frame)))
+
+
 DRAWINGS = {
     "schedules": lambda frame: figures.schedules({a: np.arange(1, 61) for a in frame["schedule"].unique()}),
     "curves": figures.learning_curves,
     "examples": lambda frame: figures.learning_curves(frame, against="examples_seen"),
     "losses": figures.loss_curves,
     "measure": lambda frame: figures.measure(course(frame, "val_loss"), "val_loss"),
+    "moves": before_the_touch,
     "share": lambda frame: figures.share_grokked(crossings(frame)),
     "times": lambda frame: figures.updates_to_99(crossings(frame)),
     "cells": lambda frame: figures.rmst_by_cell(
@@ -355,6 +364,26 @@ def test_what_a_page_says_of_the_model_is_the_study_s():
     assert settings[1][unusual].tolist() == ["20", "muon", "64", "2", "3"]
     assert settings[2]["width of the decoder"] == "128: baseline; 64: narrow"
     assert not any("128" in value for value in (said[1], *settings[1]))
+    assert ["as the original's" in text for text in said] == [True, False, False]
+
+
+def test_the_limits_of_a_study_are_what_its_arms_share():
+    usual, muon = {"baseline": None}, {"muon": {"optimizer": "muon"}}
+    narrow = {"narrow": {"width": 64, "train_fraction": 0.3}}
+    said = [prose.nothing_of_others(make_study("mine", {"arms": a})) for a in (usual, usual | muon, usual | narrow)]
+    assert [text.partition(":")[0] for text in said] == [
+        "- One architecture, one optimiser and one training fraction",
+        "- One architecture and one training fraction",
+        "- One optimiser",
+    ]
+    assert prose.nothing_of_others(make_study("mine", {"arms": usual | muon | narrow})) == ""
+
+
+def test_a_page_says_in_a_line_how_many_records_are_not_there():
+    study = make_study("mine", {"arms": {"baseline": None, "muon": {"optimizer": "muon"}}, "seeds": [0, 1]})
+    made = [{"schedule": arm, "seed": seed, "made": [PROVENANCE]} for arm in ("baseline", "muon") for seed in (0, 1)]
+    assert "records are there" not in prose.heading(study, made)
+    assert "**3 of 4 records are there**: `make all STUDY=mine` makes the others." in prose.heading(study, made[:3])
 
 
 # --- where the numbers come from -----------------------------------------------------------------------------------

@@ -96,8 +96,14 @@ def test_a_study_with_measures_shows_each_as_curves_and_at_the_crossing(results)
     assert medians == pytest.approx([1 + at, 2 + at, 3 + at])
     assert linear["reached"] == 2 and linear["noise_scale"] == pytest.approx((2 + at) / (1 + at))
     assert table.loc[table["operation"] == "permutation", "weight_norm"].isna().all()
+    assert page.select_one("#before-the-touch svg")
+    gaps, moved = (pd.read_csv(results / "unlike" / "tables" / f"{name}.csv") for name in ("gaps", "moves"))
+    assert gaps["touched"].tolist() == [2, 2, 2, 0, 0, 0] and set(gaps["memorised_at"]) == {10}
+    assert "6 of 12 members reach 99 % validation accuracy" in page.get_text()
+    assert set(moved["measure"]) == {"gradient trace", "weight norm", "noise scale"}
+    assert set(moved["operation"]) == {"x_plus_y"} and set(moved["moves"]) == {"cannot tell"}  # of two seeds
     like = BeautifulSoup((results / "like" / "report.html").read_text(encoding="utf-8"), "html.parser")
-    assert "Measures" not in [h.get_text() for h in like.select("h2")]
+    assert not {"Measures", "What moves before a member groks"} & {h.get_text() for h in like.select("h2")}
 
 
 def test_page_asks_nobody_for_anything(results):
