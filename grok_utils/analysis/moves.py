@@ -41,12 +41,13 @@ def told(measures: Iterable[str]) -> list[str]:
 
 
 def followed(frame: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
-    """MEMBER, update, validation accuracy and each measure of the rows, in the order of time; a ratio is of means.
+    """Of members that touch: MEMBER, update, touch, validation accuracy and each measure, in the order of time.
 
-    A ratio stands for the column below its line too, whose sign may be in doubt.
+    A ratio is of means, and stands for the column below its line too, whose sign may be in doubt.
     """
-    rows = frame.sort_values([*MEMBER, "update"], ignore_index=True)
-    table = rows[[*MEMBER, "update", ACCURACY]].copy()
+    touch = phases(frame)[[*MEMBER, "touch"]].dropna()
+    rows = frame.merge(touch, on=MEMBER).sort_values([*MEMBER, "update"], ignore_index=True)
+    table = rows[[*MEMBER, "update", "touch", ACCURACY]].copy()
     for column in told(measures):
         parts = [*RATIOS.get(column, ())]
         means = rows.groupby(MEMBER)[parts].rolling(SMOOTH, 1).mean().droplevel(MEMBER).sort_index() if parts else rows
@@ -56,7 +57,7 @@ def followed(frame: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
 
 def evened(table: pd.DataFrame) -> pd.DataFrame:
     """The rows of `followed` with the logarithm of measures that go over decades; NaN where that is not positive."""
-    names = [name for name in table.columns.drop([*MEMBER, "update", ACCURACY]) if over_decades(table[name])]
+    names = [name for name in table.columns.drop([*MEMBER, "update", "touch", ACCURACY]) if over_decades(table[name])]
     return table.assign(**{name: np.log10(table[name].where(table[name] > 0)) for name in names})
 
 
@@ -87,7 +88,7 @@ def halves(frame: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
             if not touch - begin >= APART:
                 continue
             accuracy = half(course.loc[begin:touch, ACCURACY])
-            for measure in course.columns.drop([*MEMBER, ACCURACY]):
+            for measure in told(measures):
                 at = half(course.loc[begin:touch, measure])
                 row = dict(zip(MEMBER, key, strict=True)) | {"since": since, "measure": measure, "half": at}
                 row |= {"start": values.loc[begin, measure], "end": values.loc[touch, measure]}
@@ -118,8 +119,7 @@ def summary(halves: pd.DataFrame) -> pd.DataFrame:
 
 def unknown(frame: pd.DataFrame, measures: Iterable[str]) -> pd.Series:
     """Of the logs up to the touch, in members that touch, the share in which each measure is not known, where any."""
-    rows = followed(frame, measures).merge(phases(frame)[[*MEMBER, "touch"]], on=MEMBER).query("update <= touch")
-    lacking = rows[told(measures)].isna().mean()
+    lacking = followed(frame, measures).query("update <= touch")[told(measures)].isna().mean()
     return lacking[lacking > 0]
 
 
@@ -145,15 +145,13 @@ def aligned(frame: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
     Columns: those of GROUP, measure, share (from 0 to BEYOND), level: of the least and the greatest value of the member
     up to there, 0 and 1. Left out where fewer than half of the seeds that touch have a value.
     """
-    touch = phases(frame).set_index(MEMBER)["touch"].dropna()
     at = np.arange(0, BEYOND + STEP / 2, STEP)
     courses = []
     for key, course in evened(followed(frame, measures)).groupby(MEMBER):
-        if key not in touch.index:
-            continue
-        levels = course.set_index("update").drop(columns=MEMBER).loc[: BEYOND * touch[key]]
+        touch = course["touch"].iloc[0]
+        levels = course.set_index("update")[[ACCURACY, *told(measures)]].loc[: BEYOND * touch]
         levels = (levels - levels.min()) / (levels.max() - levels.min())
-        levels = levels.reindex(at * touch[key], method="ffill")  # of the last log by then
+        levels = levels.reindex(at * touch, method="ffill")  # of the last log by then
         courses.append(levels.assign(share=at, **dict(zip(MEMBER, key, strict=True))))
     if not courses:
         return pd.DataFrame(columns=[*GROUP, "measure", "share", "level"])

@@ -75,6 +75,14 @@ def test_what_goes_over_decades_is_taken_in_logarithms_and_a_ratio_of_means():
     assert negative.pipe(of, ["gradient_noise"])["ahead"].isna().tolist() == [False, True]
 
 
+def test_what_a_diverged_member_does_decides_nothing_for_the_others():
+    frame = study(seeds=2, weight_norm=[20.0, 10, 9, 8, 4, 4, 4, 4, 4, 2, 2, 2])
+    wild = frame.assign(weight_norm=frame["weight_norm"].where(frame["seed"] == 0, 1e9), diverged=frame["seed"] == 1)
+    for table in (moves.halves, moves.aligned):
+        alone = table(frame[frame["seed"] == 0], ["weight_norm"])
+        pd.testing.assert_frame_equal(table(wild, ["weight_norm"]), alone)
+
+
 def test_the_yardstick_is_validation_accuracy_whose_half_comes_before_the_touch_too():
     frame = study(seeds=8, weight_norm=VALIDATION, fourier_concentration=np.r_[[0.0] * 8, 5.0, 6.0, 6.0, 6.0])
     table = moves.summary(moves.halves(frame, ["weight_norm", "fourier_concentration"])).set_index(["since", "measure"])

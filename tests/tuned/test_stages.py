@@ -1,14 +1,18 @@
 """The study files of the tuned answer follow from the records: derived again, they are those committed."""
 
+import dataclasses
 import shutil
 
+import pandas as pd
 import yaml
 from support.synthetic import write_study
 
+from grok_utils.analysis import moves
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.store.files import ROOT
-from grok_utils.studies import Cell, Follows, Scheduled
-from grok_utils.tuned import stages
+from grok_utils.store.records import read_record
+from grok_utils.studies import PROTOCOL, Cell, Follows, Scheduled
+from grok_utils.tuned import choices, stages
 
 FIRST = (stages.CONSTANTS, stages.DYNAMIC)
 
@@ -99,3 +103,22 @@ def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path, monkeypatc
     sizes = follows.course("batch_size", controls.updates, "x_div_y", follows.cells[0])
     rates = follows.course("learning_rate", controls.updates, "x_div_y", follows.cells[0])
     assert rates[0] == 0.0001768 * (sizes[0] / 512) ** 0.5 and sizes[0] == 33
+
+
+def test_what_moves_is_asked_at_the_best_cell_of_512_of_stage_1():
+    frames = []
+    for name in stages.STAGE_1:
+        if paths := sorted((ROOT / "results" / name / "records").glob("baseline-*.parquet")):
+            frames.append(choices.outcomes(pd.concat([read_record(path)[0] for path in paths])))
+    best = choices.best(choices.ranked(pd.concat(frames))).query("outcome == 'touch'").set_index("operation")
+    study = load_study("before-grokking")
+    usual, tuned = (study.arm(name) for name in ("baseline", "tuned"))
+    untuned = dataclasses.replace(tuned.settings, learning_rate=1e-3, weight_decay=0.5)
+    assert usual.settings == untuned == PROTOCOL
+    for operation in study.operations:
+        of = best.loc[stages.ITS_CHOICE if operation == stages.HELD_OUT else operation, choices.POINT]
+        own = [tuned.course(name, 10, operation, tuned.cells[0])[0] for name in choices.POINT]
+        assert own == of.tolist(), operation
+    text = " ".join((ROOT / "ANALYSIS_PLAN.md").read_text(encoding="utf-8").split())
+    assert f"seeds {study.seeds[0]:,} to {study.seeds[-1]:,}, {study.updates:,} updates" in text
+    assert f"gap of {moves.APART} updates or more" in text and moves.SMOOTH == 5 and "means over five logs" in text
