@@ -89,7 +89,7 @@ def test_heat_maps_name_the_best_and_the_worst_cell(frame):
 
 
 def test_what_is_not_finite_is_left_out(frame):
-    nothing = frame.assign(val_accuracy=np.nan, val_loss=np.nan)
+    nothing = frame.assign(val_accuracy=0.0, val_loss=np.nan)
     assert "on x_plus_y never (baseline, linear)" in figures.learning_curves(nothing).alt
     assert "on x_plus_y at the end without a finite value" in figures.loss_curves(nothing).alt
     overflown = frame.assign(val_loss=frame["val_loss"].where(frame["update"] < 40, np.inf))

@@ -176,7 +176,7 @@ def test_censored_seeds_are_drawn_open_and_at_the_horizon():
 @pytest.mark.parametrize("draw", DRAWINGS.values(), ids=DRAWINGS)
 def test_one_or_three_operations_one_seed_one_arm(draw, operations):
     frame = study(arms=["constant-128"], operations=operations, seeds=1, logs=4)
-    frame.loc[frame["update"] > 20, ["val_loss", "train_loss", "val_accuracy"]] = np.nan
+    frame.loc[frame["update"] > 20, ["val_loss", "train_loss", "val_accuracy"]] = np.nan, np.nan, 0.0
     assert "<svg" in style.svg(draw(frame).figure, "one")
 
 
