@@ -3,6 +3,7 @@
 import hashlib
 import itertools
 import math
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -52,6 +53,16 @@ OPERATIONS: dict[str, Operation] = {
     "x3_plus_xy": Operation(lambda x, y, p: (x**3 + x * y) % p),
     "x3_plus_xy2_plus_y": Operation(lambda x, y, p: (x**3 + x * y**2 + y) % p),
 }
+
+FORMULA = re.compile(r"([xy][23]?)+(_(plus|minus|div)_([xy][23]?)+)*")
+SIGNS = {"_plus_": " + ", "_minus_": " − ", "_div_": " / ", "2": "²", "3": "³"}
+
+
+def written(operation: str) -> str:
+    """An operation as people write it: `x_minus_y` as x − y, `permutation` as S₅; as it is, where it is no formula."""
+    if FORMULA.fullmatch(operation):
+        return re.sub("|".join(SIGNS), lambda sign: SIGNS[sign[0]], operation)
+    return "S₅" if operation == "permutation" else operation
 
 
 @dataclass(frozen=True)

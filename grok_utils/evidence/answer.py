@@ -1,7 +1,7 @@
 """The answer and the verdicts, in sentences and in tables. Every number in them is computed here."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pandas as pd
@@ -13,9 +13,9 @@ from grok_utils.analysis.summaries import RMST
 from grok_utils.evidence.claims import CLAIMS, NOT_RUN, all_contrasts, verdicts
 from grok_utils.evidence.members import CLOCKS, Evidence, of_arm
 from grok_utils.evidence.rules import Claim
-from grok_utils.page.prose import from_to, listed, named, p_value, sample_sizes, signed
+from grok_utils.page.prose import from_to, listed, p_value, sample_sizes, signed
 from grok_utils.studies import DEFAULTS
-from grok_utils.tasks import OPERATIONS
+from grok_utils.tasks import OPERATIONS, written
 
 FEW = 6  # contrasts that are told one by one; of more, how many came out which way
 METRIC = {"restricted": RMST, "final_accuracy": "final_val_acc"}
@@ -23,7 +23,7 @@ CONTROLS = {"linear-reversed": "its reverse", "linear-mean": "the constant at it
 ANSWERS = {
     "supported": "Yes: growing the batch helps, beyond the dose",
     "contradicted": "No: growing the batch does not help beyond its dose",
-    "cannot tell": "Whether growing the batch helps beyond its dose, one cannot tell",
+    "cannot tell": "These data do not say whether growing the batch helps beyond its dose",
     NOT_RUN: "Whether growing the batch helps beyond its dose is not known yet",
 }
 
@@ -45,7 +45,7 @@ def span(values: pd.Series) -> str:
 
 
 def answer(rows: pd.DataFrame, found: pd.Series, dose: pd.DataFrame) -> str:
-    """The question's answer: one line, and three sentences that carry it, growth first, then constants, then linear.
+    """The question's answer: one line, and what carries it, growth first, then constants, then linear.
 
     `rows` and `found` as from `claims.all_contrasts` and `claims.verdicts`, `dose` as from `effects.dose_response`.
     """
@@ -63,9 +63,11 @@ def order_of_sizes(rows: pd.DataFrame) -> str:
     ours = of_claim(rows, 3)
     if ours.empty:
         return ""
-    each = [f"against {words}, {outcomes(ours[ours['reference'] == name])}" for name, words in CONTROLS.items()]
-    each.append(f"against five random orders, {outcomes(ours[~ours['decides']])}")
-    return f"With the dose held, the growing `linear` is, {'; '.join(each)} ({sample_sizes(ours)} seeds)."
+    beside = {words: ours[ours["reference"] == name] for name, words in CONTROLS.items()}
+    beside |= {"five random orders": ours[~ours["decides"]]}
+    who, *others = [f"Beside {words}, {outcome(rows)}." for words, rows in beside.items()]
+    others = [told.replace("`linear` is", "it is") for told in others]
+    return f"Three comparisons hold the dose ({sample_sizes(ours)} seeds). {' '.join([who, *others])}"
 
 
 def without_growing(dose: pd.DataFrame) -> str:
@@ -79,9 +81,9 @@ def without_growing(dose: pd.DataFrame) -> str:
             behind.append(100 * (rows.loc["linear", "rmst"] / rows.loc[rows["constant"], "rmst"].min() - 1))
     if not best:
         return ""
-    told = listed(f"`{arm}` on {named(operations)}" for arm, operations in best.items())
-    needs = f"`linear` needs {span(pd.Series(behind))} % updates beside the best constant batch"
-    return f"The soonest of all arms is {told}; {needs} ({sample_sizes(dose)})."
+    told = apart(f"`{arm}` on {listed(map(written, operations))}" for arm, operations in best.items())
+    needs = f"`linear` needs {more_or_fewer(pd.Series(behind), ' %')} updates than the best constant batch"
+    return f"The soonest of all arms is {told} ({sample_sizes(dose)}). {needs}."
 
 
 def against_baseline(rows: pd.DataFrame) -> str:
@@ -89,26 +91,82 @@ def against_baseline(rows: pd.DataFrame) -> str:
     ours = of_claim(rows, 1)
     if ours.empty:
         return ""
-    by = f"by {span(ours['percent'])} % of updates ({sample_sizes(ours)})"
-    return f"Beside the constant {DEFAULTS['batch_size']}, `linear` is {outcomes(ours)}, {by}."
+    differs = f"Its mean differs by {span(ours['percent'])} % ({sample_sizes(ours)})."
+    return f"Beside the constant {DEFAULTS['batch_size']}, {outcome(ours)}. {differs}"
 
 
-def outcomes(rows: pd.DataFrame) -> str:
-    """Such as `sooner on x_plus_y, equivalent on x_div_y`, or counts where an operation has several rows."""
+def apart(clauses: Iterable[str]) -> str:
+    """Clauses with an `and` of their own, in one sentence."""
+    *front, end = clauses
+    return f"{', '.join(front)}, and {end}" if front else end
+
+
+def outcome(rows: pd.DataFrame) -> str:
+    """What linear is in these contrasts: `linear is sooner on x + y, and on x / y one cannot tell`.
+
+    Counts instead of operations where an operation has several rows.
+    """
+    many = rows["operation"].duplicated().any()
+
+    def where(of: pd.Series) -> str:
+        return f"in {len(of)} of {len(rows)}" if many else f"on {listed(map(written, of))}"
+
     sides = rows["difference"].lt(0).map({True: "sooner", False: "later"})
-    alike = rows["verdict"].map({"equivalent": "equivalent", "cannot tell": "not to be told apart"})
-    told = rows.assign(outcome=alike.fillna(sides)).groupby("outcome", sort=False)["operation"]
-    if rows["operation"].duplicated().any():
-        return listed(f"{words} in {len(of)} of {len(rows)} contrasts" for words, of in told)
-    return listed(f"{words} on {named(of)}" for words, of in told)
+    kind = rows["verdict"].map({"equivalent": "equivalent", "cannot tell": ""}).fillna(sides)
+    found = dict(list(rows["operation"].groupby(kind, sort=False)))
+    unknown = found.pop("", None)
+    told = [f"{words} {where(of)}" for words, of in found.items()]
+    told[:1] = [f"`linear` is {first}{' contrasts' if many else ''}" for first in told[:1]]
+    return apart(told if unknown is None else [*told, f"{where(unknown)} one cannot tell"])
+
+
+def more_or_fewer(differences: pd.Series, unit: str = "") -> str:
+    """Such as `9 to 20 % more`; of differences below 0 `9 to 17 % fewer`, of both `−5 to +3 % more or fewer`."""
+    if differences.min() < 0 < differences.max():
+        return f"{span(differences)}{unit} more or fewer"
+    sizes = from_to(differences.abs().round(), "{:,.0f}")
+    return f"{sizes}{unit} {'fewer' if differences.max() <= 0 else 'more'}"
 
 
 def verdict_counts(found: pd.Series) -> str:
     """How many of the claims came out which way."""
-    tally = Counter(found)
+    tally, theirs = Counter(found), {"cannot tell": "open (*cannot tell*)"}
+    theirs |= {v: v.replace("its own", "their own") for v, n in tally.items() if n > 1 and v.startswith("wrong")}
     order = ["supported", "contradicted", "cannot tell", *sorted({v for v in tally if v.startswith("wrong")}), NOT_RUN]
-    told = [f"{tally[v]} {v}" for v in order if tally[v]]
-    return f"Of the original's {len(found)} claims: {listed(told)} ([Table](#verdicts))."
+    told = [f"{tally[v]} {'is' if tally[v] == 1 else 'are'} {theirs.get(v, v)}" for v in order if tally[v]]
+    return f"Of the original's {len(found)} claims, {listed(told)} ([Table](#verdicts))."
+
+
+def protocol_alone(interactions: pd.DataFrame) -> str:
+    """For which rate and decay the answer holds, and how the constant batch fares at others; see `by_rate_and_decay`.
+
+    `interactions` as from `effects.interactions`.
+    """
+    rate, decay = DEFAULTS["learning_rate"], DEFAULTS["weight_decay"]
+    told = [f"**This holds at the original's learning rate {rate:g} and weight decay {decay:g} alone.**"]
+    of = by_rate_and_decay(interactions).set_index(["learning_rate", "weight_decay"])
+    usual, *twice = ((f"{r:g}", f"{d:g}") for r, d in ((rate, decay), (2 * rate, decay), (rate, 2 * decay)))
+    if {usual, *twice} <= set(of.index):
+        parts = 100 * of.loc[twice] / of.loc[usual]
+        told.append(
+            f"A constant {DEFAULTS['batch_size']} at twice the rate or twice the decay needs only "
+            f"{parts.min(axis=None):.0f} to {parts.max(axis=None):.0f} % of the updates "
+            f"({sample_sizes(interactions)}, [Table](#untuned)). So the original may have seen an untuned rate and "
+            "decay rather than a good batch size."
+        )
+    told.append(
+        "A study that tunes both for every batch size is under way: part two of `ANALYSIS_PLAN.md` has its rules. Its "
+        "first stage is done, and its confirmation is to come."
+    )
+    return " ".join(told)
+
+
+def by_rate_and_decay(interactions: pd.DataFrame) -> pd.DataFrame:
+    """RMST of the baseline, a row a learning_rate and weight_decay, in all of their digits, a column an operation."""
+    ours = interactions[(interactions["reference"] == "baseline") & ~interactions["follows"].astype(bool)]
+    table = ours.pivot_table("reference_mean", ["learning_rate", "weight_decay"], "operation")
+    table = table[in_order(table, OPERATIONS)].reset_index()
+    return table.assign(**table[["learning_rate", "weight_decay"]].map("{:g}".format))
 
 
 def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
@@ -144,7 +202,8 @@ def verdict_table(evidence: Evidence, rows: pd.DataFrame, by_clock: pd.DataFrame
 def label(row: pd.Series, rows: pd.DataFrame) -> str:
     """What a contrast is, as far as the claim's other contrasts do not share it."""
     same = rows[["arm", "reference"]].drop_duplicates().shape[0] == 1
-    return row["operation"] if same else f"{row['arm']} − {row['reference']} on {row['operation']}"
+    on = written(row["operation"])
+    return on if same else f"{row['arm']} less {row['reference']} on {on}"
 
 
 def as_claimed(hits: Sequence[bool]) -> str:
@@ -214,5 +273,5 @@ def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
 def robustness_section(by_clock: pd.DataFrame) -> str:
     """Which verdicts another clock changes."""
     first = by_clock.set_index("claim")[CLOCKS[0]]
-    told = [f"claim {k} ({first[k]}) is {words}" for k, words in changed_by_clocks(by_clock).items()]
-    return f"Verdicts that another clock changes: {'; '.join(told)}." if told else "No other clock changes a verdict."
+    told = [f"- Claim {k}, *{first[k]}*: {words}." for k, words in changed_by_clocks(by_clock).items()]
+    return "\n".join(["Other clocks change these verdicts:\n", *told]) if told else "No other clock changes a verdict."

@@ -70,22 +70,22 @@ OTHERS = np.maximum(by_formula("linear"), by_formula("exponential"))
 ABOVE = (by_formula("logarithmic") > OTHERS)[:-1]  # inside (0, T): at T all are alike
 CLAIMS = (
     Claim(1, "Linear reaches 99 % sooner than the baseline", compare("linear", "baseline", MODULAR, -1)),
-    Claim(2, "With linear, the permutation task does not grok", (), unless_reached_by(any), share_of="linear"),
+    Claim(2, "With linear, S₅ does not grok", (), unless_reached_by(any), share_of="linear"),
     Claim(3, "The gain comes from starting small and then growing", order_family(), by_order),
     Claim(
         4,
-        "Exponential is slower than linear but faster than the baseline on x_div_y and x_minus_y",
+        "Exponential is slower than linear but faster than the baseline on x / y and x − y",
         compare("exponential", "linear", DIV + MINUS, 1) + compare("exponential", "baseline", DIV + MINUS, -1),
     ),
     Claim(
         5,
-        "Exponential groks x_plus_y faster than linear",
+        "Exponential groks x + y faster than linear",
         compare("exponential", "linear", PLUS, -1),
         settled=WRONG_ARITHMETIC if reported_later("exponential", "linear", "x_plus_y") else None,
     ),
     Claim(
         6,
-        "Exponential improves the final accuracy on permutation over linear",
+        "Exponential improves the final accuracy on S₅ over linear",
         compare("exponential", "linear", S5, 1, column="final_accuracy"),
     ),
     Claim(
@@ -102,14 +102,14 @@ CLAIMS = (
     ),
     Claim(
         9,
-        "Logarithmic is between linear and exponential on x_div_y, and the slowest of all arms on x_minus_y",
+        "Logarithmic is between linear and exponential on x / y, and the slowest of all arms on x − y",
         compare("logarithmic", "linear", DIV, 1)
         + compare("logarithmic", "exponential", DIV, -1)
         + tuple(Comparison("logarithmic", arm, "x_minus_y", 1) for arm in REPORTED_ARMS if arm != "logarithmic"),
     ),
     Claim(
         10,
-        "On x_plus_y logarithmic is not as fast as exponential",
+        "On x + y logarithmic is not as fast as exponential",
         compare("logarithmic", "exponential", PLUS, 1),
         settled=None if reported_later("logarithmic", "exponential", "x_plus_y") else WRONG_ARITHMETIC,
     ),
@@ -124,10 +124,10 @@ CLAIMS = (
         "Cyclic combines the benefits of small and large batches",
         compare("cyclic", "baseline", MODULAR, -1) + compare("cyclic", "constant-256", MODULAR, -1),
     ),
-    Claim(13, "Exponential does not fully grok permutation", (), unless_reached_by(all), share_of="exponential"),
+    Claim(13, "Exponential does not fully grok S₅", (), unless_reached_by(all), share_of="exponential"),
     Claim(
         14,
-        "Logarithmic leaves permutation at the level of the baseline",
+        "Logarithmic leaves S₅ at the level of the baseline",
         compare("logarithmic", "baseline", S5, 0, column="final_accuracy", margin=ACCURACY_MARGIN)
         + compare("logarithmic", "baseline", S5, 0, column="reached", decides=False),
         by_accuracy_and_share,

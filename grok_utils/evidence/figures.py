@@ -101,7 +101,7 @@ def share_with_band(band: pd.DataFrame, marks: list[int]) -> Picture:
         for update, rows in band[band["update"].isin(marks)].groupby("update")
     ]
     alt = (
-        "Step lines in a band, a panel for each arm: the share of seeds above 99 % validation accuracy on permutation "
+        "Step lines in a band, a panel for each arm: the share of seeds above 99 % validation accuracy on S₅ "
         f"against update. Seeds above it: {'; '.join(told)}."
     )
     return panels(band, draw, alt, "update", "share of seeds above 99 %", height=1.5, by="schedule")

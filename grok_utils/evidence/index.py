@@ -9,22 +9,18 @@ from pathlib import Path
 import pandas as pd
 from bs4 import BeautifulSoup
 
-from grok_utils.analysis.crossings import crossings
-from grok_utils.analysis.summaries import best_cells, summarise
 from grok_utils.evidence import answer
 from grok_utils.evidence.members import STUDIES
-from grok_utils.page.prose import listed, sample_sizes
+from grok_utils.page.prose import sample_sizes
 from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
 from grok_utils.store.files import written_whole
-from grok_utils.store.records import read_study, records_there
-from grok_utils.studies import DEFAULTS
+from grok_utils.store.records import records_there
+from grok_utils.tasks import written
 
 SHOWN = ("dose-response", "order", "against-baseline", "interactions")  # of the page's figures
 NOT_KEPT = "quick"  # for trying the pipeline; .gitignore leaves it out
-TUNED = "surface"  # rate and decay tuned for constant batch sizes
-TUNED_ON = ("x_plus_y", "x_div_y")
 
 
 def write_index(results: Path) -> Path:
@@ -39,20 +35,21 @@ def index(results: Path) -> str:
     """README.md of `results`: the answer, figures, the verdicts and the studies, as Markdown."""
     tables = results / "evidence" / "tables"
     verdicts = pd.read_csv(tables / "verdicts.csv", keep_default_na=False)
-    contrasts, dose = (pd.read_csv(tables / f"{name}.csv") for name in ("contrasts", "dose-response-table"))
+    names = ("contrasts", "dose-response-table", "interactions-table")
+    contrasts, dose, interactions = (pd.read_csv(tables / f"{name}.csv") for name in names)
     told = answer.answer(contrasts, verdicts.set_index("claim")["verdict"], dose)
     parts = [
         "# Does growing the batch make a transformer grok sooner? The results",
         told.replace("[Table](#verdicts)", "below"),
-        f"{protocol_alone()} {tuned(results)}".strip(),
-        "Methods, intervals and limits are on the [page of the claims](evidence/report.html), one file to download and "
-        "open in a browser. The rules were written before the records, in ANALYSIS_PLAN.md.",
+        untuned(interactions),
+        "The [page of the claims](evidence/report.html) has the methods, intervals and limits. It is one file to "
+        "download and open in a browser. The rules were written before the records, in `ANALYSIS_PLAN.md`.",
         figures(results / "evidence"),
         "## The claims and their verdicts",
         markdown(verdicts[["claim", "text", "verdict", "n"]].rename(columns={"claim": "no.", "text": "claim"})),
         "## The studies",
-        f"`<study>/records/<arm>-seed<k>.parquet` are the measurements, a row every {BLOCK} updates, and "
-        "`notebooks/studies/<study>.yaml` what was asked for.",
+        f"`<study>/records/<arm>-seed<k>.parquet` are the measurements, a row every {BLOCK} updates. "
+        "`notebooks/studies/<study>.yaml` says what was asked for.",
         markdown(studies(results)),
         not_begun(results),
         "Written by `make evidence`.",
@@ -60,29 +57,15 @@ def index(results: Path) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def protocol_alone() -> str:
-    """For which rate and decay the answer holds."""
-    rate, decay = DEFAULTS["learning_rate"], DEFAULTS["weight_decay"]
-    return f"**That holds at the original's learning rate {rate:g} and weight decay {decay:g} alone.**"
-
-
-def tuned(results: Path) -> str:
-    """How soon the constant 512 groks with both tuned; empty without records of study `surface`."""
-    study = load_study(TUNED)
-    if not any((results / TUNED / "records").glob("baseline-*.parquet")):
-        return ""
-    frame, _ = read_study(study, results)
-    best = best_cells(summarise(crossings(frame[frame["schedule"] == "baseline"]))).set_index("operation")
-    best = best.loc[[operation for operation in TUNED_ON if operation in best.index]]
-    needs = listed(
-        f"{row.rmst:.0f} updates on `{row.Index}` (rate {row.learning_rate:g}, decay {row.weight_decay:g})"
-        for row in best.itertuples()
-    )
-    return (
-        f"With both tuned, large batches grok far sooner: a constant {DEFAULTS['batch_size']} needs {needs}, "
-        f"restricted means of `{TUNED}` ({sample_sizes(best)}), by whose own seeds the cells were chosen, so they err "
-        "on the small side."
-    )
+def untuned(interactions: pd.DataFrame) -> str:
+    """What the answer's rate and decay are worth: words, and where there are data the constant batch at others."""
+    told, table = answer.protocol_alone(interactions), answer.by_rate_and_decay(interactions)
+    if table.empty:
+        return told
+    headings = {name: written(name).replace("_", " ") for name in table}
+    numbers = markdown(table.rename(columns=headings).map(lambda of: of if isinstance(of, str) else f"{of:,.0f}"))
+    caption = f"Updates to 99 % (RMST) of the constant batch of 512, {sample_sizes(interactions)} seeds."
+    return f"{told.replace('[Table](#untuned)', 'below')}\n\n{caption}\n\n{numbers}"
 
 
 def figures(evidence: Path) -> str:

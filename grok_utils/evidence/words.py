@@ -6,18 +6,18 @@ import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
 from grok_utils.analysis.inference import ALPHA
-from grok_utils.evidence.answer import CONTROLS, estimate, of_claim, order_of_sizes, span
+from grok_utils.evidence.answer import CONTROLS, more_or_fewer, of_claim, order_of_sizes, span
 from grok_utils.evidence.members import CLOCKS, Evidence, incomplete
-from grok_utils.page.prose import commits, days, listed, named, p_value, sample_sizes, signed
+from grok_utils.page.prose import commits, days, from_to, listed, named, p_value, sample_sizes, signed
 from grok_utils.store.records import makings
 from grok_utils.studies import DEFAULTS
-from grok_utils.tasks import OPERATIONS
+from grok_utils.tasks import OPERATIONS, written
 
 ADVICE = {
     "supported": "Growing the batch adds to a small start here, beyond what a constant of the same mean gives.",
-    "contradicted": "Growing the batch is not shown to buy more than its dose does: a small constant batch is simpler.",
+    "contradicted": "Growing the batch buys no more here than its dose does. A small constant batch is simpler.",
 }
-UNITS = {"updates": "{:,.0f} updates", "examples": "{:,.0f} examples", "seconds": "{:.1f} s"}
+UNITS = ("updates", "examples", "seconds")
 
 
 def heading(evidence: Evidence) -> str:
@@ -26,7 +26,7 @@ def heading(evidence: Evidence) -> str:
     return (
         "# Does growing the batch make a transformer grok sooner? The evidence\n\n"
         f"{s['records'].sum():,} records of {(evidence.members['clock'] == CLOCKS[0]).sum():,} trained models, from "
-        f"{(s['records'] > 0).sum()} of {len(s)} planned studies; trained {days(made)}, commit {commits(made)}. "
+        f"{(s['records'] > 0).sum()} of {len(s)} planned studies. Trained {days(made)}, commit {commits(made)}. "
         f"{missing(s) or 'Every planned record is there.'}"
     )
 
@@ -46,9 +46,10 @@ def uncommitted(metadata: list[dict[str, Any]]) -> str:
     if not n:
         return ""
     return (
-        f"{n:,} of {len(metadata):,} records say *with uncommitted changes*. The copy of the repository beside the "
-        "tree had lost its index when they were written, so that git called every file changed; the package was their "
-        "commit's, but that is our word, not theirs. `make verify` trains one of a study's records again and compares."
+        f"{n:,} of {len(metadata):,} records say *with uncommitted changes*. When they were written, the copy of the "
+        "repository beside the tree had lost its index, and git called every file changed. The package was that of "
+        "their commit, but that is our word, not theirs. `make verify` trains one of a study's records again and "
+        "compares."
     )
 
 
@@ -60,44 +61,49 @@ def on_the_curve(dose: pd.DataFrame) -> str:
     on, sums = (rows[name].between(rows["low"], rows["high"]).sum() for name in ("curve", "added_up"))
     apart = 100 * (rows["rmst"] / rows["added_up"] - 1)
     return (
-        f"Of {len(rows)} changing arms and operations, the curve of the constants passes through the 95 % interval of "
-        f"{on}. A mean batch size is a coarse dose: a mixture of sizes need not take as long as a constant at its "
-        "mean. If instead an update at batch size $B$ takes the part $1/T(B)$ of the way, $T(B)$ the constants' RMST, "
-        "the parts add up to a prediction without any effect of growth or order: it lies inside the interval of "
-        f"{sums} of {len(rows)}, and the RMST differs from it by {span(apart)} % (median {signed(apart.median())} %). "
-        "That prediction is not in the analysis plan; all else here is."
+        f"There are {len(rows)} changing arms and operations. The curve of the constants passes through the 95 % "
+        f"interval of {on}.\n\n"
+        "A mean batch size is a coarse dose, since a mixture of sizes need not take as long as a constant at its mean. "
+        "A finer prediction adds up the constants: an update at batch size $B$ takes the part $1/T(B)$ of the way, "
+        "with $T(B)$ the constants' RMST. It knows no effect of growth or order. "
+        f"It lies inside the interval of {sums} of {len(rows)}. The RMST differs from it by {span(apart)} % "
+        f"(median {signed(apart.median())} %). The analysis plan does not have this prediction."
     )
 
 
 def order_section(rows: pd.DataFrame, found: pd.Series) -> str:
     """Claim 3 in words, with its shuffles."""
-    ours, told = of_claim(rows, 3), [order_of_sizes(rows)]
-    if ours.empty:
+    if of_claim(rows, 3).empty:
         return "None of the studies of order has records yet."
-    for control, words in CONTROLS.items():
-        of = ours[ours["reference"] == control]
-        each = [f"{estimate(r)}, {p_value(r['p_holm'])}, on `{r['operation']}`" for _, r in of.iterrows()]
-        told.append(f"Linear less {words}, in updates: {'; '.join(each)}.")
-    return " ".join([*told, f"Claim 3 is therefore: **{found[3]}**."])
+    where = "[Table](#answer) has the differences, [Table](#contrasts) their p-values and those of the shuffles."
+    return f"{order_of_sizes(rows)} {where} Claim 3 is therefore **{found[3]}**."
 
 
 def order_beyond_dose(table: pd.DataFrame) -> str:
-    """What of the differences between orders their doses explain, from `effects.order_added_up`."""
-    told = [
+    """How to read `order_explained`; empty without rows."""
+    if table.empty:
+        return ""
+    return (
         "Orders of the same sizes use up their dose at different paces, so some difference needs no effect of order. "
-        "What the constants add up to, as above, knows of none (nor is it in the analysis plan)."
-    ]
+        "The constants added up, as above, predict how much ([Table](#order-explained)). The analysis plan does not "
+        "have this either. A prediction below the interval means that linear is later than its batch sizes explain. "
+        "Then the order itself costs it time."
+    )
+
+
+def order_explained(table: pd.DataFrame) -> pd.DataFrame:
+    """What of linear less its controls the doses explain, from `effects.order_added_up`, a row a control: control,
+    contrasts, predicted and found (their spans), and in how many contrasts the prediction is inside, below or above
+    the interval."""
+    rows = []
     for control, words in ({"linear-shuffled": "the five shuffles"} | CONTROLS).items():
-        rows = table[table["reference"].str.startswith(control)]
-        if len(rows):
-            told.append(
-                f"Of linear less {words} it predicts {span(rows['predicted'])} updates, and "
-                f"{span(rows['difference'])} were found: the prediction is inside the interval of "
-                f"{rows['predicted'].between(rows['low'], rows['high']).sum()} of {len(rows)} contrasts, below it in "
-                f"{(rows['predicted'] < rows['low']).sum()}, above it in {(rows['predicted'] > rows['high']).sum()}."
-            )
-    told.append("Below means that linear is later than its batch sizes explain: that the order itself costs it time.")
-    return " ".join(told) if len(table) else ""
+        of = table[table["reference"].str.startswith(control)]
+        if len(of):
+            row = {"control": words, "contrasts": len(of), "predicted": span(of["predicted"])}
+            row |= {"found": span(of["difference"]), "inside": of["predicted"].between(of["low"], of["high"]).sum()}
+            row |= {"below": (of["predicted"] < of["low"]).sum(), "above": (of["predicted"] > of["high"]).sum()}
+            rows.append(row)
+    return pd.DataFrame(rows)
 
 
 def interaction_section(table: pd.DataFrame) -> str:
@@ -108,49 +114,51 @@ def interaction_section(table: pd.DataFrame) -> str:
     for (arm, reference), rows in table[~table["follows"]].groupby(["arm", "reference"], sort=False):
         sure, sooner = rows["p_holm"] < ALPHA, rows["difference"] < 0
         told.append(
-            f"`{arm}` is sooner than `{reference}` in {sooner.sum()} of {len(rows)} settings and operations "
-            f"({(sure & sooner).sum()} at a corrected p below {ALPHA}; later in "
-            f"{(sure & (rows['difference'] > 0)).sum()}), by {span(rows['percent'])} % of its RMST "
-            f"({sample_sizes(rows)})."
+            f"- `{arm}` is sooner than `{reference}` in {sooner.sum()} of {len(rows)} settings and operations. At a "
+            f"corrected p below {ALPHA} it is sooner in {(sure & sooner).sum()} and later in "
+            f"{(sure & (rows['difference'] > 0)).sum()}. It differs by {span(rows['percent'])} % of the reference's "
+            f"RMST ({sample_sizes(rows)})."
         )
-    return " ".join([*told, following_rates(table)])
+    return "\n".join([*told, *following_rates(table)])
 
 
-def following_rates(table: pd.DataFrame) -> str:
-    """The arms whose learning rate follows a batch size."""
-    told = []
-    for (arm, reference), rows in table[table["follows"]].groupby(["arm", "reference"], sort=False):
-        each = [
-            f"{signed(r.difference)} ({signed(r.low)} to {signed(r.high)}, {p_value(r.p_holm)}) on `{r.operation}`"
-            for r in rows.itertuples()
-        ]
-        told.append(f"`{arm}` less `{reference}`: {listed(each)} ({sample_sizes(rows)}).")
-    return " ".join(told)
+def following_rates(table: pd.DataFrame) -> list[str]:
+    """An item for each arm whose learning rate follows a batch size."""
+    return [
+        f"- `{arm}` needs {more_or_fewer(rows['difference'])} updates than `{reference}` ({sample_sizes(rows)}, "
+        f"corrected {p_value(rows['p_holm'].max())} at most)."
+        for (arm, reference), rows in table[table["follows"].astype(bool)].groupby(["arm", "reference"], sort=False)
+    ]
 
 
 def horizon_section(band: pd.DataFrame) -> str:
-    """Share of seeds that grok permutation by each update of `band`, from `inference.share_band`."""
+    """How many seeds grok permutation by each update of `band`, from `inference.share_band`."""
     if band.empty:
         return "The study `horizon` has no records yet."
-    told = []
-    for update, rows in band.groupby("update"):
-        each = [
-            f"`{r.schedule}` {r.reached} of {r.n} ({100 * r.low:.0f} to {100 * r.high:.0f} %)"
-            for r in rows.itertuples()
-        ]
-        told.append(f"By update {update:,}: {listed(each)}.")
-    return " ".join(told) + " In brackets the exact 95 % interval of the share."
+    each = [
+        f"{rows['reached'].sum()} of {rows['n'].sum()} by update {update:,}" for update, rows in band.groupby("update")
+    ]
+    return f"Of the seeds of all arms, {listed(each)} reach 99 % ([Table](#horizon-shares))."
+
+
+def horizon_table(band: pd.DataFrame) -> pd.DataFrame:
+    """The same, a row an arm and a column an update, each with the exact 95 % interval of the share."""
+    told = [f"{r.reached} of {r.n} ({100 * r.low:.0f} to {100 * r.high:.0f} %)" for r in band.itertuples()]
+    table = band.assign(told=told, by=band["update"].map("by {:,}".format))
+    arms, columns = in_order(band["schedule"]), list(dict.fromkeys(table.sort_values("update")["by"]))
+    shares = table.pivot_table("told", "schedule", "by", aggfunc="first")
+    return shares.loc[arms, columns].reset_index(names="arm")
 
 
 def examples_section(differences: pd.DataFrame, left_out: list[str], horizon: int) -> str:
     """The differences by examples seen, from `summaries.paired_differences`, and the arms that are left out."""
-    told = [f"The horizon is {horizon:,} examples, what `exponential` sees in its whole run."]
-    told += [f"{named(left_out)} end before that and are left out."] if left_out else []
+    told = [f"The horizon is {horizon:,} examples, which is what `exponential` sees in its whole run."]
+    told += [f"{named(left_out)} end before that, and are left out."] if left_out else []
     if len(differences):
         sooner, later, open_ = ((differences["verdict"] == v).sum() for v in ("sooner", "later", "cannot tell"))
         told.append(
-            f"Of {len(differences)} comparisons with `baseline`, an arm needs fewer examples in {sooner}, more in "
-            f"{later}, and one cannot tell in {open_} ({sample_sizes(differences)}, 95 % intervals, not corrected)."
+            f"There are {len(differences)} comparisons with `baseline`. An arm needs fewer examples in {sooner} and "
+            f"more in {later}. In {open_} one cannot tell ({sample_sizes(differences)}, 95 % intervals, not corrected)."
         )
     return " ".join(told)
 
@@ -158,8 +166,8 @@ def examples_section(differences: pd.DataFrame, left_out: list[str], horizon: in
 def precision_section(table: pd.DataFrame) -> str:
     """What a lower precision does; `table` as from `effects.precision`."""
     told = [
-        f"`{precision}` less float32: equivalent in {rows['equivalent'].eq(True).sum()} of {len(rows)} arms and "
-        f"operations, differences from {span(rows['percent'])} % ({sample_sizes(rows)})."
+        f"In {precision}, {rows['equivalent'].eq(True).sum()} of {len(rows)} arms and operations are equivalent to "
+        f"float32. They differ from it by {span(rows['percent'])} % ({sample_sizes(rows)})."
         for precision, rows in table.groupby("precision", sort=False)
     ]
     return " ".join(told) or "The study of precision has no records yet."
@@ -173,27 +181,29 @@ def stability_section(table: pd.DataFrame) -> str:
     members, unstable, ended = rows[["crossed", "unstable", "ended_below"]].sum()
     worst = rows.loc[rows["share_below"].idxmax()]
     return (
-        f"Of {members:,} members that crossed 99 % and were logged afterwards, {unstable:,} fell back at least once, "
-        f"and {ended:,} ended below. The least stable arm is `{worst['schedule']}` on `{worst['operation']}`: "
-        f"{100 * worst['share_below']:.1f} % of its later logs are not above 99 % ({worst['crossed']} members), and "
+        f"{members:,} members crossed 99 % and were logged afterwards. Of these, {unstable:,} fell back at least once, "
+        f"and {ended:,} ended below. The least stable arm is `{worst['schedule']}` on {written(worst['operation'])} "
+        f"({worst['crossed']} members). {100 * worst['share_below']:.1f} % of its later logs are not above 99 %, and "
         f"its lowest final accuracy is {worst['final_least']:.3f}."
     )
 
 
-def advice(found: pd.Series, cost: pd.DataFrame) -> str:
-    """What to do, by the verdict of claim 3, and the cheapest arms of each operation; `cost` as from `effects.cost`."""
-    told = []
+def advice(found: pd.Series) -> str:
+    """What to do, by the verdict of claim 3."""
+    unknown = "These data do not say whether growing the batch buys anything beyond its dose."
+    return ADVICE.get(found[3], unknown)
+
+
+def cheapest(cost: pd.DataFrame) -> pd.DataFrame:
+    """The rows of `effects.cost` of the arms that spend least of anything, linear and the baseline, an operation at a
+    time, of the arms of which every seed reached 99 %."""
+    units, kept = [unit for unit in UNITS if unit in cost], []
     for operation in in_order(cost["operation"], OPERATIONS):
         rows = cost[(cost["operation"] == operation) & (cost["reached"] == cost["n"])].set_index("schedule")
         if len(rows):
-            least = {unit: rows[unit].idxmin() for unit in UNITS if unit in rows}
-            arms = dict.fromkeys([*least.values(), *(a for a in ("linear", "baseline") if a in rows.index)])
-            spent = {arm: [(arm == a, UNITS[u].format(rows.loc[arm, u])) for u, a in least.items()] for arm in arms}
-            each = [f"`{a}` {', '.join(f'**{t}**' if best else t for best, t in of)}" for a, of in spent.items()]
-            told.append(f"- `{operation}`: {'; '.join(each)}.")
-    before = "\nThe cheapest of the arms of which every seed reached 99 %, beside linear and the baseline:\n"
-    unknown = "Whether growing the batch buys anything beyond its dose, these data do not say."
-    return "\n".join([ADVICE.get(found[3], unknown), *([before, *told] if told else [])])
+            arms = dict.fromkeys([*rows[units].idxmin(), *(a for a in ("linear", "baseline") if a in rows.index)])
+            kept.append(rows.loc[list(arms)].reset_index())
+    return pd.concat(kept)[list(cost)] if kept else cost.head(0)
 
 
 def reading(found: pd.Series, interactions: pd.DataFrame) -> str:
@@ -202,25 +212,26 @@ def reading(found: pd.Series, interactions: pd.DataFrame) -> str:
     small = interactions[usual.all(axis=1) & (interactions["arm"] == "constant-128")]
     told = []
     if len(small):
-        each = [f"{signed(r.percent)} % on `{r.operation}` ({p_value(r.p_holm)})" for r in small.itertuples()]
+        p = from_to(small["p_holm"], "{:.2g}")
         fewer = bool(((small["difference"] < 0) & (small["p_holm"] < ALPHA)).any())
         told.append(
-            "**What the data say.** At the protocol's learning rate a constant batch of 128 needs, beside one of 512, "
-            f"{listed(each)} updates ({sample_sizes(small)}). "
+            "**What the data say.** At the original's rate and decay a constant batch of 128 needs "
+            f"{more_or_fewer(small['percent'], ' %')} updates than one of 512 ({sample_sizes(small)}, corrected p "
+            f"{p}). "
             + (
-                "Fewer updates with a smaller batch is what the critical batch size, at tuned rates, does not allow: "
-                "here the rate is fixed, and more noise is one reading, a rate too small for 512 another."
+                "At tuned rates the critical batch size does not allow that. Here the rate is fixed. So one reading is "
+                "that noise helps, and another that the rate is too small for 512."
                 if fewer
-                else "That is compatible with the critical batch size, by which a small batch saves no updates."
+                else "That agrees with the critical batch size, by which a small batch saves no updates."
             )
         )
     if rates := following_rates(interactions):
         told.append(
-            "If only the ratio of rate and batch counted, scaling the rate would undo linear's difference from the "
-            f"baseline, and a decayed rate would undo it from the other side. {rates}"
+            "Suppose that only the ratio of rate and batch counted. Then scaling the rate would undo linear's "
+            "difference from the baseline, and a decayed rate would undo it from the other side.\n\n" + "\n".join(rates)
         )
     told.append(
-        f"That growth matters beyond the dose: {found[3]}. What the data do not say: nothing here measures the "
-        "gradient noise, and no arm tells noise from the number of passes over each pair."
+        f"That growth matters beyond the dose is: {found[3]}. The data leave two things open. Nothing here measures "
+        "the gradient noise, and no arm tells noise from the number of passes over each pair."
     )
     return "\n\n".join(told)

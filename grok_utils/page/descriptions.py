@@ -6,15 +6,16 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.tasks import OPERATIONS
+from grok_utils.tasks import OPERATIONS, written
 
 PANELS = "a panel for each operation, a line for each arm"
 ROWS = "a panel for each operation, a row for each arm"
 
 
 def in_each(frame: pd.DataFrame, say: Callable[[pd.DataFrame], str]) -> str:
-    """What `say` says of each operation's rows: `on x_plus_y …; on x_div_y …`."""
-    told = [f"on {name} {say(frame[frame['operation'] == name])}" for name in in_order(frame["operation"], OPERATIONS)]
+    """What `say` says of each operation's rows: `on x + y …; on x / y …`."""
+    names = in_order(frame["operation"], OPERATIONS)
+    told = [f"on {written(name)} {say(frame[frame['operation'] == name])}" for name in names]
     return f"{'; '.join(told)}."
 
 

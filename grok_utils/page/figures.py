@@ -24,7 +24,7 @@ from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_eac
 from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import THRESHOLD
-from grok_utils.tasks import OPERATIONS
+from grok_utils.tasks import OPERATIONS, written
 
 POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
 BANDED = 6  # arms
@@ -174,7 +174,7 @@ def before_the_touch(course: pd.DataFrame, gaps: pd.DataFrame) -> Picture:
     memorised = (gaps["memorised_at"] / gaps["touch_at"]).rename("memorised")
     table = course.merge(gaps[GROUP].join(memorised), on=GROUP)
     points = np.sort(table["share"].unique())
-    panel, words = table["operation"] + ", " + table["schedule"], table["measure"].str.replace("_", " ")
+    panel, words = table["operation"].map(written) + ", " + table["schedule"], table["measure"].str.replace("_", " ")
     table = table.assign(operation=panel, schedule=words)  # a panel's name and a line's
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
@@ -277,7 +277,7 @@ def rmst_by_cell(cells: pd.DataFrame) -> Picture:
             ax = grid[i // len(operations) * each + line, place]
             of = table[(table["schedule"] == arm) & (table["operation"] == operation)]
             draw_cells(ax, of, colours.to_rgba(of["rmst"]), fits)
-            ax.set_title(f"{operation}\n" if i < len(operations) or each > 1 else "")
+            ax.set_title(f"{written(operation)}\n" if i < len(operations) or each > 1 else "")
             ax.set_title("" if place else arm, loc="left")
         for ax in grid.flat:
             ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))

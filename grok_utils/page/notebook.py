@@ -18,6 +18,7 @@ from grok_utils.page.style import STYLE, WIDTH, Picture, look, picture_files, sv
 from grok_utils.pipeline.status import clock
 from grok_utils.schedules import BLOCK
 from grok_utils.store.files import written_whole
+from grok_utils.tasks import written
 
 WRAPPED = {40: "text", 24: "words"}  # characters: a column with longer texts wraps, the longest ones late; others never
 DIGITS = {0: 100, 1: 10, 2: 1, 3: 0.1}  # decimals, by what a column's usual size exceeds; 4 for smaller ones
@@ -56,6 +57,8 @@ def publish_table(
     words for an absent value. Prose refers to the table as `[Table](#name)`.
     """
     save(frame.to_csv(index=False), folder, f"{name}.csv")
+    if "operation" in frame:  # by its name in the file, which tools read
+        frame = frame.assign(operation=frame["operation"].map(written))
     headings = headings or {column: str(column).replace("_", " ") for column in frame}
     text = table_html(frame, headings, bold_cells(frame, best or {}), missing or {})
     data = {"text/html": text, "text/plain": f"{caption}\n{frame.to_string(index=False)}"}

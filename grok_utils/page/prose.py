@@ -1,6 +1,6 @@
 """The report's sentences: every number in them is computed here from a study's rows."""
 
-from collections.abc import Collection, Iterable, Sized
+from collections.abc import Collection, Hashable, Iterable, Mapping, Sized
 from inspect import getdoc
 from textwrap import indent
 from typing import Any
@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis.crossings import in_order
 from grok_utils.analysis.moves import APART, SMOOTH
 from grok_utils.analysis.summaries import cell_settings
 from grok_utils.measures import MEASURES, RATIOS
@@ -122,7 +123,7 @@ def model(study: Study) -> str:
     return (
         f"Every model is a decoder transformer (blocks: {blocks}, width: {width}, heads: {heads}){original} that reads "
         "`x ∘ y =` and names the result. A fixed share of all pairs is for training, the rest for validation. "
-        f"{optimizers(study)} minimises cross-entropy on batches drawn with replacement; a log is kept every {BLOCK} "
+        f"{optimizers(study)} minimises cross-entropy on batches drawn with replacement. A log is kept every {BLOCK} "
         "updates. The same seed means the same split and, at one shape, the same initial weights in every arm."
     )
 
@@ -131,7 +132,7 @@ def nothing_of_others(study: Study) -> str:
     """The limitation that follows from what all arms share; empty where they share nothing of it."""
     of = {"architecture": "shape", "optimiser": "optimizer", "training fraction": "train_fraction"}
     alike = [f"one {name}" for name, field in of.items() if len({getattr(a.settings, field) for a in study.arms}) == 1]
-    return f"- {listed(alike).capitalize()}: the study says nothing of others." if alike else ""
+    return f"- {listed(alike).capitalize()}. The study says nothing of others." if alike else ""
 
 
 def schedule_formulas(names: Iterable[str]) -> str:
@@ -146,18 +147,18 @@ def grid(cells: pd.DataFrame) -> str:
     tried = cells.groupby(["operation", "schedule"]).size()
     return (
         f"## The grid\n\nEach arm was trained in {from_to(tried)} cells, "
-        f"combinations of {settings}. [Figure](#grid) shows the restricted mean number of updates to 99 % (RMST, "
-        "[explained below](#section-updates-to-99)) in each, [Table](#best-cells) the best cell of each arm on each "
-        "operation: that of the smallest RMST. The answer and all that follows show each arm at its best cell; "
-        "[Table](#cells) has all cells. The seeds that chose a cell are those shown in it, so its RMST errs on the "
-        "small side, the more the more cells were tried."
+        f"combinations of {settings}. [Figure](#grid) shows the restricted mean number of updates to 99 % in each "
+        "(RMST, [explained below](#section-updates-to-99)). [Table](#best-cells) has the best cell of each arm on each "
+        "operation, which is that of the smallest RMST. The answer and all that follows show each arm at its best "
+        "cell, and [Table](#cells) has all cells. The seeds that chose a cell are those shown in it. So its RMST errs "
+        "on the small side, the more the more cells were tried."
     )
 
 
 def grid_caption(cells: pd.DataFrame) -> str:
     """What the heat map shows, of more than two settings too."""
     shown, others = (list(cell_settings(cells))[part] for part in (slice(2), slice(2, None)))
-    text = f"RMST by {listed(shown)}, a row for each arm. ×: no seed reached 99 %; blank: no such cell."
+    text = f"RMST by {listed(shown)}, a row for each arm. ×: no seed reached 99 %. Blank: no such cell."
     text += f" Of {listed(others)} the best." if others else ""
     return text.replace("_", " ")
 
@@ -176,35 +177,34 @@ def moves(gaps: pd.DataFrame, summary: pd.DataFrame, unknown: pd.Series) -> str:
     told = [f"{touched} of {gaps['n'].sum()} members reach 99 % validation accuracy, the *touch*."]
     if touched:
         told.append(
-            f"{together} of them do so less than {APART} updates after they *memorise*, which is to reach 99 % "
-            "training accuracy: in those there is no phase between the two, in which anything could move first "
-            "([Table](#gaps))."
+            f"They *memorise* when they reach 99 % training accuracy. {together} of them do so less than {APART} updates "
+            "before the touch ([Table](#gaps)). There nothing could move first between the two."
         )
     for name, share in unknown.items():
-        why = ", the estimate below the line not being positive" if name in RATIOS else ""
+        why = ", since the estimate below the line is not positive" if name in RATIOS else ""
         told.append(f"In {100 * share:.0f} % of their logs until then the {name.replace('_', ' ')} is not known{why}.")
     lines = ["## What moves before a member groks", " ".join(told)]
     for since, rows in summary.groupby("since", sort=False):
         each = [f"- {name.replace('_', ' ')}: {moved(of)}" for name, of in rows.groupby("measure", sort=False)]
         lines.append(f"Counted from {since}, beside validation accuracy:\n\n" + "\n".join(each))
     lines.append(
-        "A measure's *half* is the first log at which it has covered half of its change from memorisation, or from the "
-        "first log, to the touch. Half of a change comes before its end whatever happens, so a lead over the touch "
-        "says nothing by itself. The yardstick is the half of validation accuracy: *before* means that the exact 95 % "
-        "interval of the median difference over seeds lies above 0, *after* that it lies below. A member counts where "
-        "the measure's change is at least half of its range, so that it did not just go and come back. What goes over "
-        f"decades is taken in logarithms, a ratio of means over {SMOOTH} logs. To move before is not to cause."
+        "A measure's *half* is the first log at which it has covered half of its change to the touch, from memorisation "
+        "or from the first log. Half of a change comes before its end whatever happens, so a lead over the touch says "
+        "nothing by itself. The yardstick is the half of validation accuracy. *Before* means that the exact 95 % "
+        "interval of the median difference over seeds lies above 0, and *after* that it lies below. A member counts "
+        "where the measure's change is at least half of its range, so that it did not just go and come back. What goes "
+        f"over decades is taken in logarithms. A ratio is of means over {SMOOTH} logs. To move before is not to cause."
     )
     return "\n\n".join(lines if len(summary) else lines[:2])
 
 
 def moved(rows: pd.DataFrame) -> str:
     """In how many groups a measure moves before and after validation accuracy; rows of one measure, of `moves`."""
-    told = [f"{words} in {(rows['moves'] == words).sum()}" for words in ("before", "after")]
+    told = [f"{words} it in {(rows['moves'] == words).sum()}" for words in ("before", "after")]
     ahead = from_to(rows["ahead"].round().astype(int), "{:+,d}").replace("-", "−")
     return (
-        f"{' and '.join(told)} of {count(rows, 'pair')} of operation and arm, one cannot tell in the others; "
-        f"medians of {ahead} updates before it ({sample_sizes(rows)})"
+        f"{' and '.join(told)} of {count(rows, 'pair')} of operation and arm. In the others one cannot tell. The "
+        f"medians are {ahead} updates before it ({sample_sizes(rows)})."
     )
 
 
@@ -222,71 +222,70 @@ def at_best_cells(best: pd.DataFrame) -> str:
 def question(reference: str) -> str:
     """What *sooner* means in the answer, and where its numbers are."""
     return (
-        f"An arm is *sooner* than `{reference}` if its restricted mean number of updates to 99 % validation accuracy "
-        "is smaller by more than chance: the 95 % interval of the paired difference excludes zero. "
+        f"An arm is *sooner* than `{reference}` if it needs fewer updates to 99 % validation accuracy, in the "
+        "restricted mean and by more than chance. That is, the 95 % interval of the paired difference excludes zero. "
         "[Figure](#updates-to-99) and [Table](#differences) hold what this rests on."
     )
 
 
 def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "baseline") -> str:
-    """What the study says about each arm against the reference arm, every number with its n and 95 % interval.
+    """How the arms compare with the reference arm, in words; `answer_table` has the numbers.
 
     `cells` as from `summaries.summarise`, `differences` as from `summaries.paired_differences`.
     """
-    nothing = f"There are no pairs of seeds yet in which an arm can be compared with `{reference}`."
-    lines = [verdict_counts(differences, reference) if len(differences) else nothing]
-    for operation in cells["operation"].unique():
-        arms = cells[cells["operation"] == operation].set_index("schedule")
-        against = differences[differences["operation"] == operation]
-        alone = [arm for arm in arms.index if arm not in set(against["schedule"])]
-        lines.append(f"- **`{operation}`**")
-        lines += [f"    - {state(arm, arms.loc[arm])}" for arm in alone]
-        lines += [f"    - {contrast(row, arms.loc[row['schedule']])}" for _, row in against.iterrows()]
-    fewest = cells["n"].min()
-    if fewest < FEW:
-        lines.append(f"\nWith n = {fewest} this shows that the study runs; so few seeds settle no claim.")
-    return "\n".join([lines[0], "", *lines[1:]])
+    lines = [f"There are no pairs of seeds yet in which an arm can be compared with `{reference}`."]
+    if len(differences):
+        of = differences["verdict"].value_counts()
+        told = [f"{v} in {of[v]}" for v in ("sooner", "later") if v in of]
+        outcome = f"an arm is {' and '.join(told)}, and one cannot tell in {of.get('cannot tell', 0)}"
+        outcome = outcome if told else "one can never tell which is sooner"
+        lines = [
+            f"**In {count(differences, 'comparison')} with `{reference}`, {outcome}.** "
+            f"Arms are paired by seed ({sample_sizes(differences)}). The 95 % intervals are not corrected for their "
+            "number."
+        ]
+    if (fewest := cells["n"].min()) < FEW:
+        lines.append(f"With n = {fewest} this shows that the study runs. So few seeds settle no claim.")
+    return "\n\n".join(lines)
 
 
-def verdict_counts(differences: pd.DataFrame, reference: str) -> str:
-    """How many of the comparisons with the reference arm came out which way."""
-    count, total = differences["verdict"].value_counts(), len(differences)
-    outcome = f"in none of {total} comparisons can an arm be told from `{reference}`"
-    if told := [f"{v} in {count[v]}" for v in ("sooner", "later") if v in count]:
-        outcome = f"of {total} comparisons with `{reference}`, an arm is {' and '.join(told)}, and one cannot tell in "
-        outcome += f"{count.get('cannot tell', 0)}"
-    return (
-        f"Updates to 99 % validation accuracy: **{outcome}** (paired by seed, {sample_sizes(differences)}, "
-        f"95 % intervals, not corrected for their number). The mean of `{reference}`, then each arm's difference:"
-    )
+def answer_table(cells: pd.DataFrame, differences: pd.DataFrame) -> pd.DataFrame:
+    """The answer in numbers, as text: arm, and a column an operation with the arm's difference from the reference arm.
+
+    An arm that is compared with none has its own restricted mean.
+    """
+    against = differences.set_index(["schedule", "operation"])
+    rows: dict[str, dict[str, str]] = {arm: {} for arm in in_order(cells["schedule"])}
+    for cell in cells.to_dict("records"):
+        arm, operation = key = cell["schedule"], cell["operation"]
+        rows[arm][operation] = contrast(against.loc[key], cell) if key in against.index else state(cell)
+    return pd.DataFrame(rows.values(), index=list(rows)).reset_index(names="arm")
 
 
-def state(arm: str, cell: pd.Series) -> str:
-    """An arm's own RMST, or that no seed of it reached 99 %."""
-    seeds = f"{cell['reached']} of {cell['n']} seeds reached 99 %"
+def state(cell: Mapping[Hashable, Any]) -> str:
+    """An arm's own RMST in a table, or that no seed of it reached 99 %."""
+    seeds = f"{cell['reached']} of {cell['n']} reach 99 %"
     if cell["reached"] == 0:
-        share = f"95 % interval of the share 0 to {100 * cell['share_high']:.0f} %"
-        return f"`{arm}`: {seeds} by update {cell['horizon']:,} ({share})"
-    return f"`{arm}`: {cell['rmst']:,.0f} updates ({interval(cell['rmst_low'], cell['rmst_high'])}; {seeds})"
+        return f"{seeds}\n(0 to {100 * cell['share_high']:.0f} %)"
+    return f"{cell['rmst']:,.0f}\n({interval(cell['rmst_low'], cell['rmst_high'])})\n{seeds}"
 
 
-def contrast(row: pd.Series, cell: pd.Series) -> str:
-    """An arm's paired difference from the reference arm, with its verdict."""
-    verdict = row["verdict"] if row["verdict"] == "cannot tell" else f"**{row['verdict']}**"
+def contrast(row: pd.Series, cell: Mapping[Hashable, Any]) -> str:
+    """An arm's paired difference from the reference arm in a table, with its verdict."""
     if row["difference"] == 0 and cell["reached"] == 0:
-        return f"`{row['schedule']}`: {verdict}; none of {cell['n']} seeds reached 99 % either"
-    number = f"{signed(row['difference'])} updates, {signed(row['percent'])} %"
-    return f"`{row['schedule']}`: {verdict}; {number} ({interval(row['low'], row['high'])}; n = {row['n']})"
+        return f"{row['verdict']}\n{cell['reached']} of {cell['n']} reach 99 % either"
+    number = f"{signed(row['difference'])}, {signed(row['percent'])} %"
+    return f"{row['verdict']}\n{number}\n({interval(row['low'], row['high'])})"
 
 
 def beside_reported_sentence(table: pd.DataFrame, unlike: list[str]) -> str:
     """How often the reported means agree with this study, or why the comparison does not apply."""
     if unlike:
-        return f"The original's numbers do not apply to this study: {'; '.join(unlike)}."
+        return f"The original's numbers do not apply to this study: {', '.join(unlike)}."
     if table.empty:
         return "The original reported none of this study's arms on its operations."
     count = table["verdict"].value_counts()
-    told = ", ".join(f"{count.get(v, 0)} {words}" for v, words in VERDICTS.items())
+    told = listed(f"{count.get(v, 0)} {words}" for v, words in VERDICTS.items())
     return f"Of {len(table)} reported means of 3 seeds, {told} ({sample_sizes(table)} here)."
 
 
@@ -300,6 +299,7 @@ VERDICTS = {
 def rebuild(study: str) -> str:
     """How a reader makes the numbers and this page again."""
     return (
-        f"`make report STUDY={study}` builds this page from the records; `make all STUDY={study} RESULTS=elsewhere` "
-        "trains everything anew: on the same device and versions to the same bits, elsewhere to the same distribution."
+        f"`make report STUDY={study}` builds this page from the records. `make all STUDY={study} RESULTS=elsewhere` "
+        "trains everything anew. On the same device and versions it gives the same bits, elsewhere the same "
+        "distribution."
     )

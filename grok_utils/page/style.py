@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter
 
 from grok_utils.analysis.crossings import ARMS, in_order
-from grok_utils.tasks import OPERATIONS
+from grok_utils.tasks import OPERATIONS, written
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 THIRD = 18  # letters of a legend's word that a third of the width holds
@@ -134,7 +134,7 @@ def panels(
             spare.remove()
             grid[-2, 1].xaxis.set_tick_params(labelbottom=True)
         for name, ax in zip(names, grid.flat, strict=False):
-            ax.set_title(name)
+            ax.set_title(written(name) if by == "operation" else name)
             ax.xaxis.set_major_formatter(FuncFormatter(short))
             draw(ax, frame[frame[by] == name])
             ax.set(xlabel="", ylabel="")

@@ -10,6 +10,7 @@ from grok_utils.analysis.crossings import by_cell, in_order
 from grok_utils.analysis.summaries import FINAL
 from grok_utils.page.prose import either, optimizers
 from grok_utils.studies import HYPER, Follows, Scheduled, Study
+from grok_utils.tasks import written
 
 SETTINGS = {name: name.replace("_", " ") for name in ("operations", "modulus", "train_fraction", *HYPER, "precision")}
 SETTINGS |= {"modulus": "modulus of the residues", "train_fraction": "share of the pairs in training"}
@@ -30,7 +31,7 @@ def settings(study: Study) -> pd.DataFrame:
         for arm in study.arms:
             of.setdefault(in_words(getattr(arm.settings, name)), []).append(arm.name)
         values = [f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()]
-        rows.append((words, "; ".join(values)))
+        rows.append((words, "\n".join(values)))
     cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.name)
     rows += [("cells of the grid", ", ".join(cells))] if cells else []
     return pd.DataFrame(rows, columns=["setting", "value"])
@@ -46,8 +47,8 @@ def in_words(value: Any) -> str:
         base = "the batch size" if value.follows is None else f"a batch size {in_words(value.follows)}"
         return f"{value.value:g} at {value.at:g} of {base}, to the power {value.power:g}"
     if isinstance(value, tuple):
-        return ", ".join(f"{v[0]} {in_words(v[1])}" if isinstance(v, tuple) else in_words(v) for v in value)
-    return f"{value:,}" if type(value) is int else str(value)
+        return ", ".join(f"{written(v[0])} {in_words(v[1])}" if isinstance(v, tuple) else in_words(v) for v in value)
+    return f"{value:,}" if type(value) is int else written(str(value))
 
 
 def schedules(frame: pd.DataFrame) -> pd.DataFrame:

@@ -251,7 +251,7 @@ def test_interactions_pair_arms_by_seed_in_the_same_cell():
     assert set(grid["reference"]) == {"baseline"} and set(grid["arm"]) == {"constant-128", "linear"}
     pairs = following.groupby(["arm", "reference", "learning_rate", "weight_decay"]).size().to_dict()
     assert pairs == {("linear-sqrt-batch", "baseline", 1e-3, 0.5): 3, ("baseline-mirrored", "linear", 1e-3, 0.5): 3}
-    assert "`linear-sqrt-batch` less `baseline`: " in words.interaction_section(ours)
+    assert "- `linear-sqrt-batch` needs " in words.interaction_section(ours)
     assert "`constant-128` is sooner than `baseline` in 21 of 21" in words.interaction_section(ours)
 
 
@@ -272,7 +272,42 @@ def test_the_answer_says_what_the_world_is():
         rows, found = decided(crossing)
         text = answer.answer(rows, found, effects.dose_response(world(crossing).members))
         assert text.startswith(start) and "n = 120 seeds" in text and "claims" in text
-    assert "against its reverse, sooner on `x_plus_y`, `x_minus_y` and `x_div_y`" in text
+    assert "Beside its reverse, `linear` is sooner on x + y, x − y and x / y." in text
+    assert "beside five random orders, it is sooner in 15 of 15 contrasts." in text.replace("Beside", "beside")
+
+
+def test_an_outcome_is_told_by_operation_or_counted():
+    sides = pd.DataFrame(
+        {
+            "operation": ["x_plus_y", "x_minus_y", "x_div_y"],
+            "difference": [5.0, 9, -2],
+            "verdict": ["contradicted", "equivalent", "cannot tell"],
+        }
+    )
+    assert answer.outcome(sides) == "`linear` is later on x + y, equivalent on x − y, and on x / y one cannot tell"
+    assert answer.outcome(sides[2:]) == "on x / y one cannot tell"
+    several = pd.concat([sides] * 2)
+    assert answer.outcome(several[several["operation"] != "x_minus_y"]) == (
+        "`linear` is later in 2 of 4 contrasts, and in 2 of 4 one cannot tell"
+    )
+
+
+def test_differences_are_more_or_fewer():
+    assert answer.more_or_fewer(pd.Series([-17.2, -9.4]), " %") == "9 to 17 % fewer"
+    assert answer.more_or_fewer(pd.Series([1361.2, 1361.4])) == "1,361 more"
+    assert answer.more_or_fewer(pd.Series([-5, 3]), " %") == "−5 to +3 % more or fewer"
+
+
+def test_the_answer_says_what_a_constant_does_at_other_rates_and_decays():
+    ours = effects.interactions(world(by_family, ("confirm", "rates")).members)
+    table = answer.by_rate_and_decay(ours).set_index(["learning_rate", "weight_decay"])
+    assert list(table) == ["x_plus_y", "x_minus_y", "x_div_y"] and ("0.001", "0.5") in table.index
+    first = ours[(ours["reference"] == "baseline") & ~ours["follows"]].iloc[0]
+    at = f"{first['learning_rate']:g}", f"{first['weight_decay']:g}"
+    assert table.loc[at, first["operation"]] == first["reference_mean"]
+    text = answer.protocol_alone(ours)
+    assert "learning rate 0.001 and weight decay 0.5 alone" in text and "% of the updates (n = 10, [Table]" in text
+    assert "[Table]" not in answer.protocol_alone(ours.head(0))
 
 
 def test_the_verdict_table_sets_ours_beside_the_reported():
@@ -289,7 +324,7 @@ def test_the_verdict_table_sets_ours_beside_the_reported():
     assert ours.loc[6, "reported"] == "0.416 against 0.166"
     assert ours.loc[14, "reported"] == "–\n0.009 against 0.009"  # each beside our estimate of the same
     partly = answer.verdict_table(world(dose_only), rows.assign(n=rows["n"].where(rows.index > 0, 0)), clocks)
-    assert partly.set_index("claim").loc[1, "reported"].startswith("x_plus_y: −983, −37 %\n")
+    assert partly.set_index("claim").loc[1, "reported"].startswith("x + y: −983, −37 %\n")
     assert ours.loc[8, "ours"].startswith("logarithmic is above linear and exponential in 749 of 749")
     assert ours.loc[1, "other_clocks"] == "cannot tell (95 %)" and ours.loc[2, "other_clocks"] == "–"
 
@@ -375,7 +410,7 @@ def section(page: BeautifulSoup, name: str) -> str:
 
 ASKED = {  # by reviewers; and what, in the sections that the page refers to, answers them
     "a statistical analysis": "two-sided sign-flip permutation test",
-    "strong baselines": "the curve of the constants passes through",
+    "strong baselines": "The curve of the constants passes through",
     "the interaction with learning rate": "learning rates and weight decays has no records yet",
     "why these schedules": "Why these: the original reported",
     "a theoretical reading and related work": "no arm tells noise from the number of passes",
@@ -440,8 +475,10 @@ def test_a_world_of_dose_alone_has_orders_as_the_constants_add_up():
                 reached[arm] = 10 * block
                 break
     assert row["predicted"] == reached["linear"] - reached["linear-reversed"]
-    assert "of 15 contrasts" in words.order_beyond_dose(table)
-    assert words.order_beyond_dose(table.head(0)) == ""
+    explained = words.order_explained(table).set_index("control")
+    assert explained["contrasts"].tolist() == [15, 3, 3] and words.order_beyond_dose(table.head(0)) == ""
+    parts = explained[["inside", "below", "above"]].sum(axis=1)
+    assert (parts <= explained["contrasts"]).all()  # no interval where seeds agree
 
 
 def test_without_records_of_confirm_nothing_is_judged(tmp_path):

@@ -443,8 +443,8 @@ def test_publish_table_formats_and_marks_the_best(tmp_path, shown):
     notebook.publish_table(TABLE, "times", "Times.", tmp_path, headings, {"rmst": "min"}, words)
     assert rows_of(shown[0][0]["text/html"]) == [
         ["operation", "n", "RMST", "interval", "reached"],
-        ["x_plus_y", "3", "2,973", "856.1 to 5,090.6", "yes"],
-        ["x_plus_y", "3", "<b>2,117</b>", "none", "no"],
+        ["x + y", "3", "2,973", "856.1 to 5,090.6", "yes"],
+        ["x + y", "3", "<b>2,117</b>", "none", "no"],
         ["x&lt;y", "12,000", "7,500", "1.0 to 2.0", "yes"],  # equals have no best
         ["x&lt;y", "3", "7,500", "−20.4 to 30.6", "yes"],
     ]

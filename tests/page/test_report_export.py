@@ -75,12 +75,12 @@ def bold(table) -> set[tuple[str, ...]]:
 def test_the_best_cells_are_bold(results):
     page = BeautifulSoup((results / "unlike" / "report.html").read_text(encoding="utf-8"), "html.parser")
     times = bold(page.select_one("#updates-to-99-table"))
-    soonest = ("x_plus_y", "linear")  # see `crossing`; on permutation all are alike, and none is best
+    soonest = ("x + y", "linear")  # see `crossing`; on S₅ all are alike, and none is best
     assert times == {(*soonest, "RMST"), (*soonest, "median"), (*soonest, "examples at crossing")}
     differences = bold(page.select_one("#differences"))
     assert differences == {(*soonest, "difference, updates"), (*soonest, "per cent")}
     by_update = {(operation, arm) for operation, arm, _ in bold(page.select_one("#reached-by-update"))}
-    assert soonest in by_update and ("x_plus_y", "baseline") not in by_update
+    assert soonest in by_update and ("x + y", "baseline") not in by_update
 
 
 def test_a_study_with_measures_shows_each_as_curves_and_at_the_crossing(results):
@@ -185,8 +185,11 @@ def test_answer_comes_first_with_its_n_and_interval(page):
     answer = page.select_one("main h2").find_next_siblings(["p", "ul"])
     text = " ".join(tag.get_text() for tag in answer[:5]).replace("\u00a0", " ")
     assert page.select_one("main h2").get_text() == "The answer"
-    assert "n = 2" in text and "95 %" in text and "cannot tell" in text
-    assert "0 of 2 seeds reached 99 %" in text and "so few seeds settle no claim" in text
+    assert "n = 2" in text and "95 %" in text and "So few seeds settle no claim" in text
+    cells = [[c.get_text().replace("\u00a0", " ") for c in r.find_all(["th", "td"])] for r in page.select("#answer tr")]
+    assert cells[0] == ["arm", "x + y", "S₅"] and [row[0] for row in cells[1:3]] != ["linear", "baseline"]
+    assert cells[1][2] == "0 of 2 reach 99 %\n(0 to 84 %)" and cells[2][2] == "cannot tell\n0 of 2 reach 99 % either"
+    assert re.fullmatch(r"cannot tell\n−[36]0, −\d+ %\n\(no interval\)", cells[2][1])
 
 
 def test_a_study_without_baseline_is_compared_with_its_first_arm(results):
@@ -333,22 +336,26 @@ def members_of(times: dict[str, list[int]]) -> pd.DataFrame:
     return crossings.crossings(pd.concat(frames))
 
 
-def say(times: dict[str, list[int]]) -> str:
+def say(times: dict[str, list[int]]) -> tuple[str, dict[str, str]]:
+    """The answer in words, and what its table says of each arm on x + y."""
     members = members_of(times)
-    return prose.answer(summaries.summarise(members), summaries.paired_differences(members))
+    of = summaries.summarise(members), summaries.paired_differences(members)
+    return prose.answer(*of), prose.answer_table(*of).set_index("arm")["x_plus_y"].to_dict()
 
 
 def test_answer_says_which_arm_is_sooner_and_by_how_much():
-    text = say({"baseline": [100, 110, 120, 130, 140], "linear": [50, 60, 70, 80, 100]})
-    assert "an arm is sooner in 1, and one cannot tell in 0" in text
-    assert "`linear`: **sooner**; −48 updates, −40 % (−54 to −42; n = 5)" in text
+    text, table = say({"baseline": [100, 110, 120, 130, 140], "linear": [50, 60, 70, 80, 100]})
+    assert "In 1 comparison with `baseline`, an arm is sooner in 1, and one cannot tell in 0" in text
+    assert table["linear"] == "sooner\n−48, −40 %\n(−54 to −42)" and "(n = 5)" in text
+    assert table["baseline"] == "120\n(100 to 140)\n5 of 5 reach 99 %"
     assert "settle no claim" not in text
 
 
 def test_answer_says_so_when_nothing_can_be_told():
-    text = say({"baseline": [100, 120], "linear": [90, 140], "cyclic": [999, 999]})
-    assert "in none of 2 comparisons can an arm be told from `baseline`" in text
-    assert "`linear`: cannot tell" in text and "n = 2" in text and "settle no claim" in text
+    text, table = say({"baseline": [100, 120], "linear": [90, 140], "cyclic": [999, 999]})
+    assert "In 2 comparisons with `baseline`, one can never tell which is sooner" in text
+    assert table["linear"].startswith("cannot tell\n") and "n = 2" in text and "settle no claim" in text
+    assert table["cyclic"].startswith("cannot tell\n")
 
 
 def test_formulas_are_those_of_the_functions_docstrings(monkeypatch):
@@ -362,7 +369,7 @@ def test_formulas_are_those_of_the_functions_docstrings(monkeypatch):
 
 
 def test_answer_without_baseline():
-    text = say({"linear": [90, 140]})
-    assert (
-        text.startswith("There are no pairs of seeds yet") and "`linear`: 115 updates (0 to 200; 2 of 2 seeds" in text
-    )
+    text, table = say({"linear": [90, 140]})
+    assert text.startswith("There are no pairs of seeds yet") and table == {
+        "linear": "115\n(0 to 200)\n2 of 2 reach 99 %"
+    }

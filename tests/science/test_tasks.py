@@ -7,7 +7,7 @@ from fractions import Fraction
 import pytest
 import torch
 
-from grok_utils.tasks import OPERATIONS, all_pairs, cyclic_order, key, make_task, stream
+from grok_utils.tasks import OPERATIONS, all_pairs, cyclic_order, key, make_task, stream, written
 
 POLYNOMIALS = {
     "x_plus_y": lambda x, y: x + y,
@@ -39,6 +39,23 @@ def rows(t):
 
 def test_every_operation_has_an_oracle():
     assert set(OPERATIONS) == {*POLYNOMIALS, "x_div_y", "permutation"}
+
+
+def test_an_operation_is_written_as_people_write_it():
+    assert [written(name) for name in OPERATIONS] == [
+        "x + y",
+        "x − y",
+        "x / y",
+        "S₅",
+        "x² + y²",
+        "x² + xy + y²",
+        "x² + xy + y² + x",
+        "x³ + xy",
+        "x³ + xy² + y",
+    ]
+    assert written("xy_plus_y") == "xy + y"  # one that a person adds
+    for name in ("mine", "xy_times_y", "x_plus", "float32", "x and y"):
+        assert written(name) == name
 
 
 @pytest.mark.parametrize("p", [2, 3, 5, 7, 31, 97])
