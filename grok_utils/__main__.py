@@ -10,7 +10,7 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
 
 from grok_utils.errors import BadInput, Damaged, one_line, require, with_remedy
-from grok_utils.store.files import ROOT
+from grok_utils.store.files import require_clone
 
 
 class Parser(argparse.ArgumentParser):
@@ -83,10 +83,10 @@ def seeds_from(text: str) -> list[int]:
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
     a = parser().parse_args(arguments)
-    if not (ROOT / "notebooks" / "run.ipynb").is_file():  # as where a wheel was installed
-        print(
-            "grok_utils runs from a clone of its repository, which has the notebooks and the studies", file=sys.stderr
-        )
+    try:
+        require_clone()
+    except BadInput as error:
+        print(error, file=sys.stderr)
         return 2
     # After --help: they load torch and papermill, which takes seconds.
     from grok_utils.page import build

@@ -19,9 +19,9 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from grok_utils.errors import BadInput, one_line
 from grok_utils.pipeline.execution import Failed
-from grok_utils.store.files import ROOT, written_whole
+from grok_utils.store.files import NOTEBOOKS, ROOT, written_whole
 
-TEMPLATES = ROOT / "notebooks"
+TEMPLATES = NOTEBOOKS
 MATHEMATICS = LatexToMathML()
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"

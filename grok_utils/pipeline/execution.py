@@ -23,12 +23,11 @@ from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.plan import PART
 from grok_utils.pipeline.status import clock, left_to_do, progress_lines, time_left
 from grok_utils.store import files
-from grok_utils.store.files import ROOT
+from grok_utils.store.files import NOTEBOOKS, ROOT
 from grok_utils.store.records import is_complete
 from grok_utils.studies import Run
 from grok_utils.training import load_checkpoint
 
-NOTEBOOKS = ROOT / "notebooks"
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to tell of a failure, `Failed` tells
 

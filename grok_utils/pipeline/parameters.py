@@ -1,6 +1,7 @@
 """The parameters of a run, checked before any work is done."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ from grok_utils.engine.machine import on_cuda, require_fit
 from grok_utils.errors import require
 from grok_utils.pipeline.settings import check_seeds, is_whole
 from grok_utils.pipeline.study_files import load_study
+from grok_utils.store.files import from_notebook
 from grok_utils.studies import Run, Study
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -65,6 +67,7 @@ def run_from_parameters(namespace: dict[str, Any]) -> Run:
             require(good, "parameter", name, f"known (allowed: {', '.join(allowed)})")
     for name in ("study", "schedule", "seeds"):
         require(name in namespace, "parameter", name, "given")
-    run = on_this_machine(make_run(**{k: v for k, v in namespace.items() if k in allowed}))
+    run = make_run(**{k: v for k, v in namespace.items() if k in allowed})
+    run = on_this_machine(replace(run, results=from_notebook(run.results)))
     namespace["_first_time"] = False
     return run

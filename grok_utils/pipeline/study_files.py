@@ -14,11 +14,11 @@ from grok_utils.errors import BadInput, one_line, require, with_remedy
 from grok_utils.measures import columns_of
 from grok_utils.pipeline.settings import ALLOWED, CHECKS, CROSSED, check, check_seeds, fits, hyper, is_some_of, known
 from grok_utils.schedules import BLOCK, SCHEDULES
-from grok_utils.store.files import ROOT
+from grok_utils.store.files import NOTEBOOKS, require_clone
 from grok_utils.studies import DEFAULTS, HYPER, Arm, Cell, Settings, Study
 from grok_utils.tasks import OPERATIONS, count_pairs, count_train
 
-STUDIES = ROOT / "notebooks" / "studies"
+STUDIES = NOTEBOOKS / "studies"
 NAME = re.compile(r"\w[\w.-]{0,49}")  # of a study or an arm: the name of a folder or file, and a word of a command line
 NAME_ALLOWED = "a name of at most 50 letters, digits, _ . and -, which . and - do not begin"
 TAKEN = ("evidence", "bench", "explore")  # folders of results that are no study's
@@ -43,6 +43,8 @@ def load_study(study: str, precision: str | None = None) -> Study:
     Raises BadInput with one line for whatever is not allowed.
     """
     require(isinstance(study, str) and study != "", "study", study, "a study's name or the path of a .yaml file")
+    if not study.endswith((".yaml", ".yml")):
+        require_clone()
     path = Path(study) if study.endswith((".yaml", ".yml")) else STUDIES / f"{study}.yaml"
     names = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
     claims = "; make evidence builds the page of the claims" if study == "evidence" else ""

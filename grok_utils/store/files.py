@@ -7,9 +7,22 @@ from pathlib import Path
 
 import safetensors
 
-from grok_utils.errors import with_remedy
+from grok_utils.errors import BadInput, with_remedy
 
-ROOT = Path(__file__).resolve().parents[2]  # of the project: its notebooks, its repository
+ROOT = Path(__file__).resolve().parents[2]  # of the project: its repository
+NOTEBOOKS = ROOT / "notebooks"
+
+
+def require_clone() -> None:
+    """Raise BadInput where the package is installed without the notebooks and the studies, as from a wheel."""
+    if not (NOTEBOOKS / "run.ipynb").is_file():
+        raise BadInput("grok_utils runs from a clone of its repository, which has the notebooks and the studies")
+
+
+def from_notebook(path: Path | str) -> Path:
+    """The path that a notebook names, which counts from notebooks/, wherever the kernel was started."""
+    require_clone()
+    return Path(path) if os.path.isabs(path) else Path(os.path.relpath(NOTEBOOKS / path))
 
 
 @contextlib.contextmanager

@@ -235,12 +235,13 @@ def makings(metadata: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
-    """The rows of the records in `folder`/records that differ from `run`'s in hyper-parameters alone, or in nothing.
+    """The rows of the records in `folder`/records that were made on `run`'s pairs for as long, without a grid.
 
     The columns alone where there is none. Raises Damaged on a bad record.
     """
+    same = {"operations", "modulus", "train_fraction", "updates", "cells"}
     kept = [pa.schema(list(COLUMNS.items())).empty_table().to_pandas()]
     for rows, metadata in map(read_record, sorted(Path(folder).glob("records/*.parquet"))):
-        if set(unlike(metadata["identity"], run.identity)) <= set(HYPER):
+        if not same & set(unlike(metadata["identity"], run.identity)):
             kept.append(rows)
     return pd.concat(kept[1:] or kept, ignore_index=True)

@@ -201,15 +201,17 @@ def test_interrupting_leaves_a_usable_kernel_and_running_again_goes_on(lab, expl
     assert "mine" in lab.locator(".jp-RenderedHTML table").last.inner_text()
 
 
-def train_anew(lab, schedule):
-    """Write another schedule and run all cells until the training is in its middle; the states that were seen."""
-    put(lab, 'SCHEDULES["mine"]', f'from grok_utils.schedules import SCHEDULES\n\nSCHEDULES["mine"] = {schedule}')
+def train_anew(lab, schedule, **settings):
+    """Write another schedule and settings and run all cells until the training is in its middle; the states seen."""
+    mine = {"batch_size": {"schedule": "mine"}} | settings
+    lines = ["from grok_utils.schedules import SCHEDULES", f'SCHEDULES["mine"] = {schedule}', f"mine = {mine}"]
+    put(lab, 'SCHEDULES["mine"]', "\n".join(lines))
     choose(lab, "Edit", "Clear Outputs of All Cells$")  # which is where the last run got to
     choose(lab, "Run", "Run All Cells$")
     return watched(lab, lambda states: any(100 <= done < 700 for done in shown(states, 700)))
 
 
-def test_another_schedule_in_its_one_line_trains_anew_and_nothing_is_red(lab, explore):
+def test_what_its_one_cell_varies_trains_anew_and_nothing_is_red(lab, explore):
     """After a run that was completed, and after one that was interrupted."""
     plain = lab.locator("[data-mime-type='application/vnd.jupyter.stdout']")
     seen = shown(train_anew(lab, "lambda s, T, lo, hi: lo + (hi - lo) * s / T"), 700)
@@ -217,7 +219,8 @@ def test_another_schedule_in_its_one_line_trains_anew_and_nothing_is_red(lab, ex
     assert plain.count() == 0
     choose(lab, "Kernel", "Interrupt Kernel")
     until_idle(lab)
-    seen = shown(train_anew(lab, "lambda s, T, lo, hi: hi - (hi - lo) * s / T"), 700)
+    varied = {"learning_rate": 2.0e-3, "weight_decay": 1.0, "optimizer": "muon", "width": 64}
+    seen = shown(train_anew(lab, "lambda s, T, lo, hi: hi - (hi - lo) * s / T", **varied), 700)
     assert min(seen) < 100
     assert plain.all_inner_texts() == [
         "../results/explore/checkpoints/mine-seed1.safetensors was made with other settings: "

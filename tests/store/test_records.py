@@ -553,12 +553,14 @@ def test_only_records_that_the_study_names_are_read(untrained):
         read_study(other, run.results)
 
 
-def test_read_like_takes_what_differs_in_hyper_parameters_and_seed_alone(tmp_path, untrained):
+def test_read_like_takes_the_records_on_the_same_pairs_for_as_long(tmp_path, untrained):
     rows = untrained[2]
     arms = {"mine": {"batch_size": 8, "learning_rate": {"schedule": "linear", "lo": 0.1, "hi": 0.2}}}
     like = read_like(untrained[0].folder, run_of(tmp_path, "mine", [7], arms=arms, weight_decay=2))
     assert set(like.schedule) == {"linear"} and set(like.seed) == {0, 1} and len(like) == len(rows)
-    others = {"updates": 70}, {"modulus": 13}, {"operations": ["x_plus_y"]}, {"precision": "bf16"}, {"grid": GRID}
+    narrow = {"mine": {"optimizer": "muon", "width": 64}}
+    assert read_like(untrained[0].folder, run_of(tmp_path, "mine", arms=narrow)).equals(like)
+    others = {"updates": 70}, {"modulus": 13}, {"operations": ["x_plus_y"]}, {"train_fraction": 0.4}, {"grid": GRID}
     for changes in others:
         none = read_like(untrained[0].folder, run_of(tmp_path, "baseline", **changes))
         assert len(none) == 0 and list(none.columns) == list(rows.columns)
