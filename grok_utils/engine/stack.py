@@ -25,7 +25,7 @@ class Layout:
 
     def __init__(self, tasks: list[Task], shape: Shape = PROTOCOL.shape) -> None:
         self.shape = shape
-        with torch.device("meta"):  # shapes alone: nothing is drawn
+        with torch.random.fork_rng(devices=[]):  # shapes alone; without numbers ("meta") PyTorch loads its compiler
             largest = Decoder(max(t.vocabulary for t in tasks), max(t.elements for t in tasks), shape)
         self.shapes = {name: p.shape for name, p in largest.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
