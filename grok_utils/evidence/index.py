@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 
 from grok_utils.evidence import answer
 from grok_utils.evidence.members import STUDIES
-from grok_utils.page.prose import sample_sizes
+from grok_utils.page.prose import listed, sample_sizes
 from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK

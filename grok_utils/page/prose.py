@@ -177,8 +177,8 @@ def moves(gaps: pd.DataFrame, summary: pd.DataFrame, unknown: pd.Series) -> str:
     told = [f"{touched} of {gaps['n'].sum()} members reach 99 % validation accuracy, the *touch*."]
     if touched:
         told.append(
-            f"They *memorise* when they reach 99 % training accuracy. {together} of them do so less than {APART} updates "
-            "before the touch ([Table](#gaps)). There nothing could move first between the two."
+            f"They *memorise* when they reach 99 % training accuracy. {together} of them do so less than {APART} "
+            "updates before the touch ([Table](#gaps)). There nothing could move first between the two."
         )
     for name, share in unknown.items():
         why = ", since the estimate below the line is not positive" if name in RATIOS else ""
@@ -188,12 +188,13 @@ def moves(gaps: pd.DataFrame, summary: pd.DataFrame, unknown: pd.Series) -> str:
         each = [f"- {name.replace('_', ' ')}: {moved(of)}" for name, of in rows.groupby("measure", sort=False)]
         lines.append(f"Counted from {since}, beside validation accuracy:\n\n" + "\n".join(each))
     lines.append(
-        "A measure's *half* is the first log at which it has covered half of its change to the touch, from memorisation "
-        "or from the first log. Half of a change comes before its end whatever happens, so a lead over the touch says "
-        "nothing by itself. The yardstick is the half of validation accuracy. *Before* means that the exact 95 % "
-        "interval of the median difference over seeds lies above 0, and *after* that it lies below. A member counts "
-        "where the measure's change is at least half of its range, so that it did not just go and come back. What goes "
-        f"over decades is taken in logarithms. A ratio is of means over {SMOOTH} logs. To move before is not to cause."
+        "A measure's *half* is the first log at which it has covered half of its change to the touch, from "
+        "memorisation or from the first log. Half of a change comes before its end whatever happens, so a lead over "
+        "the touch says nothing by itself. The yardstick is the half of validation accuracy. *Before* means that the "
+        "exact 95 % interval of the median difference over seeds lies above 0, and *after* that it lies below. A "
+        "member counts where the measure's change is at least half of its range, so that it did not just go and come "
+        f"back. What goes over decades is taken in logarithms. A ratio is of means over {SMOOTH} logs. To move before "
+        "is not to cause."
     )
     return "\n\n".join(lines if len(summary) else lines[:2])
 
