@@ -362,7 +362,7 @@ def test_what_a_page_says_of_the_model_is_the_study_s():
     unusual = ["updates of warm-up", "optimizer", "width of the decoder", "heads", "blocks"]
     assert not set(unusual) & set(settings[0].index)
     assert settings[1][unusual].tolist() == ["20", "muon", "64", "2", "3"]
-    assert settings[2]["width of the decoder"] == "128: baseline; 64: narrow"
+    assert settings[2]["width of the decoder"] == "128: baseline\n64: narrow"
     assert not any("128" in value for value in (said[1], *settings[1]))
     assert ["as the original's" in text for text in said] == [True, False, False]
 
@@ -371,7 +371,7 @@ def test_the_limits_of_a_study_are_what_its_arms_share():
     usual, muon = {"baseline": None}, {"muon": {"optimizer": "muon"}}
     narrow = {"narrow": {"width": 64, "train_fraction": 0.3}}
     said = [prose.nothing_of_others(make_study("mine", {"arms": a})) for a in (usual, usual | muon, usual | narrow)]
-    assert [text.partition(":")[0] for text in said] == [
+    assert [text.partition(".")[0] for text in said] == [
         "- One architecture, one optimiser and one training fraction",
         "- One architecture and one training fraction",
         "- One optimiser",
