@@ -92,9 +92,12 @@ class Trainer:
         self._log_measures()  # what they make once is made here; the first block overwrites it
 
     def _compile(self) -> None:
-        """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with."""
-        members = len(self.tasks)
-        pairs, weight = torch.zeros(3, members, 509, dtype=torch.int64), torch.ones(members, 509)
+        """Compile at fixed sizes whatever the schedule, so that a resumed run gets the code it began with.
+
+        The examples lie in memory as a block's do: where they lay otherwise, the first block compiled all once more.
+        """
+        pairs = self._pairs(torch.zeros(1, len(self.splits), 509, dtype=torch.int64))[0]
+        weight = torch.ones(len(self.tasks), 509)
         flat = self.flat.detach().requires_grad_()
         self._measure(flat, slice(None), pairs, weight).backward(self.of_loss)
         self._validate(self.flat)
