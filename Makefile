@@ -43,9 +43,14 @@ help:
 	@for group in see make check change; do \
 		awk -F': |:.*## ' -v group="$$group it" '/^[a-z-]+:.*## / && $$2 == group { \
 			printf "%-10s make %-12s %s\n", n++ ? "" : group, $$1, substr($$0, index($$0, group) + length(group) + 2)}' \
-			$(firstword $(MAKEFILE_LIST)); done
-	@echo "Settings: STUDY=$(STUDY) RESULTS=$(RESULTS) DEVICE=auto|cpu|cuda PRECISION=float32|tf32|bf16"
-	@echo "  THREADS=$(THREADS) SEEDS_PER_RUN=$(SEEDS_PER_RUN) LAUNCH=\"srun -N1 -n1 -c1\" VENV=$(VENV) (VENV= uses PYTHON=python3 as it is)"
+			$(firstword $(MAKEFILE_LIST)); echo; done
+	@echo "Settings, such as make all STUDY=quick:"
+	@echo "  STUDY=$(STUDY)      a name in notebooks/studies, or the path of a .yaml file"
+	@echo "  RESULTS=$(RESULTS)  the folder of all results"
+	@echo "  DEVICE=$(DEVICE)      auto, cpu or cuda; PRECISION=float32, tf32 (GPU) or bf16, not the study's"
+	@echo "  SEEDS_PER_RUN=$(SEEDS_PER_RUN)  seeds that one run trains together; THREADS=$(THREADS) of the CPU for each run"
+	@echo "  LAUNCH=          such as \"srun -N1 -n1 -c1\", which starts each run elsewhere"
+	@echo "  VENV=$(VENV)       VENV= takes PYTHON=$(PYTHON) as it is, with what is installed there"
 
 env: $(STAMP) ## make it: set up .venv from requirements.txt, nothing else
 
@@ -59,10 +64,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@"$(PY)" -c 'import os, site; open(site.getsitepackages()[0] + "/grok_utils.pth", "w").write(os.getcwd())'
 	@touch "$@"
 
-quick: ## see it: the whole pipeline small, in minutes: results/quick/report.html
+quick: ## see it: the main job, small but real, in minutes: results/quick/report.html
 	@$(MAKE) all STUDY=quick
 
-all: $(STAMP) ## make it: every missing run of STUDY, then its report
+all: $(STAMP) ## make it: every missing run of STUDY, side by side, then its report
 	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
 	if [ -z "$$runs" ]; then echo "$(STUDY): all records found in $(RESULTS)"; exit; fi; \
 	set -- $$runs; jobs=$(if $(GIVEN),,$$1); shift; echo "$(STUDY): runs to make: $$#"; \
@@ -92,16 +97,16 @@ report: $(STAMP) ## see it: report.html from the records of STUDY
 evidence: $(STAMP) ## see it: the claims' page, results/evidence/report.html, and results/README.md
 	@"$(PY)" -m grok_utils evidence --results "$(RESULTS)"
 
-site: $(STAMP) ## see it: the pages as a web site, results/README.md its index: OUT=site
+site: $(STAMP) ## see it: the pages as a web site, results/README.md its index (OUT=site)
 	@"$(PY)" -m grok_utils site --results "$(RESULTS)" --out "$(or $(OUT),site)"
 
 select: $(STAMP) ## make it: derive the tuned answer's next study files from the records before
 	@"$(PY)" -m grok_utils select --results "$(RESULTS)"
 
-pdf: $(STAMP) ## see it: report.pdf of STUDY, or STUDY=evidence, by Chromium (CHROMIUM=its/path)
+pdf: $(STAMP) ## see it: report.pdf of STUDY, or of STUDY=evidence, by Chromium (CHROMIUM=path)
 	@"$(PY)" -m grok_utils pdf $(COMMON)
 
-status: $(STAMP) ## make it: what of STUDY is done, running, failed and missing; how long is left
+status: $(STAMP) ## see it: what of STUDY is done, running, failed and missing; how long is left
 	@"$(PY)" -m grok_utils status $(COMMON)
 
 verify: $(STAMP) ## check it: check the records of STUDY; train one again (RECORD=linear-seed0)
@@ -113,7 +118,7 @@ lab: $(STAMP) ## change it: JupyterLab on the project, with explore.ipynb open
 test: $(STAMP) ## check it: the whole test suite
 	"$(PY)" -m pytest -q
 
-test-readme: $(STAMP) ## check it: the README's commands, in a copy of the project with tiny studies
+test-readme: $(STAMP) ## check it: the commands of README and docs, and Jupyter without make
 	"$(PY)" -m pytest -q tests/commands
 
 test-browser: $(STAMP) $(DRIVER) chromium ## check it: the pages and JupyterLab in Chromium, installed where it may be

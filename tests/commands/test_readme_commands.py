@@ -1,4 +1,4 @@
-"""The README's commands, carried out as they are written in a copy of the project whose studies are tiny."""
+"""The commands of the README and of docs, carried out as they are written in a copy of the project of tiny studies."""
 
 import os
 import re
@@ -14,7 +14,7 @@ from support.project import ROOT, copy_project, environment, shrink
 from grok_utils.errors import BadInput
 from grok_utils.page.export import find_chromium
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
 PROGRAMS = ("make", "pip", "export", "conda", "sbatch")
 EXCUSES = ("long", "needs a GPU")  # the words that may follow `not in CI: `
 ELSEWHERE = {  # what another test or continuous integration itself carries out: where, and in which words
@@ -23,6 +23,7 @@ ELSEWHERE = {  # what another test or continuous integration itself carries out:
     "make lint": (".ci/run", "make lint\n"),
     "make test-readme": (".ci/run", "make test-readme\n"),
     "make test-browser": (".ci/run", "    make test-browser "),
+    "pip install -e .": ("tests/commands/test_jupyter.py", '"-e", "."'),
 }
 TRAINS = r"(make|sbatch).* (all|run)\b"  # a command that has a record to make, where that is removed before
 # They stand for a cluster, which has tests of its own: a job runs at once and here, and of an array its first task.
@@ -33,9 +34,9 @@ STANDS_FOR = {
 
 
 def blocks() -> list[tuple[str, str]]:
-    """Each command with what the README says of it, in the README's order; a command of a block stands on a line."""
+    """Each command with what its page says of it, in the pages' order; a command of a block stands on a line."""
     found = []
-    for text in re.split(r"(```.*?```)", README, flags=re.DOTALL):
+    for text in (part for page in PAGES for part in re.split(r"(```.*?```)", page, flags=re.DOTALL)):
         if text.startswith("```sh\n"):
             for line in text.splitlines()[1:-1]:
                 command, _, comment = line.partition("#")
@@ -48,7 +49,7 @@ def blocks() -> list[tuple[str, str]]:
 
 
 def excused(command: str, said: str) -> bool:
-    """Whether the README marks the command as one that is not carried out here."""
+    """Whether its page marks the command as one that is not carried out here."""
     mark = re.search(r"not in CI: (.*?)[,;)]", f"{' '.join(said.split())})")
     assert mark is None or mark[1] in EXCUSES, f"{command}: {mark[1]!r} is no excuse"
     return mark is not None
@@ -60,21 +61,21 @@ COMMANDS = list(dict.fromkeys(c for c, said in blocks() if not excused(c, said) 
 def test_nothing_but_the_long_and_the_costly_is_left_out():
     left_out = {command for command, said in blocks() if excused(command, said)}
     assert left_out and all(any(w in c for w in ("cuda", "conda", "bench", "slurm", "faults")) for c in left_out)
-    assert len(COMMANDS) >= 14
+    assert len(COMMANDS) >= 25 and {"make select", "make site"} <= set(COMMANDS)
     for where, words in ELSEWHERE.values():
         assert words in (ROOT / where).read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory) -> Path:
-    """The copy, without most records, those of `paper` among them; `mine` and `sweep` are the README's own studies."""
+    """The copy, without most records, those of `paper` among them; `vary`, `sweep` and `mine` are the pages' own."""
     folder = copy_project(tmp_path_factory.mktemp("project"))
     studies = folder / "notebooks" / "studies"
-    for heading, name in (("A study of your own", "mine"), ("Sweep", "sweep")):
-        section = README.split(f"\n## {heading}\n")[1]
+    for heading, name in (("Vary anything", "vary"), ("Sweep", "sweep"), ("A study of your own", "mine")):
+        (section,) = (page.split(f"\n## {heading}\n")[1] for page in PAGES if f"\n## {heading}\n" in page)
         text = re.search(r"```yaml\n(.*?)```", section, re.DOTALL)[1]
         (studies / f"{name}.yaml").write_text(text, encoding="utf-8")
-    for name in ("quick", "paper", "mine", "sweep"):
+    for name in ("quick", "paper", "vary", "sweep", "mine"):
         shrink(studies / f"{name}.yaml")
     for record in folder.glob("results/paper/records/*"):
         record.unlink()
@@ -92,7 +93,7 @@ def has_chromium() -> bool:
         return False
 
 
-def test_every_command_does_what_the_readme_says(project, tmp_path):
+def test_every_command_does_what_its_page_says(project, tmp_path):
     variables = environment() | {"DEVICE": "cpu"}
     programs = tmp_path / "bin"
     programs.mkdir()
@@ -121,7 +122,8 @@ def test_every_command_does_what_the_readme_says(project, tmp_path):
     results = project / "results"
     assert printed["make quick"][0] == "quick: runs to make: 2"
     assert printed["make quick"][-1] == "quick: read results/quick/report.html"
-    assert (results / "quick" / "report.html").exists() and (results / "mine" / "report.html").exists()
+    assert all((results / name / "report.html").exists() for name in ("quick", "vary", "mine"))
+    assert (project / "site" / "index.html").exists()
     assert printed["make all"][-1] == "paper: read results/paper/report.html"
     assert (project / "elsewhere" / "paper" / "report.html").exists()
     assert {path.stem for path in project.glob("results/sweep/runs/*")} == {"baseline-seed0", "linear-seed0"}

@@ -1,4 +1,4 @@
-"""What the README shows works as it is written there."""
+"""What the README and the pages of docs show works as it is written there."""
 
 import re
 import shlex
@@ -14,8 +14,6 @@ from support.project import ROOT
 from support.studies import write_study
 
 from grok_utils import measures, optimizers, schedules, tasks
-from grok_utils.analysis.crossings import crossings
-from grok_utils.analysis.summaries import best_cells, summarise
 from grok_utils.errors import Damaged
 from grok_utils.evidence.members import STUDIES
 from grok_utils.model import initial_decoder
@@ -24,17 +22,19 @@ from grok_utils.page.prose import schedule_formulas
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.plan import planned_runs
 from grok_utils.pipeline.study_files import load_study
-from grok_utils.store.records import VARIED, read_record, read_study, write_records
+from grok_utils.store.records import VARIED, read_record, write_records
 from grok_utils.studies import Scheduled, runs_of
 from grok_utils.training import train
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [README, *(path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md")))]
+ALL = "\n".join(PAGES)
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 
 
 def block(section: str, language: str) -> str:
-    """The first code block of a language under a heading."""
-    text = README.split(f"\n## {section}\n")[1].split("\n## ")[0]
+    """The first code block of a language under a heading, which one of the pages has."""
+    (text,) = (page.split(f"\n## {section}\n")[1].split("\n## ")[0] for page in PAGES if f"\n## {section}\n" in page)
     return re.search(rf"```{language}\n(.*?)```", text, re.DOTALL)[1]
 
 
@@ -85,7 +85,7 @@ def test_what_is_said_when_a_schedule_is_edited(untouched):
     with pytest.raises(Damaged) as told:
         planned_runs(study, ROOT / "results")
     message, ways_out = str(told.value).split(": ", 1)
-    assert f"`{message}`" in " ".join(README.split())
+    assert f"`{message}`" in " ".join(ALL.split())
     assert "a name of its own" in ways_out and "RESULTS=elsewhere" in ways_out
 
 
@@ -144,8 +144,16 @@ def test_the_study_of_your_own_is_allowed(tmp_path):
     assert [size.control for size in sizes[3:]] == ["reverse", "shuffle", "mean"]
 
 
-def test_what_varies_is_allowed_and_trains(tmp_path):
+def test_the_readme_varies_what_is_allowed(tmp_path):
     study, tiny = study_shown("Vary anything", tmp_path)
+    assert [arm.name for arm in study.arms] == ["baseline", "linear", "faster", "falling", "narrow-muon"]
+    assert study.arm("linear").settings.batch_size == Scheduled("linear", 32, 512)
+    assert trained(tiny, "faster", tmp_path).learning_rate.tolist() == [2e-3, 2e-3]
+    assert study.arm("narrow-muon").settings.shape == (64, 2, 3)
+
+
+def test_all_that_varies_is_allowed_and_trains(tmp_path):
+    study, tiny = study_shown("All that varies", tmp_path)
     assert study.seeds == (300, 301, 302)
     rate, decay = (
         {arm.name: arm.courses(name, 7500) for arm in study.arms} for name in ("learning_rate", "weight_decay")
@@ -159,7 +167,7 @@ def test_what_varies_is_allowed_and_trains(tmp_path):
     assert set(on["all-pairs"]) == {"x_plus_y"}
     narrow = study.arm("narrow-muon").settings
     assert (narrow.optimizer, narrow.warm_up, narrow.shape) == ("muon", 20, (64, 2, 3))
-    assert all(f"`{name}`" in README for name in (*optimizers.OPTIMIZERS, "warm_up", *narrow.shape._fields))
+    assert all(f"`{name}`" in ALL for name in (*optimizers.OPTIMIZERS, "warm_up", *narrow.shape._fields))
     sizes = {arm.name: trained(tiny, arm.name, tmp_path).batch_size.tolist() for arm in study.arms}
     assert sizes["all-pairs"] == [60, 60] and sizes["linear-scaled"] == [288, 512]
 
@@ -178,29 +186,33 @@ def test_the_sweep_is_allowed_and_an_arm_trains_in_one_stack(tmp_path):
 
 def test_the_records_are_read_as_the_readme_says(monkeypatch):
     monkeypatch.chdir(ROOT)
-    *lines, last = block("Results, read with pandas", "python").splitlines()
+    *lines, last = block("Read with pandas", "python").splitlines()
     names = {}
     exec("\n".join(lines), names)
     best = eval(last, names)
     assert isinstance(best, pd.Series) and len(best) >= 20 and best.between(0, 1).all()
-    told = re.search(r"Columns: `([^`]*)`", README)[1]
+    told = re.search(r"Columns: `([^`]*)`", ALL)[1]
     assert re.split(r",\s+", told) == list(names["frame"].columns)
-    assert all(f"`{name}`" in README for name in VARIED)
+    assert all(f"`{name}`" in ALL for name in VARIED)
 
 
 def commands() -> list[str]:
     """Every make command in a shell block or between backticks."""
-    lines = [
-        line.split("#")[0] for text in re.findall(r"```sh\n(.*?)```", README, re.DOTALL) for line in text.split("\n")
-    ]
-    inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", README, flags=re.DOTALL))
+    lines = [line.split("#")[0] for text in re.findall(r"```sh\n(.*?)```", ALL, re.DOTALL) for line in text.split("\n")]
+    inline = re.findall(r"`([^`]+)`", re.sub(r"```.*?```", "", ALL, flags=re.DOTALL))
     parts = [part.strip() for line in lines + inline for part in line.split("&&")]
     return sorted({" ".join(part.split()) for part in parts if re.match(r"make( |$)", part)})
 
 
 def test_there_are_commands():
-    assert len(commands()) >= 12
-    assert "make pdf STUDY=paper" in commands()
+    assert len(commands()) >= 20
+    assert {"make pdf STUDY=paper", "make select", "make site"} <= set(commands())
+
+
+def test_the_readme_is_short_and_begins_with_what_sets_everything_up():
+    assert len(README.splitlines()) <= 180
+    first = re.search(r"```sh\n(.*?)```", README, re.DOTALL)[1]
+    assert [line.split("#")[0].strip() for line in first.splitlines()] == ["make quick", "make test", "make all"]
 
 
 @pytest.mark.parametrize("command", commands())
@@ -214,9 +226,10 @@ def test_a_make_command_names_targets_and_settings_that_exist(command):
     assert done.returncode == 0, done.stderr
 
 
-def test_files_and_modules_that_the_readme_names_exist():
-    named = set(re.findall(r"(?:grok_utils|notebooks|results)/[\w./-]*\w\.\w+", README)) - {
+def test_files_and_modules_that_the_pages_name_exist():
+    named = set(re.findall(r"(?:grok_utils|notebooks|results|docs)/[\w./-]*\w\.\w+", ALL)) - {
         "notebooks/studies/mine.yaml",
+        "notebooks/studies/vary.yaml",
         "notebooks/studies/sweep.yaml",
         "results/quick/report.html",
         "results/evidence/report.html",
@@ -227,6 +240,18 @@ def test_files_and_modules_that_the_readme_names_exist():
     rooms = {path.name for path in ROOT.glob("grok_utils/*.py")} - {"__init__.py"}
     rooms |= {f"{path.parent.name}/" for path in ROOT.glob("grok_utils/*/__init__.py")}
     assert rooms <= set(re.findall(r"\w+(?:\.py|/)", tree))
+
+
+def test_what_the_pages_link_to_is_there():
+    for path in [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")]:
+        for link in re.findall(r"\]\(([^)]+)\)", path.read_text(encoding="utf-8")):
+            if not link.startswith("https://"):
+                page, _, heading = link.partition("#")
+                assert (path.parent / page).exists(), link
+                if heading:
+                    found = re.findall(r"(?m)^#+ (.*)$", (path.parent / page).read_text(encoding="utf-8"))
+                    assert heading in [text.lower().replace(" ", "-") for text in found], link
+    assert all(f"(docs/{page.name})" in README for page in (ROOT / "docs").glob("*.md") if page.stem != "extending")
 
 
 def test_every_picture_is_there_for_light_and_for_dark_ground():
@@ -248,35 +273,53 @@ def test_the_citation_agrees_with_the_project():
     assert "2408.06292" in str(citation["references"]) and "2408.06292" in README
 
 
+def row_of(page: str, name: str) -> list[str]:
+    """The cells of a page's table row that begins with `name`."""
+    (line,) = (line for line in page.splitlines() if line.startswith(f"| {name} |"))
+    return [cell.strip() for cell in line.strip("|").split("|")][1:]
+
+
+MODULAR = ("x_plus_y", "x_minus_y", "x_div_y")
+TABLES = ROOT / "results" / "evidence" / "tables"
+
+
 def test_the_front_page_says_what_the_evidence_says():
-    front = " ".join(README.split("Two commands")[0].split())
-    tables = ROOT / "results" / "evidence" / "tables"
-    contrasts = pd.read_csv(tables / "contrasts.csv").set_index(["claim", "reference", "operation"])
-    shown = {
-        (3, "linear-reversed"): {"x_plus_y": "contradicted", "x_div_y": "contradicted", "x_minus_y": "equivalent"},
-        (1, "baseline"): {"x_plus_y": "supported", "x_minus_y": "supported", "x_div_y": "cannot tell"},
-    }
-    for test, verdicts in shown.items():
-        for operation, verdict in verdicts.items():
-            row = contrasts.loc[(*test, operation)]
-            assert (row["arm"], row["verdict"]) == ("linear", verdict)
-            assert f"(n = {row['n']}" in front
-            size, *bounds = (abs(round(row[name])) for name in ("difference", "low", "high"))
-            told = rf"by {size}( updates)? on `{operation}` \((95 % interval )?{min(bounds)} to {max(bounds)}\)"
-            assert bool(re.search(told, front)) == (verdict in ("supported", "contradicted"))
-    dose = pd.read_csv(tables / "dose-response-table.csv").query("operation != 'permutation'")
+    front = " ".join(README.split("## Start")[0].split())
+    contrasts = pd.read_csv(TABLES / "contrasts.csv").set_index(["claim", "reference", "operation"])
+    shown = {(3, "linear-reversed"): "its batch sizes in reverse order", (1, "baseline"): "a constant batch of 512"}
+    for test, words in shown.items():
+        rows = contrasts.loc[[(*test, operation) for operation in MODULAR]]
+        assert set(rows["arm"]) == {"linear"}
+        numbers = [[f"{row[k]:+,.0f}" for k in ("difference", "low", "high")] for _, row in rows.iterrows()]
+        cells = [f"{d} ({low} to {high})".replace("(+", "(").replace("to +", "to ") for d, low, high in numbers]
+        assert row_of(README, words) == [cell.replace("-", "−") for cell in cells] + [f"{rows['n'].iloc[0]}"]
+    reverse = contrasts.loc[[(3, "linear-reversed", operation) for operation in MODULAR], "verdict"]
+    assert reverse.tolist() == ["contradicted", "equivalent", "contradicted"]  # sooner or equally soon in reverse
+    assert pd.read_csv(TABLES / "verdicts.csv").set_index("claim").loc[3, "verdict"] == "contradicted"
+    dose = pd.read_csv(TABLES / "dose-response-table.csv").query("operation != 'permutation'")
     soonest = dose.loc[dose.groupby("operation")["rmst"].idxmin()]
     assert set(soonest["schedule"]) == {"constant-128", "constant-144"} and set(dose["n"]) == {30}
-    assert dose["schedule"].nunique() == 13
-    records = pd.read_csv(tables / "studies.csv")["records"].sum()
+    assert "(n = 30)" in front and dose["schedule"].nunique() == 13
+    records = pd.read_csv(TABLES / "studies.csv")["records"].sum()
     runs = [run for study in map(load_study, STUDIES) for run in runs_of(study, ROOT / "results")]
     assert all(run.record(seed).exists() for run in runs for seed in run.seeds)
     assert f"{records:,} records of {sum(len(run.members) for run in runs):,} models" in front
 
 
+def test_the_front_page_says_what_a_constant_does_at_other_rates_and_decays():
+    table = pd.read_csv(TABLES / "untuned.csv").set_index(["learning_rate", "weight_decay"])[list(MODULAR)]
+    at = {"rate 1e-3, decay 0.5": (1e-3, 0.5), "rate 2e-3, decay 0.5": (2e-3, 0.5), "rate 1e-3, decay 1": (1e-3, 1)}
+    for words, cell in at.items():
+        assert row_of(README, words) == [f"{updates:,.0f}" for updates in table.loc[cell]]
+    usual, *twice = (table.loc[cell] for cell in at.values())
+    assert all((of / usual).between(0.4, 0.6).all() for of in twice) and "about half the updates (n = 10)" in README
+    assert set(pd.read_csv(TABLES / "interactions-table.csv")["n"]) == {10}
+    assert "is under way" in README and "surface" not in README.replace("grok_utils", "")
+
+
 def test_what_is_said_of_lower_precisions_is_what_was_measured():
     same = pd.read_csv(ROOT / "results" / "evidence" / "tables" / "precision.csv").set_index("precision")["equivalent"]
-    assert "All six\ndifferences of tf32 and five of six of bf16 are equivalent" in README
+    assert "All six differences of tf32 and five of six of bf16 are equivalent" in " ".join(ALL.split())
     assert same["tf32"].eq(True).sum() == len(same["tf32"]) == 6
     assert (same["bf16"].eq(True).sum(), len(same["bf16"])) == (5, 6)
 
@@ -288,29 +331,16 @@ def test_the_times_on_a_gpu_are_those_of_the_bench():
     for precision in ("float32", "tf32", "bf16"):
         one, all_ = (paper[which & (paper["precision"] == precision)] for which in (~together, together))
         floor = (all_["flops_floor_s"] + all_["state_floor_s"]).item()
-        assert f"| {precision} | {one['train_s'].sum():.1f} | {all_['train_s'].item():.1f} | {floor:.1f} |\n" in README
+        assert f"| {precision} | {one['train_s'].sum():.1f} | {all_['train_s'].item():.1f} | {floor:.1f} |\n" in ALL
     usual = re.search(r"([\d,]+) s for 60 runs", (bench / "cuda.txt").read_text(encoding="utf-8"))[1]
-    assert f"| the usual loop, float32 | {usual} | | |\n" in README
+    assert f"| the usual loop, float32 | {usual} | | |\n" in ALL
     members = pd.read_csv(bench / "cuda-members.csv").set_index("members")["s_a_member"]
-    first, second, *others = (f"{seconds:.2f}" for seconds in members)
-    told = f"{first} s a model in a stack of 4, {second} in one of 12, "
-    told += f"{others[0]} of 60, {others[1]} of 240 and {others[2]} of 960"
-    assert told in " ".join(README.split())
+    assert row_of(ALL, "seconds a model") == [f"{seconds:.2f}" for seconds in members]
+    assert row_of(ALL, "models in the stack") == [f"{m}" for m in members.index]
     assert list(members.index) == [4, 12, 60, 240, 960]
     made = (bench / "cuda-make.txt").read_text(encoding="utf-8")
     cold, warm, _ = (round(float(seconds)) for seconds in re.findall(r"([\d.]+) s from the command", made))
-    assert f"{cold // 60}:{cold % 60:02} minutes from that command to its report" in " ".join(README.split())
-    assert f"and {warm // 60}:{warm % 60:02} where all has been compiled before" in " ".join(README.split())
+    assert f"{cold // 60}:{cold % 60:02} minutes from that command to its report" in " ".join(ALL.split())
+    assert f"and {warm // 60}:{warm % 60:02} where all has been compiled before" in " ".join(ALL.split())
     _, alone, shared = (float(seconds) for seconds in re.findall(r"the longest ([\d.]+)", made))
-    assert f"{shared:.0f} s of training instead of {alone:.0f}" in " ".join(README.split())
-
-
-def test_the_front_page_says_what_tuning_does_as_surface_has_it():
-    said = " ".join(README.split("**That answer holds")[1].split("\n\n")[0].split())
-    frame, _ = read_study(load_study("surface"), ROOT / "results")
-    best = best_cells(summarise(crossings(frame))).query("schedule == 'baseline'").set_index("operation")
-    assert set(best.loc[["x_plus_y", "x_div_y"], "cell"]) == {"learning_rate=0.008 weight_decay=1"}
-    assert "a constant batch of 512 at rate 8e-3 and decay 1" in said
-    for operation in ("x_plus_y", "x_div_y"):
-        assert f"{best.loc[operation, 'rmst']:.0f}" in said
-        assert f"n = {best.loc[operation, 'n']}" in said
+    assert f"{shared:.0f} s of training instead of {alone:.0f}" in " ".join(ALL.split())
