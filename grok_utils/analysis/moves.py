@@ -12,7 +12,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, crossings
+from grok_utils.analysis.crossings import GROUP, MEMBER, THRESHOLD, by_cell, crossings
 from grok_utils.analysis.intervals import median_interval
 from grok_utils.analysis.measured import over_decades, shown, value
 from grok_utils.measures import RATIOS
@@ -25,12 +25,13 @@ BEYOND, STEP = 1.25, 0.025  # how far an aligned course goes, in touches, and it
 
 
 def phases(frame: pd.DataFrame) -> pd.DataFrame:
-    """One row a member: MEMBER, first (log), memorised, touch, in updates; NaN where it never does."""
-    touch, memorised = (
-        crossings(frame.assign(val_accuracy=frame[name])).set_index(MEMBER)["updates"]
-        for name in (ACCURACY, "train_accuracy")
-    )
-    table = pd.DataFrame({"memorised": memorised, "touch": touch})
+    """One row a member: MEMBER, touch (as in `crossings`), memorised, first (log), in updates; NaN where it never does.
+
+    Unlike for the touch, a run that ends early without having memorised is one that never does.
+    """
+    table = crossings(frame).set_index(MEMBER)[["updates"]].rename(columns={"updates": "touch"})
+    fitted = frame[frame["train_accuracy"] > np.float32(THRESHOLD)]
+    table["memorised"] = fitted.groupby(MEMBER)["update"].min().reindex(table.index).astype(float)
     return table.join(frame.groupby(MEMBER)["update"].min().rename("first")).reset_index()
 
 

@@ -110,6 +110,15 @@ def test_who_memorises_and_touches_at_once_has_no_phase_between():
     assert set(found.loc[found["since"] == "the start", "operation"]) == {"x_div_y", "x_plus_y"}
 
 
+def test_a_run_that_ended_early_may_not_have_memorised():
+    frame = study(seeds=1, training=[0.5] * 12, weight_norm=np.arange(12.0))
+    frame.loc[frame["update"] > 110, ["train_accuracy", "val_accuracy", "weight_norm"]] = np.nan
+    (row,) = moves.phases(frame).itertuples()
+    assert row.touch == 100 and np.isnan(row.memorised)
+    assert set(moves.halves(frame, ["weight_norm"])["since"]) == {"the start"}
+    assert moves.aligned(frame, ["weight_norm"])["share"].max() == pytest.approx(1.175)  # the last log is at 110
+
+
 def test_courses_are_aligned_at_the_touch_between_their_least_and_greatest():
     never = study(operation="permutation", validation=[0.1] * 12, weight_norm=[1] * 12)
     frame = pd.concat([study(seeds=3, weight_norm=np.arange(12.0, 0, -1)), never], ignore_index=True)
