@@ -109,7 +109,8 @@ def hyper(field: str, name: str, value: Any, operations: tuple[str, ...], update
     """A hyper-parameter as `Settings` has it: a number, a course, or a course for each of `operations`."""
     if isinstance(value, dict) and name == "batch_size":
         return scheduled(field, name, value, updates)
-    if isinstance(value, dict) and operations and value and set(value) <= set(OPERATIONS):
+    if isinstance(value, dict) and operations and not OPERATIONS.keys().isdisjoint(value):
+        known(field, value, OPERATIONS, "an operation")
         missing = [o for o in operations if o not in value]
         require(not missing, field, value, f"given for {', '.join(missing)}")
         return tuple((o, hyper(f"{field}.{o}", name, value[o], (), updates)) for o in operations)

@@ -371,7 +371,8 @@ BAD = [
     # for each operation
     ("learning_rate", {"x_plus_y": 0.1}, "learning_rate: {'x_plus_y': 0.1} is not given for x_minus_y"),
     ("learning_rate", {"x_plus_y": 0.1, "x_minus_y": 2}, "learning_rate.x_minus_y: 2 is not a number from 0 to 1"),
-    ("learning_rate", {"x_plus_y": 0.1, "z": 2}, "learning_rate: 'x_plus_y' is not a key of a schedule"),
+    ("learning_rate", {"x_plus_y": 0.1, "z": 2}, "learning_rate: 'z' is not an operation (allowed: x_plus_y, "),
+    ("learning_rate", {"x_plus_y": 0.1, "schedule": "linear"}, "learning_rate: 'schedule' is not an operation"),
     ("batch_size", {"x_plus_y": 8, "x_minus_y": 16}, "batch_size: 'x_plus_y' is not a key of a schedule"),
     # grids
     ("grid", 3, "grid: 3 is not a mapping of settings to lists of numbers"),
