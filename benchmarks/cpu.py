@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.flop_counter import FlopCounterMode
 
-from grok_utils.engine.machine import choose_path, cores
+from grok_utils.engine.machine import choose_path, cores, set_up
 from grok_utils.engine.stack import Layout, stacked_logits
 from grok_utils.engine.trainer import Trainer
 from grok_utils.measures import MEASURES, Stack
@@ -27,7 +27,7 @@ from grok_utils.model import initial_decoder
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import DEFAULTS, HYPER, PROTOCOL, Courses, Run, Settings, Shape, Study, runs_of
+from grok_utils.studies import DEFAULTS, HYPER, PROTOCOL, Courses, ExecutionPath, Run, Settings, Shape, Study, runs_of
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
@@ -190,7 +190,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the table there, as cpu.csv")
     arguments = parser.parse_args()
 
-    torch.set_num_threads(1)
+    set_up(ExecutionPath("cpu", "float32", compiled=False, threads=1))
     sizes = [size for size in arguments.batch_sizes for _ in range(arguments.rounds + 1)]
     engines, start = {}, {}
     for precision in ["float32", "bf16"] if ceiling("bf16") > 1.2 * ceiling("float32") else ["float32"]:
