@@ -25,7 +25,8 @@ from grok_utils.store.records import read_record, write_records
 from grok_utils.studies import ExecutionPath
 from grok_utils.training import train
 
-STUDY = {"arms": small("linear", hi=8), "operations": ["x_plus_y"], "updates": 400}
+GRID = {"learning_rate": [1.0e-3, 4.0e-3]}
+STUDY = {"arms": small("linear", hi=8), "grid": GRID, "operations": ["x_plus_y"], "updates": 400}
 
 
 @pytest.fixture(scope="module")
