@@ -29,7 +29,8 @@ def settings(study: Study) -> pd.DataFrame:
     for name, words in (told | {name: words for name, words in UNUSUAL.items() if study.varies(name)}).items():
         of: dict[str, list[str]] = {}
         for arm in study.arms:
-            of.setdefault(in_words(getattr(arm.settings, name)), []).append(arm.name)
+            in_grid = any(name in dict(cell.values) for cell in arm.cells)
+            of.setdefault("the cell's" if in_grid else in_words(getattr(arm.settings, name)), []).append(arm.name)
         values = [f"{value}: {', '.join(arms)}" if len(of) > 1 else value for value, arms in of.items()]
         rows.append((words, "\n".join(values)))
     cells = dict.fromkeys(c.name for a in study.arms for c in a.cells if c.name)

@@ -386,6 +386,17 @@ def test_a_page_says_in_a_line_how_many_records_are_not_there():
     assert "**3 of 4 records are there**: `make all STUDY=mine` makes the others." in prose.heading(study, made[:3])
 
 
+def test_a_setting_of_the_grid_is_told_as_that_of_the_cell():
+    falling = {"learning_rate": {"schedule": "linear", "lo": 0.001, "hi": 0.0001}}
+    grid = {"learning_rate": [0.001, 0.002], "weight_decay": [0.5, 1.0]}
+    study = make_study("mine", {"arms": {"baseline": None, "falling": falling}, "grid": grid})
+    value = tables.settings(study).set_index("setting")["value"]
+    rate = "the cell's: baseline; linear from 0.001 to 0.0001: falling"
+    assert value["learning rate (AdamW, 50 updates of warm-up)"] == rate
+    assert (value["weight decay"], value["beta1"]) == ("the cell's", "0.9")
+    assert value["cells of the grid"].startswith("learning_rate=0.001 weight_decay=0.5, ")
+
+
 # --- where the numbers come from -----------------------------------------------------------------------------------
 
 
