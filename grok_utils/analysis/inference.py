@@ -162,17 +162,17 @@ def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) 
     return table, short
 
 
-def sustained_crossings(frame: pd.DataFrame, threshold: float = THRESHOLD, logs: int = 10) -> pd.DataFrame:
-    """`crossings` at the first of the first `logs` logs in a row above `threshold`; a run may end before they do."""
+def sustained_crossings(frame: pd.DataFrame, logs: int = 10) -> pd.DataFrame:
+    """`crossings` at the first of the first `logs` logs in a row above 99 %; a run may end before they do."""
     backwards = measured(frame, "val_accuracy").sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
     least = backwards.groupby(MEMBER)["val_accuracy"].rolling(logs).min().droplevel(MEMBER)  # of this log and the next
     least = least.fillna(0).where(backwards["val_accuracy"].notna())  # too few are left; beyond an early end, none
-    return crossings(backwards.assign(val_accuracy=least), threshold)
+    return crossings(backwards.assign(val_accuracy=least))
 
 
-def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame:
+def instability(frame: pd.DataFrame) -> pd.DataFrame:
     """What each member does after its first crossing: the columns of MEMBER, diverged, updates (of the crossing),
-    logs_after, share_below (of those logs, not above the threshold; NaN where there are none), final_accuracy.
+    logs_after, share_below (of those logs, not above 99 %; NaN where there are none), final_accuracy.
 
     Unlike in `crossings`, a member that diverges after its crossing has crossed: it is the least stable of all.
     ValueError where a run ended early, but for members that had diverged.
@@ -180,9 +180,9 @@ def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFra
     if (ended_early(frame) & ~frame.groupby(MEMBER)["diverged"].any()).any():
         raise ValueError("runs ended early: what their members would have done afterwards is not known")
     frame = measured(frame, "val_accuracy")
-    first = crossings(frame.assign(diverged=False), threshold).set_index(MEMBER)["updates"]
+    first = crossings(frame.assign(diverged=False)).set_index(MEMBER)["updates"]
     later = frame.join(first.rename("first"), on=MEMBER).query("update > first")
-    below = (~(later["val_accuracy"] > np.float32(threshold))).groupby([later[name] for name in MEMBER])
+    below = (~(later["val_accuracy"] > np.float32(THRESHOLD))).groupby([later[name] for name in MEMBER])
     table = pd.DataFrame({"diverged": frame.groupby(MEMBER)["diverged"].any(), "updates": first}).loc[first.index]
     table["logs_after"] = below.size().reindex(table.index, fill_value=0)
     table["share_below"] = below.mean()
@@ -190,8 +190,8 @@ def instability(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFra
     return table.reset_index()
 
 
-def after_touch(frame: pd.DataFrame, later: int = 500, threshold: float = THRESHOLD) -> pd.DataFrame:
-    """Share of members above the threshold `later` updates after their first crossing, of those that cross by the
+def after_touch(frame: pd.DataFrame, later: int = 500) -> pd.DataFrame:
+    """Share of members above 99 % `later` updates after their first crossing, of those that cross by the
     horizon less `later`: operation, schedule, cell, n (of those), above, share, low, high (exact, 95 %).
 
     As in `instability`, a member that diverges after its crossing has crossed, and is not above. ValueError where a run
@@ -200,13 +200,13 @@ def after_touch(frame: pd.DataFrame, later: int = 500, threshold: float = THRESH
     # What has diverged is above no more, also beyond the end of its run.
     accuracy = frame["val_accuracy"].mask(frame["diverged"] & frame["val_accuracy"].isna(), 0)
     frame = frame.assign(diverged=False, val_accuracy=accuracy)
-    touched = crossings(frame, threshold).query("updates <= horizon - @later")
+    touched = crossings(frame).query("updates <= horizon - @later")
     at = touched.assign(update=touched["updates"] + later)[[*MEMBER, "update"]].merge(frame, on=[*MEMBER, "update"])
     if at["val_accuracy"].isna().any():
         raise ValueError(f"runs ended early, less than {later} updates after a crossing")
     rows = []
     for key, cell in by_cell(at):
-        n, above = len(cell), int((cell["val_accuracy"] > np.float32(threshold)).sum())
+        n, above = len(cell), int((cell["val_accuracy"] > np.float32(THRESHOLD)).sum())
         low, high = share_interval(above, n)
         rows.append(key | {"n": n, "above": above, "share": above / n, "low": low, "high": high})
     return pd.DataFrame(rows, columns=[*GROUP, "n", "above", "share", "low", "high"])
