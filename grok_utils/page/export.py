@@ -22,6 +22,7 @@ from grok_utils.pipeline.execution import Failed
 from grok_utils.store.files import NOTEBOOKS, ROOT, written_whole
 
 TEMPLATES = NOTEBOOKS
+TOGETHER = re.compile(r" (?=%|= )|(?<= =) |(?<=[xy²³]) (?=[+−/] [xy])|(?<=[xy²³] [+−/]) (?=[xy])")  # spaces
 MATHEMATICS = LatexToMathML()
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
 ON_MACOS = "/Applications/Google Chrome.app/Contents/MacOS/Google Chrome"
@@ -86,10 +87,10 @@ def join_code(page: BeautifulSoup) -> None:
 
 
 def keep_together(page: BeautifulSoup) -> None:
-    """Let no line end between a number and its per cent sign, or round an equals sign."""
-    for string in page.select("main")[0].find_all(string=re.compile(" [%=]")):
+    """Let no line end between a number and its per cent sign, round an equals sign, or within an operation."""
+    for string in page.select("main")[0].find_all(string=TOGETHER):
         if not string.find_parent(["pre", "code", "svg"]):
-            string.replace_with(string.replace(" %", "\u00a0%").replace(" = ", "\u00a0=\u00a0"))
+            string.replace_with(TOGETHER.sub("\u00a0", string))
 
 
 def name_headings(page: BeautifulSoup) -> dict[str, str]:

@@ -68,7 +68,7 @@ def bold(table) -> set[tuple[str, ...]]:
     for row in table.select("tbody tr"):
         cells = row.find_all("td")
         heavy = [heading for heading, cell in zip(headings, cells, strict=True) if cell.b]
-        found |= {(cells[0].get_text(), cells[1].get_text(), heading) for heading in heavy}
+        found |= {(cells[0].get_text().replace("\u00a0", " "), cells[1].get_text(), heading) for heading in heavy}
     return found
 
 
@@ -292,6 +292,11 @@ def test_words_are_escaped(tmp_path):
     page = exported(tmp_path, figure("one"))
     assert page.svg["aria-label"] == 'A "quoted" <line>'
     assert page.figcaption.get_text() == "Figure 1. At 5\u00a0% & more"
+
+
+def test_no_line_ends_within_a_number_or_an_operation(tmp_path):
+    page = exported(tmp_path, new_markdown_cell("On x + y, x³ + xy² + y and S₅, 5 % of n = 3 (a + b)"))
+    assert page.main.p.get_text().replace("\u00a0", "_") == "On x_+_y, x³_+_xy²_+_y and S₅, 5_% of n_=_3 (a + b)"
 
 
 def test_a_reference_to_nothing_is_an_error(tmp_path):
