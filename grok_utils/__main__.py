@@ -8,8 +8,9 @@ from typing import NoReturn
 
 if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
+    sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat's validator loads it in 0.8 s for nothing
 
-from grok_utils.errors import BadInput, Damaged, one_line, require, with_remedy
+from grok_utils.errors import BadInput, Damaged, Failed, one_line, require, with_remedy
 from grok_utils.store.files import require_clone
 
 
@@ -88,9 +89,8 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    # After --help: they load torch and papermill, which takes seconds.
-    from grok_utils.page import build
-    from grok_utils.pipeline import execution, plan, status
+    # After --help: PyTorch takes a second to load, papermill and nbconvert, which few commands need, another.
+    from grok_utils.pipeline import plan, status
     from grok_utils.pipeline.parameters import make_run, on_this_machine
     from grok_utils.pipeline.settings import check_seeds
     from grok_utils.pipeline.study_files import load_study
@@ -103,9 +103,13 @@ def main(arguments: list[str] | None = None) -> int:
                 print(line, flush=True)
             return 0
         if a.command == "site":
+            from grok_utils.page import build
+
             print(f"the site: open {build.build_site(a.results, a.out)}")
             return 0
         if a.command in ("evidence", "report", "pdf"):
+            from grok_utils.page import build
+
             # The evidence is a page of its own, of no one study.
             of = None if a.study == "evidence" and a.command != "report" else load_study(a.study, a.precision)
             make = build.print_page if a.command == "pdf" else build.build_page
@@ -128,6 +132,8 @@ def main(arguments: list[str] | None = None) -> int:
             for run in runs:
                 print(f"run/{run.arm.name}/{','.join(map(str, run.seeds))}")
         elif a.command == "run":
+            from grok_utils.pipeline import execution
+
             seeds = check_seeds(seeds_from(a.seeds))
             run = make_run(study, a.schedule, seeds, a.results, a.device, a.threads)
             execution.execute_run(on_this_machine(run), a.study)
@@ -141,7 +147,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
-    except (Damaged, execution.Failed, OSError) as error:
+    except (Damaged, Failed, OSError) as error:
         print(with_remedy(error), file=sys.stderr)
         return 1
     return 0

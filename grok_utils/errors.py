@@ -30,6 +30,10 @@ class Damaged(Exception):
     """One line that names the file and says how to mend it."""
 
 
+class Failed(Exception):
+    """One line that says what failed and where to look."""
+
+
 def require(allowed: bool, field_name: str, value: Any, what: str) -> None:
     """Raise BadInput unless `allowed`; `what` completes the sentence `field: value is not …`."""
     if not allowed:

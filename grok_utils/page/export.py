@@ -17,8 +17,7 @@ from math_core import LatexError, LatexToMathML
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
-from grok_utils.errors import BadInput, one_line
-from grok_utils.pipeline.execution import Failed
+from grok_utils.errors import BadInput, Failed, one_line
 from grok_utils.store.files import NOTEBOOKS, ROOT, written_whole
 
 TEMPLATES = NOTEBOOKS

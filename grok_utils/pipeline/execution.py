@@ -18,7 +18,7 @@ import psutil
 from nbclient.exceptions import DeadKernelError
 
 from grok_utils.engine.machine import forward_passes
-from grok_utils.errors import BadInput, Damaged, one_line, with_remedy
+from grok_utils.errors import BadInput, Damaged, Failed, one_line, with_remedy
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.plan import PART
 from grok_utils.pipeline.status import clock, left_to_do, progress_lines, time_left
@@ -30,10 +30,6 @@ from grok_utils.training import load_checkpoint
 
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to tell of a failure, `Failed` tells
-
-
-class Failed(Exception):
-    """One line that says what failed and where to look."""
 
 
 @contextlib.contextmanager
