@@ -16,7 +16,7 @@ from grok_utils.errors import Damaged
 from grok_utils.measures import MEASURES, columns_of
 from grok_utils.model import initial_decoder
 from grok_utils.store import checkpoints
-from grok_utils.studies import ExecutionPath
+from grok_utils.studies import PROTOCOL, ExecutionPath, Settings
 from grok_utils.tasks import make_task
 from grok_utils.training import load_checkpoint, train
 
@@ -29,16 +29,16 @@ def tasks_of(*members):
     return [make_task(operation, seed, 11) for operation, seed in members]
 
 
-def trained(tasks, courses, measures=ALL):
-    trainer = Trainer(tasks, courses, EAGER, measures=measures)
+def trained(tasks, courses, measures=ALL, settings=PROTOCOL):
+    trainer = Trainer(tasks, courses, EAGER, settings, measures=measures)
     for _ in range(trainer.blocks):
         trainer.run_block()
     return trainer
 
 
-def per_example(task):
+def per_example(task, settings=PROTOCOL):
     """The gradient of each training pair of the plain decoder at its start: float64 [pairs, P]."""
-    model = initial_decoder(task)
+    model = initial_decoder(task, settings.shape)
     rows = []
     for x, y, label in task.train:
         loss = F.cross_entropy(model(sequence(x[None], y[None])), label[None])
@@ -47,12 +47,12 @@ def per_example(task):
 
 
 def test_held_still_the_noise_is_that_of_autograd_per_example():
-    blocks, size = 60, 6
+    blocks, size, narrow = 60, 6, Settings(width=32, heads=2)  # what counts is many draws
     tasks = tasks_of(("x_plus_y", 0), ("x_div_y", 1))
-    trainer = trained(tasks, courses_of([size] * blocks, 2, rate=0.0), ("gradient_noise",))
+    trainer = trained(tasks, courses_of([size] * blocks, 2, rate=0.0), ("gradient_noise",), narrow)
     found = trainer.logged().numpy()[..., 4:]
     for i, task in enumerate(tasks):
-        gradients = per_example(task)
+        gradients = per_example(task, narrow)
         drawn = F.one_hot(torch.stack([draw_batches(task, block, size) for block in range(blocks)]), len(gradients))
         expected = np.array([noise_of(ten.double().mean(1).numpy() @ gradients, size) for ten in drawn])
         np.testing.assert_allclose(found[:, i], expected, rtol=1e-4, atol=1e-4 * np.abs(expected).max())

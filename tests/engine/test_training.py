@@ -1,7 +1,6 @@
 """A run from its start or its checkpoint to its end: bit-identity, checkpoints, interrupts, and what they cost."""
 
 import dataclasses
-import multiprocessing
 import os
 import random
 import shutil
@@ -12,6 +11,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from support.processes import CONTEXT
 from support.studies import interrupted, mutate, run_of, write_study
 
 from grok_utils import training
@@ -66,6 +66,8 @@ def test_a_resumed_run_keeps_the_path_it_began_with(tmp_path, monkeypatch):
 
 # --- resuming ------------------------------------------------------------------------------------------------------
 
+NARROW = {"width": 32, "heads": 2}  # an optimizer keeps the same kinds of state at any width
+
 
 def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, trained, monkeypatch):
     run = dataclasses.replace(trained[0], results=tmp_path)
@@ -82,7 +84,7 @@ def test_ctrl_c_saves_a_checkpoint_from_which_the_run_goes_on(tmp_path, trained,
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 def test_a_run_with_a_schedule_of_rates_goes_on_as_if_undisturbed(tmp_path, monkeypatch, optimizer):
     falling = {"batch_size": 16, "learning_rate": {"schedule": "linear", "lo": 4.0e-3, "hi": 1.0e-3}}
-    falling |= {"optimizer": optimizer, "width": 64, "heads": 2}  # the default shape is killed and resumed below
+    falling |= {"optimizer": optimizer} | NARROW  # the default shape is killed and resumed below
     run = run_of(tmp_path, seeds=[0, 1], arms={"linear": falling}, grid={"weight_decay": [0.5, 2.0], "beta2": [0.9]})
     assert len(run.members) == 8 and len(set(run.courses.learning_rate[:, 0])) == 6
     expected = train(run).logs
@@ -119,7 +121,7 @@ def test_a_checkpoint_is_written_to_its_end_whatever_signals_come_meanwhile(tmp_
 SMALL = {"seeds": [0, 1], "operations": ["x_plus_y"], "updates": 100}
 
 
-def die(folder, moment, random_seed, optimizer):
+def die(folder, moment, random_seed, changes):
     """Train with a checkpoint after every block and write the records; SIGKILL oneself at `moment` (in a process)."""
     torch.set_num_threads(1)
     training.until_the_next_checkpoint = lambda cost, whole: 0.0
@@ -139,22 +141,20 @@ def die(folder, moment, random_seed, optimizer):
             threading.Timer(delay, os.kill, (os.getpid(), signal.SIGKILL)).start()
 
     os.replace = counted
-    write_records(train(run_of(folder, optimizer=optimizer, **SMALL)))
+    write_records(train(run_of(folder, **SMALL, **changes)))
 
 
-@pytest.mark.parametrize("optimizer", OPTIMIZERS)
-def test_killed_at_any_moment_a_run_goes_on_and_its_record_is_that_of_an_undisturbed_one(tmp_path, optimizer):
-    whole = run_of(tmp_path, optimizer=optimizer, **SMALL)
+@pytest.mark.parametrize("changes", [{}, *({"optimizer": o} | NARROW for o in OPTIMIZERS if o != "adamw")], ids=str)
+def test_killed_at_any_moment_a_run_goes_on_and_its_record_is_that_of_an_undisturbed_one(tmp_path, changes):
+    whole = run_of(tmp_path, **SMALL, **changes)
     whole = dataclasses.replace(whole, results=tmp_path / "undisturbed")
     expected = write_records(train(whole))
 
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["grok_utils.training", "grok_utils.store.records"])
-    run = run_of(tmp_path, optimizer=optimizer, **SMALL)
+    run = run_of(tmp_path, **SMALL, **changes)
     moments = ["before checkpoint 2", "after checkpoint 2", "any time", "any time", "before record", "after record"]
     reached = [0]
     for i, moment in enumerate([*moments, "never"]):
-        process = context.Process(target=die, args=(tmp_path, moment, i, optimizer))
+        process = CONTEXT.Process(target=die, args=(tmp_path, moment, i, changes))
         process.start()
         process.join(60)
         assert process.exitcode == (0 if moment == "never" else -signal.SIGKILL), moment

@@ -1,7 +1,6 @@
 """SIGKILL at random moments, within a write, at every tenth of a run, and compiled: a run is always gone on with."""
 
 import dataclasses
-import multiprocessing
 import os
 import random
 import signal
@@ -12,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from support.processes import CONTEXT
 from support.studies import small, write_study
 
 from grok_utils import training
@@ -29,20 +29,13 @@ GRID = {"learning_rate": [1.0e-3, 4.0e-3]}
 STUDY = {"arms": small("linear", hi=8), "grid": GRID, "operations": ["x_plus_y"], "updates": 400}
 
 
-@pytest.fixture(scope="module")
-def context():
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["grok_utils.training", "grok_utils.store.records"])
-    return context
-
-
 def run_of(folder, **changes):
     return make_run(write_study(folder, **STUDY | changes), "linear", [0, 1], str(folder / "results"), "cpu")
 
 
-def exit_code(context, target, *arguments):
+def exit_code(target, *arguments):
     """How a process ended that did `target`."""
-    process = context.Process(target=target, args=arguments)
+    process = CONTEXT.Process(target=target, args=arguments)
     process.start()
     process.join(400)
     return process.exitcode
@@ -102,7 +95,7 @@ def die(folder, moment):
     write_records(train(run_of(folder)))
 
 
-def test_killed_at_twenty_moments_a_run_goes_on_and_its_record_is_that_of_an_undisturbed_one(tmp_path, context):
+def test_killed_at_twenty_moments_a_run_goes_on_and_its_record_is_that_of_an_undisturbed_one(tmp_path):
     run = run_of(tmp_path)
     expected = undisturbed(run, tmp_path)
     rng = random.Random(6)
@@ -111,7 +104,7 @@ def test_killed_at_twenty_moments_a_run_goes_on_and_its_record_is_that_of_an_und
     moments += ["record", "second record", "record", None]  # with the first there, the third within the other again
     reached, killed = [0], 0
     for moment in moments:
-        code = exit_code(context, die, tmp_path, moment)
+        code = exit_code(die, tmp_path, moment)
         killed += code == -signal.SIGKILL
         assert code == (0 if moment is None else -signal.SIGKILL) or isinstance(moment, float), moment
         if run.checkpoint.exists():
@@ -157,12 +150,12 @@ def die_at_every_tenth(folder, seconds, cost):
 
 # 40 blocks in 25 minutes, and in 7: that a checkpoint costs 0.1 s was measured of four models on one core.
 @pytest.mark.parametrize(("seconds", "cost"), [(37.5, 1.0), (10.5, 0.1)])
-def test_killed_at_every_tenth_a_run_on_a_slow_machine_recomputes_at_most_a_tenth(tmp_path, context, seconds, cost):
+def test_killed_at_every_tenth_a_run_on_a_slow_machine_recomputes_at_most_a_tenth(tmp_path, seconds, cost):
     run = run_of(tmp_path)
     expected = undisturbed(run, tmp_path)
     for _ in range(9):
-        assert exit_code(context, die_at_every_tenth, tmp_path, seconds, cost) == -signal.SIGKILL
-    assert exit_code(context, die_at_every_tenth, tmp_path, seconds, cost) == 0
+        assert exit_code(die_at_every_tenth, tmp_path, seconds, cost) == -signal.SIGKILL
+    assert exit_code(die_at_every_tenth, tmp_path, seconds, cost) == 0
     blocks = len(run.batch_sizes)
     assert blocks <= len((tmp_path / "computed").read_text()) <= 1.1 * blocks
     assert equals(run, expected)
@@ -192,14 +185,14 @@ def train_compiled(folder, results, kill_after=None, **changes):
 
 
 @pytest.mark.skipif(not machine.has_compiler("cpu"), reason="no C++ compiler here")
-def test_a_compiled_run_killed_and_resumed_is_bit_identical_and_agrees_with_eager_to_rounding(tmp_path, context):
-    assert exit_code(context, train_compiled, tmp_path, "whole") == 0
-    assert exit_code(context, partial(train_compiled, measures=[]), tmp_path, "unmeasured") == 0
+def test_a_compiled_run_killed_and_resumed_is_bit_identical_and_agrees_with_eager_to_rounding(tmp_path):
+    assert exit_code(train_compiled, tmp_path, "whole") == 0
+    assert exit_code(partial(train_compiled, measures=[]), tmp_path, "unmeasured") == 0
     run = dataclasses.replace(run_of(tmp_path, **COMPILED), results=tmp_path / "killed")
     for moment in (30, 70):
-        assert exit_code(context, train_compiled, tmp_path, "killed", moment) == -signal.SIGKILL
+        assert exit_code(train_compiled, tmp_path, "killed", moment) == -signal.SIGKILL
         assert checkpoints.read_metadata(run.checkpoint)["path"]["compiled"]
-    assert exit_code(context, train_compiled, tmp_path, "killed") == 0
+    assert exit_code(train_compiled, tmp_path, "killed") == 0
     unmeasured, whole = (dataclasses.replace(run, results=tmp_path / name) for name in ("unmeasured", "whole"))
     for seed in run.seeds:
         rows, metadata = read_record(run.record(seed))
