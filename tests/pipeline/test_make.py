@@ -105,7 +105,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_a_failure(study):
     assert "Traceback" not in output
     assert ": done" not in output
     begun, summary = seen["status"]
-    assert re.fullmatch(r"linear-seed0: stopped after [1-9]\d* of 1,000 updates", begun)
+    assert re.fullmatch(r"linear-seed0: stopped after [1-9]\d* of 600 updates", begun)
     assert summary.startswith("long.run: 1 of 2 records complete; about ")
     assert seen["killed"][0] == -signal.SIGKILL
 

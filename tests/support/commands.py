@@ -15,8 +15,8 @@ import psutil
 from support.project import ROOT
 from support.studies import small
 
-# Long enough (some 5 s) that a signal comes while it trains.
-LONG = {"arms": small("baseline", "linear", hi=8), "seeds": [0], "operations": ["x_plus_y"], "updates": 1000}
+# Long enough (some 3 s) that a signal comes while it trains.
+LONG = {"arms": small("baseline", "linear", hi=8), "seeds": [0], "operations": ["x_plus_y"], "updates": 600}
 
 
 def command(*arguments, **settings):
