@@ -115,8 +115,8 @@ verify: $(STAMP) ## check it: check the records of STUDY; train one again (RECOR
 lab: $(STAMP) ## change it: JupyterLab on the project, with explore.ipynb open
 	exec "$(PY)" -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/explore.ipynb
 
-test: $(STAMP) ## check it: the whole test suite
-	"$(PY)" -m pytest -q
+test: $(STAMP) ## check it: the whole test suite, a process a core
+	"$(PY)" -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
 test-readme: $(STAMP) ## check it: the commands of README and docs, and Jupyter without make
 	"$(PY)" -m pytest -q tests/commands
