@@ -97,7 +97,8 @@ def planned_runs(study: Study, results: Path, seeds_per_run: int = 1, device: st
 
 
 def side_by_side(runs: list[Run], threads: int) -> int:
-    """How many of the runs go on at a time here: on a GPU as many as its memory holds, else one for `threads` cores."""
+    """How many of the runs go on at a time here: on a GPU as many as its memory holds, each with a core; else one for
+    `threads` cores."""
     if on_cuda(runs[0].device):
         return min(runs_that_fit(runs), len(runs), cores())
     return max(1, cores() // threads)

@@ -19,13 +19,13 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from safetensors import SafetensorError
 from support.processes import CONTEXT
-from support.studies import outcome, small, write_study
+from support.studies import outcome, run_of, small, write_study
 
 from grok_utils import errors
 from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import Damaged, Failed, with_remedy
 from grok_utils.page.export import export_html
-from grok_utils.pipeline import execution, status
+from grok_utils.pipeline import execution, plan, status
 from grok_utils.pipeline.execution import NOTEBOOKS, execute, execute_run, graceful_stop
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.parameters import make_run
@@ -340,6 +340,14 @@ def test_what_is_trained_by_hand_is_running_before_it_has_a_checkpoint(begun):
 
 
 # --- the command line ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("fit", "cores", "found"), [(3, 16, 3), (30, 16, 5), (30, 4, 4)])
+def test_on_a_gpu_as_many_runs_go_side_by_side_as_its_memory_holds(monkeypatch, tmp_path, fit, cores, found):
+    patched = {"on_cuda": lambda device: True, "runs_that_fit": lambda runs: fit, "cores": lambda: cores}
+    for name, value in patched.items():
+        monkeypatch.setattr(plan, name, value)
+    assert plan.side_by_side([run_of(tmp_path)] * 5, threads=1) == found
 
 
 def test_plan_prints_the_missing_runs(begun, capsys):
