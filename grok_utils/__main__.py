@@ -29,12 +29,12 @@ def parser() -> Parser:
         "plan": "check the study; print how many runs go side by side here, as -j, and what is missing: run/ARM/SEEDS",
         "run": "make the records of one arm and its seeds by executing run.ipynb",
         "report": "build report.html from the study's records",
-        "pdf": "print report.html, built where it is absent, as report.pdf (study `evidence`: the page of the claims)",
+        "pdf": "print report.html, built where it is absent, as report.pdf (`tuned`, `evidence`: of many studies)",
         "status": "say what is done, running, failed and missing, and how long is left",
         "verify": "check the records, and the code that made them, and train one of them again for a minute",
     }
     of_all = {
-        "evidence": "build results/evidence/report.html, and results/README.md, from the records of all its studies",
+        "evidence": "build results/tuned and results/evidence/report.html, and results/README.md, from all records",
         "site": "collect the pages that results/README.md names in a folder, with it as their index",
         "select": "derive the study files of the tuned answer's next stage from the records of the stage before",
     }
@@ -110,15 +110,17 @@ def main(arguments: list[str] | None = None) -> int:
         if a.command in ("evidence", "report", "pdf"):
             from grok_utils.page import build
 
-            # The evidence is a page of its own, of no one study.
-            of = None if a.study == "evidence" and a.command != "report" else load_study(a.study, a.precision)
+            # A page of many studies is of no one study.
+            names = [a.study] if a.command == "pdf" and a.study in build.PAGES else []
+            names = [*build.PAGES] if a.command == "evidence" else names
             make = build.print_page if a.command == "pdf" else build.build_page
-            page = make(a.results, of, a.study, a.precision)
+            for of in names or [load_study(a.study, a.precision)]:
+                page = make(a.results, of, a.study, a.precision)
+                print(f"{of if isinstance(of, str) else of.name}: read {page}", flush=True)
             if a.command == "evidence":
                 from grok_utils.evidence.index import write_index
 
                 write_index(a.results)
-            print(f"{of.name if of else 'the evidence'}: read {page}")
             return 0
         study = load_study(a.study, a.precision)
         if a.command == "plan":

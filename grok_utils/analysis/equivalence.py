@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
-from grok_utils.analysis.inference import ALPHA
+from grok_utils.analysis.inference import ALPHA, pairs
 from grok_utils.analysis.intervals import mean_interval
 
 RATIOS = 0.90, 1.11  # of two costs that count as the same
@@ -32,14 +32,6 @@ class Shares(NamedTuple):
     difference: float
     low: float
     high: float
-
-
-def pairs(members: pd.DataFrame, arm: str, reference: str, operation: str, column: str) -> tuple[np.ndarray, ...]:
-    """`column` of arm and reference at the seeds at which neither is missing. ValueError where a seed comes twice."""
-    rows = members[members["operation"] == operation]
-    ours, theirs = (rows.loc[rows["schedule"] == name, ["seed", column]] for name in (arm, reference))
-    both = ours.merge(theirs, on="seed", validate="one_to_one").dropna().to_numpy(float)
-    return both[:, 1], both[:, 2]
 
 
 def ratio(
@@ -74,7 +66,7 @@ def score_interval(only: int, other: int, n: int, level: float) -> tuple[float, 
 
     def score(delta: float) -> float:
         b, c = (2 * n - only + other) * delta - only - other, -other * delta * (1 - delta)
-        q = (np.sqrt(b * b - 8 * n * c) - b) / (4 * n)
+        q = (np.sqrt(max(b * b - 8 * n * c, 0)) - b) / (4 * n)  # which rounding may take below 0
         variance = n * (2 * q + delta * (1 - delta))
         excess = only - other - n * delta
         return float(excess * excess - z * z * variance)

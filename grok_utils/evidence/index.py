@@ -24,7 +24,7 @@ NOT_KEPT = "quick"  # for trying the pipeline; .gitignore leaves it out
 
 
 def write_index(results: Path) -> Path:
-    """Write README.md of `results`, in which `make evidence` has built its page; returns the file's path."""
+    """Write README.md of `results`, in which `make evidence` has built its pages; returns the file's path."""
     path = results / "README.md"
     with written_whole(path) as temporary:
         temporary.write_text(index(results), encoding="utf-8")
@@ -42,8 +42,9 @@ def index(results: Path) -> str:
         "# Does growing the batch make a transformer grok sooner? The results",
         told.replace("[Table](#verdicts)", "below"),
         untuned(interactions),
-        "The [page of the claims](evidence/report.html) has the methods, intervals and limits. It is one file to "
-        "download and open in a browser. The rules were written before the records, in `ANALYSIS_PLAN.md`.",
+        "There are two pages, each one file to download and open in a browser: [the tuned answer](tuned/report.html), and "
+        "[the original's claims](evidence/report.html) at its own rate and decay, with methods, intervals and limits. "
+        "The rules were written before the records, in `ANALYSIS_PLAN.md`.",
         figures(results / "evidence"),
         "## The claims and their verdicts",
         markdown(verdicts[["claim", "text", "verdict", "n"]].rename(columns={"claim": "no.", "text": "claim"})),

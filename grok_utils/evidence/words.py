@@ -27,7 +27,9 @@ def heading(evidence: Evidence) -> str:
         "# Does growing the batch make a transformer grok sooner? The evidence\n\n"
         f"{s['records'].sum():,} records of {(evidence.members['clock'] == CLOCKS[0]).sum():,} trained models, from "
         f"{(s['records'] > 0).sum()} of {len(s)} planned studies. Trained {days(made)}, commit {commits(made)}. "
-        f"{missing(s) or 'Every planned record is there.'}"
+        f"{missing(s) or 'Every planned record is there.'} What becomes of the answer once learning rate and weight "
+        "decay are tuned for each batch size is on [the page of the tuned answer](../tuned/report.html), in the folder "
+        "beside this one."
     )
 
 

@@ -1,4 +1,4 @@
-"""Pages from notebooks: the report of a study, the evidence, either printed, and all of them as a site."""
+"""Pages from notebooks: the report of a study, the claims, the tuned answer, any printed, and all of them as a site."""
 
 import base64
 import re
@@ -15,28 +15,36 @@ from grok_utils.studies import Study
 OF_INDEX = "main > table { display: block; overflow-x: auto; } main > table td { white-space: normal; }"
 
 
-def build_page(results: Path, study: Study | None = None, given: str = "", precision: str | None = None) -> Path:
-    """Build the study's report.html from its records, or without a study the evidence's; returns the page's path.
+# Pages of many studies, by their folders: what is said while the notebook of that name is executed.
+PAGES = {
+    "evidence": "the claims: reading the records of their studies and judging them, a minute or so",
+    "tuned": "the tuned answer: reading the records of its stages and deciding, a minute or so",
+}
+
+
+def build_page(results: Path, of: Study | str, given: str = "", precision: str | None = None) -> Path:
+    """Build the report.html of a study, or of one of PAGES, from its records; returns the page's path.
 
     `given` is the name or path that the study was loaded by (default: its name), `precision` what replaced its own.
     Raises Failed on a bad record.
     """
     from grok_utils.page.export import export_html  # nbconvert takes a second to load, which a run need not wait for
 
-    html, notebook, title = page_path(results, study), "evidence.ipynb", None
+    html, title = page_path(results, of), None
     parameters: dict[str, object] = {"results": from_notebooks(results)}
-    if study:
-        notebook, title = "report.ipynb", study.title or study.name
-        parameters |= {"study": study_parameter(given or study.name), "precision": precision}
+    if isinstance(of, Study):
+        notebook, title = "report.ipynb", of.title or of.name
+        parameters |= {"study": study_parameter(given or of.name), "precision": precision}
     else:
-        print("the evidence: reading all records and judging the claims, a minute or two", flush=True)
+        notebook = f"{of}.ipynb"
+        print(PAGES[of], flush=True)
     with alone(html.parent, "report"):
         execute(notebook, html.with_suffix(".ipynb"), parameters)
         export_html(html.with_suffix(".ipynb"), html, title)
     return html
 
 
-def print_page(results: Path, study: Study | None = None, given: str = "", precision: str | None = None) -> Path:
+def print_page(results: Path, of: Study | str, given: str = "", precision: str | None = None) -> Path:
     """Print the page of `build_page`, which is built where it is absent; returns the PDF's path.
 
     Raises BadInput without Chromium.
@@ -44,9 +52,9 @@ def print_page(results: Path, study: Study | None = None, given: str = "", preci
     from grok_utils.page.export import find_chromium, print_pdf
 
     find_chromium()  # told before any work
-    html = page_path(results, study)
+    html = page_path(results, of)
     if not html.exists():
-        build_page(results, study, given, precision)
+        build_page(results, of, given, precision)
     with alone(html.parent, "report"):
         print_pdf(html, html.with_suffix(".pdf"))
     return html.with_suffix(".pdf")
@@ -81,6 +89,6 @@ def build_site(results: Path, folder: Path) -> Path:
     return folder / "index.html"
 
 
-def page_path(results: Path, study: Study | None) -> Path:
-    """Where the page of a study is, or that of the evidence."""
-    return results / (study.name if study else "evidence") / "report.html"
+def page_path(results: Path, of: Study | str) -> Path:
+    """Where the page of a study is, or one of PAGES."""
+    return results / (of.name if isinstance(of, Study) else of) / "report.html"

@@ -3,7 +3,7 @@
 import io
 import re
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -51,11 +51,11 @@ svg.plot [style*="stroke: {INK}"]{{stroke:{INK_ON_DARK}!important}}}}"""
 
 
 class Look(NamedTuple):
-    """How an arm is drawn, everywhere: colour, marker and dashes (on, off, …; empty: solid)."""
+    """How an arm is drawn, everywhere: colour, marker and dashes (on, off, …; empty: solid; None: no line)."""
 
     colour: str
     marker: str
-    dashes: tuple[float, ...] = ()
+    dashes: tuple[float, ...] | None = ()
 
 
 # Every colour has a contrast of 3 on white and on near-black. The first six, near Okabe and Ito's, and the others were
@@ -116,13 +116,14 @@ def panels(
     alt: str,
     x: str,
     y: str = "",
-    legend: Iterable[str] = (),
+    legend: Iterable[str] | Mapping[str, Look] = (),
     height: float = 2.1,
     by: str = "operation",
 ) -> Picture:
     """A titled panel for each operation (or arm, or whatever `by` names), two in a row, drawn by `draw(ax, its rows)`.
 
-    Panels share their axes, called `x` (of numbers that may be large) and `y`. A legend of arms is above them.
+    Panels share their axes, called `x` (of numbers that may be large) and `y`. A legend, of arms or of names with
+    their looks, is above them.
     """
     names = in_order(frame[by], OPERATIONS if by == "operation" else ARMS)
     columns = min(2, len(names))
@@ -139,9 +140,9 @@ def panels(
             draw(ax, frame[frame[by] == name])
             ax.set(xlabel="", ylabel="")
         handles = []
-        for arm, k in zip(legend, map(look, legend), strict=True):
-            dashes = (0, k.dashes) if k.dashes else "-"
-            handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=arm))
+        for name, k in (legend if isinstance(legend, Mapping) else {arm: look(arm) for arm in legend}).items():
+            dashes = "none" if k.dashes is None else (0, k.dashes) if k.dashes else "-"
+            handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=name))
         if handles:
             columns = 3 if max(map(len, legend)) <= THIRD else 2
             figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3.2)

@@ -21,7 +21,7 @@ from grok_utils.tasks import OPERATIONS, count_pairs, count_train
 STUDIES = NOTEBOOKS / "studies"
 NAME = re.compile(r"\w[\w.-]{0,49}")  # of a study or an arm: the name of a folder or file, and a word of a command line
 NAME_ALLOWED = "a name of at most 50 letters, digits, _ . and -, which . and - do not begin"
-TAKEN = ("evidence", "bench", "explore")  # folders of results that are no study's
+TAKEN = ("evidence", "tuned", "bench", "explore")  # folders of results that are no study's
 OF_STUDY = ("title", "seeds", "updates", "every_tenth", "measures", "stop_after")
 
 
@@ -47,9 +47,9 @@ def load_study(study: str, precision: str | None = None) -> Study:
         require_clone()
     path = Path(study) if study.endswith((".yaml", ".yml")) else STUDIES / f"{study}.yaml"
     names = ", ".join(sorted(p.stem for p in STUDIES.glob("*.yaml")))
-    claims = "; make evidence builds the page of the claims" if study == "evidence" else ""
+    claims = "; make evidence builds that page" if study in ("evidence", "tuned") else ""
     require(os.path.isfile(path), "study", study, f"a study ({names}) or the path of a .yaml file{claims}")
-    taken = "a name for a study: results/evidence, results/bench and results/explore hold something else"
+    taken = "a name for a study: results/evidence, results/tuned, results/bench and results/explore hold something else"
     require(path.stem not in TAKEN, "study", path.stem, taken)
     try:
         values = yaml.load(path.read_text(encoding="utf-8"), _Loader)

@@ -1,6 +1,6 @@
 """The fourteen claims, a second verdict: whether each holds tuned (ANALYSIS_PLAN.md, part two).
 
-`at` is stage 3's members at each of HORIZONS, as `decisions.at_horizon` gives, and `chosen` stage 2's table.
+`at` is stage 3's members at each of HORIZONS, as `decisions.at_horizons` gives, and `chosen` stage 2's table.
 """
 
 from collections.abc import Collection, Mapping

@@ -13,7 +13,7 @@ from scipy.special import expit
 
 from grok_utils.analysis.crossings import MEMBER, in_order
 from grok_utils.analysis.equivalence import ratio
-from grok_utils.analysis.inference import ALPHA, holm, paired_contrast
+from grok_utils.analysis.inference import ALPHA, holm, pairs, sign_flip_p
 from grok_utils.tasks import OPERATIONS
 from grok_utils.tuned.fitting import (
     RESAMPLES,
@@ -33,8 +33,8 @@ FORMS = {"hyperbola": ["S_min", "B_c"], "power": ["S_min", "B_c", "gamma"]}
 
 def by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
     """`column` of one operation's members: a row a seed, a column an arm. ValueError where a seed comes twice."""
-    arms = in_order(rows["schedule"])
-    return pd.DataFrame({arm: rows[rows["schedule"] == arm].set_index("seed")[column] for arm in arms})
+    wide = rows.pivot(index="seed", columns="schedule", values=column)  # noqa: PD010 (pivot_table averages the two)
+    return wide[in_order(rows["schedule"])]
 
 
 def _means(wide: pd.DataFrame, resamples: int) -> np.ndarray:
@@ -149,10 +149,10 @@ def domination(members: pd.DataFrame, comparators: Mapping[str, str], schedules:
         for arm in in_order(set(arms["schedule"]) & set(schedules) - {comparators[operation]}):
             for no_worse, better in (("updates", "examples_seen"), ("examples_seen", "updates")):
                 cost = ratio(arms, arm, comparators[operation], operation, no_worse)
-                less = paired_contrast(arms, arm, comparators[operation], operation, COSTS[better])
-                row = {"operation": operation, "schedule": arm, "n": less.n, "no_worse": no_worse}
+                less = np.subtract(*pairs(arms, arm, comparators[operation], operation, COSTS[better]))
+                row = {"operation": operation, "schedule": arm, "n": len(less), "no_worse": no_worse}
                 row |= {"ratio": cost.ratio, "ratio_high": cost.high, "better": better}
-                rows.append(row | {"difference": less.difference, "p": less.p})
+                rows.append(row | {"difference": less.mean(), "p": sign_flip_p(less)})
     return dominating(pd.DataFrame(rows))
 
 

@@ -1,7 +1,7 @@
 """What stage 3 decides: the contrasts of the arms, and whether a schedule beats the constants (ANALYSIS_PLAN.md,
 part two, "Outcomes and costs", "Stage 3" and "Decisions").
 
-Read from top to bottom: `members` come from `at_horizon`, one table for each of HORIZONS, of all studies of stage 3;
+Read from top to bottom: `members` come from `at_horizons`, one table for each of HORIZONS, of all studies of stage 3;
 `chosen` is stage 2's table, as `choices.compared` gives; `over_horizons` joins what each horizon decides.
 """
 
@@ -36,25 +36,28 @@ KEY = ["outcome", "operation", "schedule"]
 # --- members -------------------------------------------------------------------------------------------------------
 
 
-def at_horizon(study: Study, frame: pd.DataFrame, horizon: int) -> pd.DataFrame:
-    """The rows of `choices.outcomes` of a study's records, restricted at `horizon` updates ("Costs", "Stage 3").
+def at_horizons(study: Study, frame: pd.DataFrame) -> dict[int, pd.DataFrame]:
+    """The rows of `choices.outcomes` of a study's records, restricted at each of HORIZONS ("Costs", "Stage 3").
 
     A member that does not reach by then counts as the horizon, and as the examples that its arm's course has by then,
     also where its run ends sooner. final_accuracy is that of the last log by then. The column horizon stays the run's.
     """
-    members, end = choices.outcomes(frame), int(frame["update"].max())
-    by_then = {
-        (arm.name, cell.name, operation): BLOCK * float(course[: horizon // BLOCK].sum())
+    every, end, found = choices.outcomes(frame), int(frame["update"].max()), {}
+    seen = {
+        (arm.name, cell.name, operation): BLOCK * course.cumsum()
         for arm in study.arms
-        for (operation, cell), course in arm.courses("batch_size", max(end, horizon)).items()
+        for (operation, cell), course in arm.courses("batch_size", max(end, *HORIZONS)).items()
     }
-    members["reached"] = members["updates"] <= horizon
-    members[["updates", "examples_seen"]] = members[["updates", "examples_seen"]].where(members["reached"])
-    members["restricted"] = members["updates"].fillna(horizon)
-    of_arm = [by_then[key] for key in members[MEMBER[:3]].itertuples(index=False, name=None)]
-    members["restricted_examples"] = members["examples_seen"].fillna(pd.Series(of_arm, members.index))
-    last = frame[frame["update"] == min(horizon, end)].set_index(MEMBER)["val_accuracy"].rename("final_accuracy")
-    return members.drop(columns="final_accuracy").join(last, on=MEMBER)
+    for horizon in HORIZONS:
+        members = every.assign(reached=every["updates"] <= horizon)
+        members[["updates", "examples_seen"]] = members[["updates", "examples_seen"]].where(members["reached"])
+        members["restricted"] = members["updates"].fillna(horizon)
+        keys = members[MEMBER[:3]].itertuples(index=False, name=None)
+        by_then = pd.Series([float(seen[key][horizon // BLOCK - 1]) for key in keys], members.index)
+        members["restricted_examples"] = members["examples_seen"].fillna(by_then)
+        last = frame[frame["update"] == min(horizon, end)].set_index(MEMBER)["val_accuracy"].rename("final_accuracy")
+        found[horizon] = members.drop(columns="final_accuracy").join(last, on=MEMBER)
+    return found
 
 
 def everywhere(chosen: pd.DataFrame) -> pd.DataFrame:

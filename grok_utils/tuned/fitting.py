@@ -6,6 +6,7 @@ minutes.
 """
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -65,12 +66,18 @@ def seed_weights(present: Any, resamples: int = RESAMPLES) -> np.ndarray:
     `present` [seeds, arms] says which arms have which seed. Those of the same arms are drawn among themselves: so each
     arm keeps its number of seeds, and common seeds stay paired.
     """
-    rng = np.random.default_rng(SEED)
     _, pattern = np.unique(np.asarray(present, dtype=bool), axis=0, return_inverse=True)
+    return _seed_weights(tuple(pattern.tolist()), resamples)
+
+
+@lru_cache(maxsize=16)  # the arms of a stage share their seeds, and drawing takes longer than what is then done
+def _seed_weights(alike_by: tuple[int, ...], resamples: int) -> np.ndarray:
+    rng, pattern = np.random.default_rng(SEED), np.array(alike_by)
     weights = np.ones((1 + resamples, len(pattern)))
     for number in range(pattern.max() + 1):
         alike = pattern == number
         weights[1:, alike] = rng.multinomial(alike.sum(), np.full(alike.sum(), 1 / alike.sum()), resamples)
+    weights.flags.writeable = False  # it is given out again
     return weights
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy import stats
 
 from grok_utils.analysis import equivalence
-from grok_utils.analysis.inference import ALPHA
+from grok_utils.analysis.inference import ALPHA, pairs
 from grok_utils.tuned.decisions import at_chosen, comparisons, in_families
 from grok_utils.tuned.stages import ITS_CHOICE
 
@@ -28,9 +28,9 @@ def power(
     for key in comparisons(at):
         of = at[at["outcome"] == key["outcome"]]
         arms = key["schedule"], key["reference"], key["operation"]
-        x, y = equivalence.pairs(of, *arms, "restricted")
-        logs = np.log(np.divide(*equivalence.pairs(of, *arms, "updates")))
-        ours, theirs = equivalence.pairs(of, *arms, "reached")
+        x, y = pairs(of, *arms, "restricted")
+        logs = np.log(np.divide(*pairs(of, *arms, "updates")))
+        ours, theirs = pairs(of, *arms, "reached")
         unlike = (ours > theirs).mean(), (ours < theirs).mean()
         spread = {"sd": sd_of(x - y) / y.mean(), "sd_log": sd_of(logs)}
         rows += [key | spread | {"seeds": n, "unlike": unlike} for n in seeds]
@@ -49,8 +49,9 @@ def power(
 
 
 def sd_of(values: np.ndarray) -> float:
-    """Their standard deviation; NaN where fewer than two values or equal ones show none."""
-    return float(np.std(values, ddof=1)) if len(values) > 1 and np.ptp(values) else np.nan
+    """The standard deviation of those that are known; NaN where fewer than two or equal ones show none."""
+    x = values[np.isfinite(values)]
+    return float(np.std(x, ddof=1)) if len(x) > 1 and np.ptp(x) else np.nan
 
 
 def t_power(effect: float, n: int, alpha: float) -> float:

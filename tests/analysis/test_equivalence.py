@@ -61,6 +61,14 @@ def test_score_interval_turns_round_with_its_arms():
     assert high == 1 and equivalence.score_interval(0, 5, 5, 0.9) == pytest.approx((-1, -low))
 
 
+def test_score_interval_where_every_pair_is_unlike():
+    for n in range(2, 121):  # at some of them a square is below 0 by rounding
+        low, high = equivalence.score_interval(0, n, n, 0.9)
+        z2 = stats.norm.ppf(0.95) ** 2
+        assert low == -1 and high == pytest.approx((z2 - n) / (z2 + n))
+        assert equivalence.score_interval(n, 0, n, 0.9) == pytest.approx((-high, 1))
+
+
 def test_score_interval_covers_about_as_often_as_it_says():
     rng, n, shares = np.random.default_rng(0), 30, [0.12, 0.04, 0.84]
     counts = rng.multinomial(n, shares, 1_000)
@@ -102,7 +110,7 @@ def test_without_pairs_or_spread_there_is_no_interval():
 
 def test_a_seed_that_comes_twice_is_refused():
     members = table({"a": [200, 300], "b": [100, 200]})
-    with pytest.raises(ValueError, match="not a one-to-one merge"):
+    with pytest.raises(ValueError, match="a seed comes twice"):
         equivalence.ratio(pd.concat([members, members.iloc[:1]]), "a", "b", "x_plus_y")
 
 

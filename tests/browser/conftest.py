@@ -6,14 +6,15 @@ import pytest
 from playwright.sync_api import Page, sync_playwright
 from support.project import ROOT
 
+from grok_utils.page.build import PAGES
 from grok_utils.page.export import FLAGS, find_chromium
 
 RESULTS = ROOT / "results"
 
 
-@pytest.fixture(scope="session", params=["paper", "evidence"])
+@pytest.fixture(scope="session", params=["paper", *PAGES])
 def report(request) -> Path:
-    """The report of `paper`, and the page of the claims, as committed: tests/test_results.py keeps them fresh."""
+    """The report of `paper`, and the pages of many studies, as committed: tests/evidence/test_results.py keeps them."""
     return RESULTS / request.param / "report.html"
 
 

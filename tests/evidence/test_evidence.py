@@ -354,7 +354,7 @@ def results(tmp_path_factory) -> Path:
     for name in ("confirm", "order-x_plus_y", "horizon"):
         study = load_study(name)
         write_study(results, replace(study, seeds=study.seeds[:2]), dose_only)
-    build_page(results)
+    build_page(results, "evidence")
     return results
 
 

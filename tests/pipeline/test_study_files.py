@@ -546,9 +546,10 @@ def test_a_study_that_is_not_there_is_told(study):
 
 
 def test_a_study_cannot_have_the_name_of_another_folder_of_results(tmp_path):
-    text = message(load_study, write_study(tmp_path, name="evidence"))
-    assert text.startswith("study: 'evidence' is not a name for a study: results/evidence")
-    assert message(load_study, "evidence").endswith("; make evidence builds the page of the claims")
+    for name in ("evidence", "tuned"):
+        text = message(load_study, write_study(tmp_path, name=name))
+        assert text.startswith(f"study: {name!r} is not a name for a study: results/evidence, results/tuned")
+        assert message(load_study, name).endswith("; make evidence builds that page")
     assert "make evidence" not in message(load_study, "nowhere")
 
 

@@ -14,8 +14,8 @@ def spread(middle: float, sd: float = 0.05, seeds: int = 30, stream: int = 0) ->
 
 
 def stage_3(times: dict, operation: str = "x_plus_y", outcome: str = "touch", horizon: int = 2000, end: int = 2000):
-    """Members as `decisions.at_horizon` gives, of {arm: times of seeds 0, 1, …}, each at CELL; beyond `horizon` they do
-    not reach. The batch of an arm without a constant size is 256."""
+    """Members as `decisions.at_horizons` gives, of {arm: times of seeds 0, 1, …}, each at CELL; beyond `horizon` they
+    do not reach. The batch of an arm without a constant size is 256."""
     lengths = [len(of) for of in times.values()]
     table = pd.DataFrame({"schedule": np.repeat(list(times), lengths), "updates": np.concatenate([*times.values()])})
     table["seed"] = np.concatenate([np.arange(n) for n in lengths])

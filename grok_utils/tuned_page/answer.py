@@ -1,0 +1,219 @@
+"""The tuned answer: stage 3's decisions, the sentences that carry them, and the points of the one figure.
+
+`dose` is the table dose-response-table.csv of the page of the claims: the original's rate and decay, study `confirm`.
+"""
+
+from collections import Counter
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from grok_utils.analysis.crossings import in_order
+from grok_utils.analysis.intervals import mean_interval
+from grok_utils.page.prose import from_to, interval, listed, sample_sizes
+from grok_utils.pipeline.study_files import load_study
+from grok_utils.studies import DEFAULTS, Scheduled
+from grok_utils.tasks import OPERATIONS, written
+from grok_utils.tuned import choices, decisions
+from grok_utils.tuned.choices import ARM, POINT
+from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, SOONER
+from grok_utils.tuned.stages import constant_of
+from grok_utils.tuned_page.reading import SELECT, SURFACE, TUNED, Tuned
+
+FIRST_STUDY = "confirm"  # of part one: the original's rate and decay
+SETTINGS = ("original", "tuned")
+KINDS = ("constant", "growing", "cyclic", "shrinking", "all pairs")  # the last is the limit of large batches
+USUAL = constant_of(DEFAULTS["batch_size"])
+
+
+class Decided(NamedTuple):
+    """What stage 3 decides: the tables of `decisions`, over the horizons, and in words.
+
+    contrasts: of `decisions.contrasts`; groks: both outcomes' verdicts in words; tests: of `beats_constants`, at
+    HORIZON; beaten: where a schedule beats the constants, in words, and own_range: those within its own range.
+    """
+
+    contrasts: pd.DataFrame
+    groks: pd.DataFrame
+    tests: pd.DataFrame
+    beaten: pd.DataFrame
+    own_range: pd.DataFrame
+
+
+def decide(t: Tuned) -> Decided | None:
+    """What stage 3 decides; None until it and stage 2 are complete."""
+    if not t.complete(SELECT, TUNED):
+        return None
+    compared = decisions.over_horizons(
+        {h: decisions.contrasts(members, t.chosen) for h, members in t.horizons.items()}, ["family", *KEY]
+    )
+    studies = [study for name, study in t.loaded.items() if name.startswith(f"{TUNED}-")]
+    tests, beaten = [], []
+    for own_range in (False, True):
+        against = decisions.rivals(studies, own_range)
+        of = {h: decisions.beats_constants(members, t.chosen, against) for h, members in t.horizons.items()}
+        found = decisions.over_horizons({h: decisions.ways(table) for h, table in of.items()}, ["way", *KEY])
+        tests.append(of[HORIZON])
+        beaten.append(decisions.beaten(found, compared))
+    return Decided(compared, decisions.groks(compared), tests[0], *beaten)
+
+
+# --- what is drawn ----------------------------------------------------------------------------------------------------
+
+
+def kind_of(batch_size: object) -> str:
+    """Of KINDS, by how the batch size goes."""
+    if not isinstance(batch_size, Scheduled):
+        return KINDS[-1] if batch_size == "all" else "constant"
+    if batch_size.schedule == "cyclic":
+        return "cyclic"
+    return "growing" if batch_size.lo < batch_size.hi else "shrinking"
+
+
+def tuned_members(t: Tuned) -> pd.DataFrame:
+    """The members at the cell chosen for each arm, by each outcome: stage 3's, or stage 1's until it is complete."""
+    if t.complete(SELECT, TUNED):
+        return decisions.at_chosen(t.horizons[HORIZON], t.chosen)
+    members = t.of(SURFACE)
+    return members.merge(choices.best(choices.ranked(members))[[*ARM, *POINT]]) if len(members) else members
+
+
+def source(t: Tuned) -> str:
+    """Which seeds `tuned_members` are of, for a caption."""
+    return "stage 3" if t.complete(SELECT, TUNED) else "stage 1, three seeds, by which the cells were chosen"
+
+
+def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
+    """Updates to 99 % against batch size: setting (of SETTINGS), operation, schedule, kind, n, reached, batch (the mean
+    up to the touch), rmst, low, high. Stage 1's have no interval: their cells were chosen by the same seeds."""
+    kinds_of = {
+        arm.name: kind_of(arm.settings.batch_size)
+        for study in (load_study(FIRST_STUDY), *t.loaded.values())
+        for arm in study.arms
+    }
+    first = dose.rename(columns={"dose": "batch"}).assign(setting=SETTINGS[0])
+    rows, of_stage_3 = [], t.complete(SELECT, TUNED)
+    for (operation, arm, outcome), of in tuned_members(t).groupby(ARM, sort=False):
+        if outcome == "touch":
+            found = mean_interval(of["restricted"], least=0)
+            batch = (of["restricted_examples"] / of["restricted"]).mean()
+            row = {"operation": operation, "schedule": arm, "n": found.n, "reached": int(of["reached"].sum())}
+            row |= {"batch": batch, "rmst": found.mean, "low": np.nan, "high": np.nan}
+            rows.append(row | ({"low": found.low, "high": found.high} if of_stage_3 else {}))
+    table = pd.concat([first, pd.DataFrame(rows).assign(setting=SETTINGS[1])], ignore_index=True)
+    table["kind"] = table["schedule"].map(kinds_of)
+    return table[["setting", "operation", "schedule", "kind", "n", "reached", "batch", "rmst", "low", "high"]]
+
+
+def soonest(table: pd.DataFrame) -> pd.DataFrame:
+    """The soonest constant and the soonest schedule of each operation and setting of `points`: those with `constant`,
+    whether it is one."""
+    order = table[table["kind"] != KINDS[-1]].sort_values("rmst", kind="stable")
+    order = order.assign(constant=order["kind"] == "constant")
+    found = order.drop_duplicates(["setting", "operation", "constant"])
+    rank = {operation: i for i, operation in enumerate(in_order(found["operation"], OPERATIONS))}
+    found = found.assign(rank=found["operation"].map(rank))
+    return found.sort_values(["rank", "setting", "constant"], ascending=[True, True, False]).drop(columns="rank")
+
+
+def answer_table(table: pd.DataFrame) -> pd.DataFrame:
+    """The answer in numbers, a row an operation: updates of 512, of the soonest constant and of the soonest schedule,
+    at either setting, from `points`."""
+    best = soonest(table)
+    rows: dict[str, dict[str, str]] = {}
+    usual = table[table["schedule"] == USUAL]
+    for setting in SETTINGS:
+        here = best[best["setting"] == setting]
+        of = {f"{DEFAULTS['batch_size']}": usual[usual["setting"] == setting]}
+        of |= {"soonest constant": here[here["constant"]], "soonest schedule": here[~here["constant"]]}
+        for words, found in of.items():
+            for row in found.itertuples():
+                bounds = "" if np.isnan(row.low) else f" ({interval(row.low, row.high)})"
+                name = "" if row.schedule == USUAL and words.isdigit() else f"{row.schedule}: "
+                rows.setdefault(row.operation, {})[f"{setting}, {words}"] = f"{name}{row.rmst:,.0f}{bounds}"
+    order = in_order(rows, OPERATIONS)
+    return pd.DataFrame([{"operation": written(operation)} | rows[operation] for operation in order])
+
+
+# --- the sentences ----------------------------------------------------------------------------------------------------
+
+
+def answer(t: Tuned, decided: Decided | None, table: pd.DataFrame) -> str:
+    """The answer: one line, and the sentences that carry it; what lacks, and what stage 1 alone says, until then."""
+    if decided is None:
+        return f"{t.lacks(SELECT, TUNED)} {until_then(table)}".strip()
+    line = f"**{verdict_line(decided.beaten)}**"
+    of_families = [family_line(decided.groks, family) for family in ("constants", "dynamic arms", "shapes")]
+    return " ".join([line, *beaten_lines(decided.beaten), times_line(table), *filter(None, of_families)])
+
+
+def verdict_line(beaten: pd.DataFrame) -> str:
+    """Whether a schedule beats the constants, by both outcomes, by one, or not."""
+    said = beaten["said"].tolist()
+    if any(words.startswith(BEATS) for words in said):
+        return "Yes: with rate and decay tuned for each, there are schedules of the batch size that beat the constants."
+    if any(said):
+        return (
+            "Not by both outcomes: with rate and decay tuned for each, no schedule of the batch size both touches and "
+            "keeps 99 % at a lower cost than the constants, but some do one of the two."
+        )
+    return "No: with rate and decay tuned for each, no schedule of the batch size that was tried beats the constants."
+
+
+def beaten_lines(beaten: pd.DataFrame) -> Iterable[str]:
+    """Where a schedule beats the constants, and how, an operation a sentence."""
+    for operation in in_order(beaten["operation"], OPERATIONS):
+        rows = beaten[(beaten["operation"] == operation) & (beaten["said"] != "")]
+        if len(rows):
+            yield f"On {written(operation)}: {listed(f'`{r.schedule}` {r.said}' for r in rows.itertuples())}."
+
+
+def times_line(table: pd.DataFrame) -> str:
+    """How soon 512 and the soonest constant are, tuned, and how much sooner than at the original's setting."""
+    usual = table[table["schedule"] == USUAL].set_index(["operation", "setting"])["rmst"]
+    best = soonest(table).query("constant and setting == @SETTINGS[1]").set_index("operation")
+    told, times = [], []
+    for operation in in_order(best.index, OPERATIONS):
+        row = best.loc[operation]
+        told.append(
+            f"{row['rmst']:,.0f} on {written(operation)} (`{row['schedule']}`, "
+            f"{'no interval' if np.isnan(row['low']) else '95 % interval ' + interval(row['low'], row['high'])}, "
+            f"n = {row['n']})"
+        )
+        times.append(usual[operation, SETTINGS[0]] / usual[operation, SETTINGS[1]])
+    sooner = f"{from_to(times, '{:.1f}')} times"
+    n = sample_sizes(table[(table["schedule"] == USUAL) & (table["setting"] == SETTINGS[0])])
+    return (
+        f"The soonest constant batch sizes touch 99 % after {listed(told)} updates. Tuning makes "
+        f"{DEFAULTS['batch_size']} itself {sooner} as fast as at the original's rate and decay ({n} there)."
+    )
+
+
+def family_line(groks: pd.DataFrame, family: str) -> str:
+    """How the contrasts of a family came out by both outcomes, with the names of those that are sooner."""
+    rows = groks[groks["family"] == family]
+    if rows.empty:
+        return ""
+    of = {"constants": f"another constant with {DEFAULTS['batch_size']}"}.get(family, "{} with the soonest constant")
+    words = {"dynamic arms": "a schedule", "shapes": "a geometric course"}
+    told = [f"{n} {said}" for said, n in Counter(rows["said"].replace("", "cannot tell")).most_common()]
+    sooner = rows[rows["said"].str.contains(SOONER)]
+    names = [f"`{r.schedule}` {r.said} on {written(r.operation)}" for r in sooner.itertuples()]
+    found = f" ({listed(names)})" if 0 < len(names) <= 4 else ""
+    return f"Of {len(rows)} contrasts of {of.format(words.get(family, ''))}: {listed(told)}{found}."
+
+
+def until_then(table: pd.DataFrame) -> str:
+    """What stage 1 alone shows, and why it is no verdict."""
+    rows = soonest(table).query("setting == @SETTINGS[1]")
+    if rows.empty:
+        return ""
+    told = [f"`{r.schedule}` on {written(r.operation)}, {r.rmst:,.0f}" for r in rows[rows["constant"]].itertuples()]
+    others = [f"`{r.schedule}`, {r.rmst:,.0f}" for r in rows[~rows["constant"]].itertuples()]
+    return (
+        f"Stage 1 alone: the soonest constants are {listed(told)} updates; the soonest schedules of these operations "
+        f"{listed(others)} ({sample_sizes(rows)}). The cells were chosen by these very seeds, so the numbers err on "
+        "the small side and decide nothing."
+    )

@@ -1,0 +1,117 @@
+"""What there is of the tuned answer's studies, each record reduced to a row a member, and what lacks."""
+
+from collections.abc import Iterator
+from fnmatch import fnmatch
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+
+from grok_utils.page.prose import listed
+from grok_utils.pipeline.study_files import STUDIES, load_study
+from grok_utils.store.records import makings, read_study, records_there
+from grok_utils.studies import Study
+from grok_utils.tuned import choices, decisions
+from grok_utils.tuned.stages import STAGE_1, STAGE_2, kinds
+
+SURFACE, LAW, SHAPES, SELECT, TUNED, CONTROLS, NOISE = (
+    "surface",
+    "law",
+    "shapes",
+    "select",
+    "tuned",
+    "controls",
+    "noise",
+)
+STAGES = {  # of each, the names of its studies; * stands for anything
+    SURFACE: STAGE_1,
+    LAW: ("law",),
+    SHAPES: ("shapes",),
+    SELECT: STAGE_2,
+    TUNED: ("tuned-*",),
+    CONTROLS: ("controls-*",),
+    NOISE: ("noise*",),
+}
+
+
+class Tuned(NamedTuple):
+    """What there is of the studies of part two.
+
+    studies: stage, study, title, models and updates (planned), records, planned, seconds (of training, told by the
+    records). loaded: the studies by name. members: of each stage that has records but TUNED, the rows of
+    `choices.outcomes` with study. chosen: stage 2's table, as `choices.compared` gives. horizons: stage 3's members at
+    each, as `decisions.at_horizons` gives. lasting: of stage 3, as `decisions.after_touch_at` gives. metadata: of
+    every record.
+    """
+
+    studies: pd.DataFrame
+    loaded: dict[str, Study]
+    members: dict[str, pd.DataFrame]
+    chosen: pd.DataFrame
+    horizons: dict[int, pd.DataFrame]
+    lasting: pd.DataFrame
+    metadata: list[dict[str, Any]]
+
+    def of(self, stage: str) -> pd.DataFrame:
+        """The members of a stage; empty where it has no record."""
+        return self.members.get(stage, pd.DataFrame())
+
+    def complete(self, *stages: str) -> bool:
+        """Whether these stages have study files and every record."""
+        return not self.lacks(*stages)
+
+    def lacks(self, *stages: str) -> str:
+        """One line that names the studies of these stages that have no study file, no or not all records."""
+        told = []
+        for stage in stages:
+            rows = self.studies[self.studies["stage"] == stage]
+            if rows.empty:
+                told.append(f"`{STAGES[stage][0]}` (its study files are not there yet)")
+            short = rows[rows["records"] < rows["planned"]]
+            told += [f"`{r.study}` ({r.records:,} of {r.planned:,} records)" for r in short.itertuples()]
+        return f"**Not known yet**: this waits for {listed(told)}." if told else ""
+
+
+def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
+    """All that `results` holds of the studies of part two, whose files are in `folder`. Raises Damaged on a bad record.
+
+    `noise` records are read where they are asked for: what they measure is a course, and no member's one number.
+    """
+    rows, loaded, members, metadata, lasting = [], {}, {}, [], []
+    at: dict[int, list[pd.DataFrame]] = {horizon: [] for horizon in decisions.HORIZONS}
+    chosen = pd.DataFrame()
+    for stage in STAGES:
+        of_stage = []
+        for study in studies_of(stage, folder):
+            loaded[study.name] = study
+            there = records_there(study, results)
+            seconds = 0.0
+            if any(there):
+                frame, about = read_study(study, results)
+                metadata += about
+                seconds = sum(made["seconds"] * made["share"] for made in makings(about))
+                if stage == TUNED:
+                    for horizon, of in decisions.at_horizons(study, frame).items():
+                        at[horizon].append(of)
+                    lasting.append(decisions.after_touch_at(frame, chosen))
+                else:
+                    of_stage.append(choices.outcomes(frame).assign(study=study.name))
+            models = sum(len(arm.members(study.seeds)) for arm in study.arms)
+            row = {"stage": stage, "study": study.name, "title": study.title, "models": models}
+            row |= {"updates": study.updates, "records": sum(there), "planned": len(there), "seconds": seconds}
+            rows.append(row)
+        if of_stage:
+            members[stage] = pd.concat(of_stage, ignore_index=True)
+        if stage == SELECT and of_stage:
+            constants, _ = kinds(members[stage])
+            chosen = choices.compared(members[stage], choices.chosen(members[stage]), constants)
+    joined = {horizon: pd.concat(of, ignore_index=True) for horizon, of in at.items() if of}
+    last = pd.concat(lasting, ignore_index=True) if lasting else pd.DataFrame()
+    return Tuned(pd.DataFrame(rows), loaded, members, chosen, joined, last, metadata)
+
+
+def studies_of(stage: str, folder: Path) -> Iterator[Study]:
+    """The studies of a stage that have a file in `folder`, in the order of STAGES and then by name."""
+    names = sorted(path.stem for path in folder.glob("*.yaml"))
+    for pattern in STAGES[stage]:
+        yield from (load_study(str(folder / f"{name}.yaml")) for name in names if fnmatch(name, pattern))

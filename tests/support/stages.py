@@ -1,0 +1,74 @@
+"""A small world of all stages of the tuned answer: study files and records whose truth is known."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import yaml
+
+from grok_utils.pipeline.study_files import load_study
+from grok_utils.store.records import write_record
+from grok_utils.studies import Member, Run, runs_of
+from support.synthetic import PROVENANCE, rows
+
+FASTEST = {"x_plus_y": 120, "x_minus_y": 140, "x_div_y": 160, "permutation": 300}  # updates, of an endless batch
+CRITICAL = 256  # batch size at which twice as many are needed
+ON = ["x_plus_y", "x_div_y", "permutation"]
+CONSTANTS = {f"constant-{b}": {"batch_size": b} for b in (64, 256, 1024)} | {"baseline": None}
+DYNAMIC = {"linear": None, "exponential": None, "cyclic": None}
+DYNAMIC |= {"linear-500": {"batch_size": {"schedule": "linear", "length": 500}}}
+DYNAMIC |= {"shrinking-500": {"batch_size": {"schedule": "linear", "lo": 512, "hi": 32, "length": 500}}}
+SHAPE = {"geometric-256-1024-100": {"batch_size": {"schedule": "geometric", "lo": 256, "hi": 1024, "length": 100}}}
+GRID = {"learning_rate": [2.0e-3, 4.0e-3, 8.0e-3], "weight_decay": [0.5, 1.0, 2.0]}
+TWO, ONE = ({"learning_rate": rates, "weight_decay": [1.0]} for rates in ([4.0e-3, 8.0e-3], [8.0e-3]))
+FIRST = {"seeds": "1100..1102", "updates": 1000, "operations": ON, "grid": GRID}
+SECOND = {"seeds": "1200..1207", "updates": 1000, "operations": ON, "grid": TWO}
+THIRD = {"seeds": "3000..3007", "updates": 2000, "operations": [*FASTEST], "grid": ONE}
+MODULAR = {"operations": ["x_plus_y", "x_div_y"]}
+STUDIES = {
+    "surface": FIRST | {"arms": CONSTANTS},
+    "surface-schedules": FIRST | {"arms": DYNAMIC | {"all-pairs": {"batch_size": "all"}}},
+    "law": FIRST | MODULAR | {"seeds": "1103..1105", "arms": {k: v for k, v in CONSTANTS.items() if v}},
+    "shapes": FIRST | MODULAR | {"arms": SHAPE},
+    "select-1000": SECOND | {"arms": CONSTANTS | DYNAMIC},
+    "select-shapes-1000": SECOND | MODULAR | {"arms": SHAPE},
+    "tuned-2000-60": THIRD | {"arms": CONSTANTS | DYNAMIC},
+    "tuned-2000-30": THIRD | {"operations": [*FASTEST][:3], "arms": SHAPE},
+    "controls-reference": SECOND | MODULAR | {"seeds": "1300..1302", "arms": CONSTANTS},
+    "controls-beta2": SECOND | MODULAR | {"seeds": "1300..1302", "beta2": 0.995, "arms": CONSTANTS},
+    "noise": THIRD | MODULAR | {"seeds": "3000..3002", "measures": ["gradient_noise"], "arms": CONSTANTS},
+}
+
+
+def time_of(run: Run, member: Member, growing: float) -> float:
+    """25 + FASTEST (1 + CRITICAL / B) (τ / 125)^0.8 up to the luck of a seed, and an arm's own; never at τ below 100.
+
+    B is the mean of the arm's first 300 updates; a schedule takes `growing` times as long.
+    """
+    values = dict(member.cell.values)
+    sizes = run.arm.course("batch_size", run.study.updates, member.operation, member.cell)[:30]
+    tau = 1 / (values["learning_rate"] * values["weight_decay"])
+    spread = [
+        np.random.default_rng([member.seed, zlib.crc32(of.encode())]).normal(0, sd)
+        for of, sd in ((member.operation, 0.05), (f"{member.operation} {run.arm.name}", 0.03))
+    ]
+    time = FASTEST[member.operation] * (1 + CRITICAL / sizes.mean()) * (tau / 125) ** 0.8 * np.exp(sum(spread))
+    return np.inf if tau < 100 else 25 + time * (growing if len(set(sizes)) > 1 else 1.0)
+
+
+def write_stages(folder: Path, growing: float = 1.15, without: tuple[str, ...] = ()) -> tuple[Path, Path]:
+    """Study files and records of STUDIES, but those `without`, in `folder`: the folders of either."""
+    studies, results = folder / "studies", folder / "results"
+    studies.mkdir()
+    for name in (name for name in STUDIES if name not in without):
+        path = studies / f"{name}.yaml"
+        path.write_text(yaml.safe_dump({"title": f"It is {name}"} | STUDIES[name], sort_keys=False))
+        study = load_study(str(path))
+        for run in runs_of(study, results):
+            made = PROVENANCE | {"seeds": list(study.seeds), "share": 1 / len(study.seeds)}
+            logs = [rows(run, i, 10 * np.ceil(time_of(run, m, growing) / 10)) for i, m in enumerate(run.members)]
+            table = pd.concat(logs)
+            for seed in study.seeds:
+                write_record(run, seed, table[table["seed"] == seed], [made])
+    return studies, results
