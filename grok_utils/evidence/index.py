@@ -42,8 +42,9 @@ def index(results: Path) -> str:
         "# Does growing the batch make a transformer grok sooner? The results",
         told.replace("[Table](#verdicts)", "below"),
         untuned(interactions),
-        "There are two pages, each one file to download and open in a browser: [the tuned answer](tuned/report.html), and "
-        "[the original's claims](evidence/report.html) at its own rate and decay, with methods, intervals and limits. "
+        "There are two pages, each one file to download and open in a browser: [the tuned answer](tuned/report.html), "
+        "and [the original's claims](evidence/report.html) at its own rate and decay, with methods, intervals and "
+        "limits. "
         "The rules were written before the records, in `ANALYSIS_PLAN.md`.",
         figures(results / "evidence"),
         "## The claims and their verdicts",

@@ -35,7 +35,8 @@ def publish(picture: Picture, name: str, caption: str, folder: Path | str | None
     for file, drawn in picture_files(text, name).items():
         save(drawn, folder, file)
     data = {"image/svg+xml": text, "text/plain": f"{caption}\n{picture.alt}"}
-    show(data, {"image/svg+xml": {"name": name, "alt": picture.alt, "caption": caption}})
+    wide = bool(picture.figure.get_figwidth() > WIDTH)
+    show(data, {"image/svg+xml": {"name": name, "alt": picture.alt, "caption": caption, "wide": wide}})
 
 
 Headings = Mapping[str | tuple[str, str], str]
@@ -74,7 +75,7 @@ def save(text: str, folder: Path | str | None, name: str) -> None:
 
 
 def show(
-    data: dict[str, str], about: dict[str, dict[str, str]] | None = None, handle: DisplayHandle | None = None
+    data: dict[str, str], about: dict[str, dict[str, Any]] | None = None, handle: DisplayHandle | None = None
 ) -> DisplayHandle | None:
     """Show `data` with metadata `about`, which the report's template prints; outside IPython, nothing.
 

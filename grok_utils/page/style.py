@@ -4,7 +4,7 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import matplotlib
 import pandas as pd
@@ -19,6 +19,7 @@ from grok_utils.tasks import OPERATIONS, written
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 THIRD = 18  # letters of a legend's word that a third of the width holds
+WIDE = 7.2  # of many small panels: a phone shows a part of it, and scrolls
 INK = "#6a737d"  # axes and words: contrast 4.8 on white
 INK_ON_DARK = "#c9d1d9"
 
@@ -119,21 +120,25 @@ def panels(
     legend: Iterable[str] | Mapping[str, Look] = (),
     height: float = 2.1,
     by: str = "operation",
+    columns: int = 2,
+    sharey: bool | Literal["row"] = True,
 ) -> Picture:
-    """A titled panel for each operation (or arm, or whatever `by` names), two in a row, drawn by `draw(ax, its rows)`.
+    """A titled panel for each operation (or arm, or whatever `by` names), drawn by `draw(ax, its rows)`.
+
+    There are `columns` in a row; with more than two the figure is WIDE. `sharey` as in matplotlib's subplots.
 
     Panels share their axes, called `x` (of numbers that may be large) and `y`. A legend, of arms or of names with
     their looks, is above them.
     """
     names = in_order(frame[by], OPERATIONS if by == "operation" else ARMS)
-    columns = min(2, len(names))
+    width, columns = WIDTH if columns == 2 else WIDE, min(columns, len(names))
     rows = -(-len(names) // columns)
     with matplotlib.rc_context(STYLE):
-        figure = Figure((WIDTH, height * rows * (1.0 if columns == 2 else 1.25) + 0.5), layout="constrained")
-        grid = figure.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)
-        for spare in grid.flat[len(names) :]:
+        figure = Figure((width, height * rows * (1.25 if columns == 1 else 1.0) + 0.5), layout="constrained")
+        grid = figure.subplots(rows, columns, sharex=True, sharey=sharey, squeeze=False)
+        for column, spare in enumerate(grid.flat[len(names) :], start=len(names) % columns):
             spare.remove()
-            grid[-2, 1].xaxis.set_tick_params(labelbottom=True)
+            grid[-2, column].xaxis.set_tick_params(labelbottom=True)
         for name, ax in zip(names, grid.flat, strict=False):
             ax.set_title(written(name) if by == "operation" else name)
             ax.xaxis.set_major_formatter(FuncFormatter(short))

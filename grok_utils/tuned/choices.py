@@ -4,15 +4,18 @@ A *cell* here is a rate and a decay. Of cells that do equally well, the one with
 then the one with the lower rate.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from itertools import product
 
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import MEMBER, crossings
+from grok_utils.analysis.crossings import MEMBER, crossings, in_order
 from grok_utils.analysis.inference import sustained_crossings
-from grok_utils.tuned.costs import above_frontier
+from grok_utils.tasks import OPERATIONS
+from grok_utils.tuned.costs import above_frontier, fitted
+from grok_utils.tuned.fitting import RESAMPLES, seed_weights
+from grok_utils.tuned.law import WARM_UP_COST
 
 Point = tuple[float, float]  # a rate and a decay
 POINT = ["learning_rate", "weight_decay"]
@@ -179,6 +182,41 @@ def chosen(members: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(rows, ignore_index=True)[
         [*ARM, *POINT, "n", "reached", "restricted", "eligible", "second_to_first"]
     ]
+
+
+def chosen_again(of_arm: pd.DataFrame, column: str, resamples: int) -> np.ndarray:
+    """The mean of `column` at the cell that `chosen` finds, for all seeds of one arm, operation and outcome, and for
+    each bootstrap resample of them, in which the cell is chosen anew: [1 + resamples]."""
+    cells = list(in_turn(of_arm.drop_duplicates(POINT), [])[POINT].itertuples(index=False, name=None))
+    by_seed = of_arm.set_index([*POINT, "seed"]).sort_index()
+    wide = {
+        name: np.stack([by_seed.loc[cell, name].to_numpy(float) for cell in cells], axis=1)
+        for name in ("restricted", "reached", column)
+    }
+    weights = seed_weights(np.ones((len(wide["reached"]), 1)), resamples)
+    restricted, failed = weights @ wide["restricted"] / len(weights[0]), weights @ (1 - wide["reached"])
+    eligible = failed <= FAILURES
+    least = np.where(eligible, restricted, np.inf).min(axis=1, keepdims=True)
+    tuned = (eligible & (restricted <= AS_SOON * least)).argmax(axis=1)  # the first: the cells are in turn
+    not_tuned = (failed * 1e9 + restricted).argmin(axis=1)
+    found = np.where(eligible.any(axis=1), tuned, not_tuned)
+    return np.take_along_axis(weights @ wide[column] / len(weights[0]), found[:, None], 1)[:, 0]
+
+
+def steps_by_selection(members: pd.DataFrame, sizes: Mapping[str, int], resamples: int = RESAMPLES) -> pd.DataFrame:
+    """`costs.steps_and_examples` of stage 2's members alone, by touch, its cells chosen anew in each resample.
+
+    Times are restricted at the smallest horizon of the operation's constants, since what goes further would weigh more.
+    """
+    rows, touch = [], members[(members["outcome"] == "touch") & members["schedule"].isin(sizes)]
+    for operation in in_order(touch["operation"], OPERATIONS):
+        of = touch[touch["operation"] == operation]
+        of = of.assign(log=np.log(of["restricted"].clip(upper=of["horizon"].min()) - WARM_UP_COST))
+        arms = in_order(of["schedule"])
+        y = np.stack([chosen_again(of[of["schedule"] == arm], "log", resamples) for arm in arms], axis=1)
+        batch, seeds = np.log([sizes[arm] for arm in arms]), of["seed"].nunique()
+        rows += fitted({"operation": operation}, batch, y, seeds)
+    return pd.DataFrame(rows)
 
 
 def compared(members: pd.DataFrame, found: pd.DataFrame, constants: Collection[str]) -> pd.DataFrame:

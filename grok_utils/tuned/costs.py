@@ -6,6 +6,7 @@ a member that never reaches counts as the horizon, and as its examples by then.
 """
 
 from collections.abc import Collection, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -60,16 +61,22 @@ def steps_and_examples(members: pd.DataFrame, sizes: Mapping[str, int], resample
     rows = []
     for operation, constants in _operations(members[members["schedule"].isin(sizes)]):
         wide = np.log(by_seed(constants, "restricted") - WARM_UP_COST)
-        batch, y = np.log([sizes[arm] for arm in wide]), _means(wide, resamples)
-        seeds = int(wide.count().min())
-        for form, names in FORMS.items():
-            starts = [[y[0].min(), at, 0.0][: len(names)] for at in (batch.min(), np.median(batch), batch.max())]
-            theta, errors = best_fits(_curve(batch, y), np.array(starts), len(y))
-            aic = len(batch) * np.log(2 * errors[0] / len(batch)) + 2 * (len(names) + 1)
-            key = {"operation": operation, "form": form, "sizes": len(batch), "seeds": seeds, "aic": aic}
-            for name, found in zip(names, theta.T, strict=True):
-                rows.append(key | {"coefficient": name} | with_intervals(np.exp(found), seeds))
+        y, seeds = _means(wide, resamples), int(wide.count().min())
+        rows += fitted({"operation": operation}, np.log([sizes[arm] for arm in wide]), y, seeds)
     return pd.DataFrame(rows)
+
+
+def fitted(key: dict[str, str], batch: np.ndarray, y: np.ndarray, seeds: int) -> list[dict[str, Any]]:
+    """The rows of `steps_and_examples` with this key, of the logs of sizes and of S [1 + resamples, sizes]."""
+    rows = []
+    for form, names in FORMS.items():
+        starts = [[y[0].min(), at, 0.0][: len(names)] for at in (batch.min(), np.median(batch), batch.max())]
+        theta, errors = best_fits(_curve(batch, y), np.array(starts), len(y))
+        aic = len(batch) * np.log(2 * errors[0] / len(batch)) + 2 * (len(names) + 1)
+        of = key | {"form": form, "sizes": len(batch), "seeds": seeds, "aic": aic}
+        for name, found in zip(names, theta.T, strict=True):
+            rows.append(of | {"coefficient": name} | with_intervals(np.exp(found), seeds))
+    return rows
 
 
 def _curve(batch: np.ndarray, y: np.ndarray) -> Objective:

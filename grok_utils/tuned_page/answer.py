@@ -4,7 +4,6 @@
 """
 
 from collections import Counter
-from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +17,19 @@ from grok_utils.studies import DEFAULTS, Scheduled
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.choices import ARM, POINT
-from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, SOONER
+from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, SOONER, WAYS
 from grok_utils.tuned.stages import constant_of
 from grok_utils.tuned_page.reading import SELECT, SURFACE, TUNED, Tuned
 
 FIRST_STUDY = "confirm"  # of part one: the original's rate and decay
 SETTINGS = ("original", "tuned")
 KINDS = ("constant", "growing", "cyclic", "shrinking", "all pairs")  # the last is the limit of large batches
+BESIDE = "its contrast with the comparator is"  # words of `decisions.beaten`
+FEW = 4  # things that are told by name
+CONVEX = (
+    "The frontier is straight between constants that are a factor of 2 apart, and there lies up to 6 % above a "
+    "hyperbola through them: an arm may lie below it by that curvature alone."
+)
 USUAL = constant_of(DEFAULTS["batch_size"])
 
 
@@ -146,28 +151,49 @@ def answer(t: Tuned, decided: Decided | None, table: pd.DataFrame) -> str:
         return f"{t.lacks(SELECT, TUNED)} {until_then(table)}".strip()
     line = f"**{verdict_line(decided.beaten)}**"
     of_families = [family_line(decided.groks, family) for family in ("constants", "dynamic arms", "shapes")]
-    return " ".join([line, *beaten_lines(decided.beaten), times_line(table), *filter(None, of_families)])
+    return " ".join([line, times_line(table), *filter(None, of_families), ways_line(decided.beaten)])
 
 
 def verdict_line(beaten: pd.DataFrame) -> str:
-    """Whether a schedule beats the constants, by both outcomes, by one, or not."""
-    said = beaten["said"].tolist()
-    if any(words.startswith(BEATS) for words in said):
-        return "Yes: with rate and decay tuned for each, there are schedules of the batch size that beat the constants."
-    if any(said):
+    """Whether a schedule beats the constants: in updates, at a lower cost, by one outcome alone, or not."""
+    both = beaten[beaten["said"].str.startswith(BEATS)]
+    tuned = "with rate and decay tuned for each"
+    sooner = both[both["way"] == "sooner"]
+    if len(sooner):
+        told = f"Yes: {tuned}, there are schedules of the batch size that grok sooner than every constant one"
+        alike = sooner["said"].str.contains(BESIDE).all()
+        return told + (", if by no more than counts as the same or can be resolved." if alike else ".")
+    if len(both):
         return (
-            "Not by both outcomes: with rate and decay tuned for each, no schedule of the batch size both touches and "
-            "keeps 99 % at a lower cost than the constants, but some do one of the two."
+            f"In updates no, in cost yes: {tuned}, no schedule of the batch size groks sooner than every constant one, "
+            "but some reach 99 % at a cost in updates and examples that no constant one has."
         )
-    return "No: with rate and decay tuned for each, no schedule of the batch size that was tried beats the constants."
+    if (beaten["said"] != "").any():
+        return (
+            f"Not by both outcomes: {tuned}, no schedule of the batch size both touches and keeps 99 % at a lower cost "
+            "than the constants, but some do one of the two."
+        )
+    return f"No: {tuned}, no schedule of the batch size that was tried beats the constants."
 
 
-def beaten_lines(beaten: pd.DataFrame) -> Iterable[str]:
-    """Where a schedule beats the constants, and how, an operation a sentence."""
-    for operation in in_order(beaten["operation"], OPERATIONS):
-        rows = beaten[(beaten["operation"] == operation) & (beaten["said"] != "")]
-        if len(rows):
-            yield f"On {written(operation)}: {listed(f'`{r.schedule}` {r.said}' for r in rows.itertuples())}."
+def ways_line(beaten: pd.DataFrame) -> str:
+    """In which ways how many schedules beat the constants, with the names of few, and what is to be said beside it."""
+    told = []
+    for way, words in WAYS.items():
+        rows = beaten[beaten["way"] == way]
+        both = rows[rows["said"].str.startswith(BEATS)]
+        one = int((rows["said"] != "").sum()) - len(both)
+        names = [f"`{r.schedule}` on {written(r.operation)}" for r in both.itertuples()]
+        of_them = f" ({listed(names)})" if 0 < len(names) <= FEW else ""
+        told.append(f"{words} in {len(both)}{of_them}, by one outcome alone in {one}")
+    n = len(beaten.drop_duplicates(["operation", "schedule"]))
+    line = f"Of {n} schedules and operations: {'; '.join(told)} ([Table](#beaten))."
+    alike = int(beaten["said"].str.contains(BESIDE).sum())
+    if alike:
+        line += f" In {alike} of these the contrast with the soonest constant is equivalent or unresolved, too."
+    if (beaten.loc[beaten["way"] == "frontier", "said"] != "").any():
+        line += f" {CONVEX}"
+    return line
 
 
 def times_line(table: pd.DataFrame) -> str:
@@ -196,13 +222,12 @@ def family_line(groks: pd.DataFrame, family: str) -> str:
     rows = groks[groks["family"] == family]
     if rows.empty:
         return ""
-    of = {"constants": f"another constant with {DEFAULTS['batch_size']}"}.get(family, "{} with the soonest constant")
-    words = {"dynamic arms": "a schedule", "shapes": "a geometric course"}
-    told = [f"{n} {said}" for said, n in Counter(rows["said"].replace("", "cannot tell")).most_common()]
-    sooner = rows[rows["said"].str.contains(SOONER)]
-    names = [f"`{r.schedule}` {r.said} on {written(r.operation)}" for r in sooner.itertuples()]
-    found = f" ({listed(names)})" if 0 < len(names) <= 4 else ""
-    return f"Of {len(rows)} contrasts of {of.format(words.get(family, ''))}: {listed(told)}{found}."
+    words = {"constants": f"Another constant beside {DEFAULTS['batch_size']}", "shapes": "A geometric course"}
+    who = words.get(family, "A schedule") + ("" if family == "constants" else " beside the soonest constant")
+    told = [f"{said} in {n}" for said, n in Counter(rows["said"].replace("", "cannot tell")).most_common()]
+    sooner = [f"`{r.schedule}` on {written(r.operation)}" for r in rows[rows["said"] == f"groks {SOONER}"].itertuples()]
+    names = f" (sooner: {listed(sooner)})" if 0 < len(sooner) <= FEW else ""
+    return f"{who}: {listed(told)} of {len(rows)} contrasts{names}."
 
 
 def until_then(table: pd.DataFrame) -> str:
@@ -216,4 +241,26 @@ def until_then(table: pd.DataFrame) -> str:
         f"Stage 1 alone: the soonest constants are {listed(told)} updates; the soonest schedules of these operations "
         f"{listed(others)} ({sample_sizes(rows)}). The cells were chosen by these very seeds, so the numbers err on "
         "the small side and decide nothing."
+    )
+
+
+def beaten_table(decided: Decided) -> pd.DataFrame:
+    """`Decided.beaten` where a schedule beats the constants, or those within its own range: the rows with `within`."""
+    key = ["operation", "schedule", "way"]
+    table = decided.beaten.merge(decided.own_range.rename(columns={"said": "within"}), on=key, how="outer")
+    table = table[(table[["said", "within"]] != "").any(axis=1)].replace("", "–")
+    return table.assign(operation=table["operation"].map(written))
+
+
+def lasting_line(t: Tuned) -> str:
+    """What is left of a touch 500 updates later, in stage 3."""
+    rows = t.lasting[t.lasting["outcome"] == "touch"] if len(t.lasting) else t.lasting
+    if not t.complete(SELECT, TUNED) or rows.empty:
+        return f"What is left of a touch 500 updates later: {t.lacks(SELECT, TUNED)}"
+    share = rows["above"].sum() / rows["n"].sum()
+    worst = rows.sort_values("share", kind="stable").iloc[0]
+    return (
+        f"**What lasts.** Of {rows['n'].sum():,} members of stage 3 that touch 99 % by their horizon less 500 updates, "
+        f"{100 * share:.0f} % are above it 500 updates later; the least, {100 * worst['share']:.0f} %, are those of "
+        f"`{worst['schedule']}` on {written(worst['operation'])} (n = {worst['n']})."
     )

@@ -1,17 +1,24 @@
 """The figures of the tuned answer, in the style of `page.figures`."""
 
+import matplotlib
+import numpy as np
 import pandas as pd
+import seaborn
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.colors import LogNorm
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
 
+from grok_utils.analysis.crossings import in_order
 from grok_utils.page.descriptions import extremes, in_each
-from grok_utils.page.style import INK, LOOKS, Look, Picture, panels, short
+from grok_utils.page.style import INK, LOOKS, STYLE, Look, Picture, panels, short
+from grok_utils.tasks import written
 from grok_utils.tuned_page.answer import KINDS, SETTINGS
 
 COLOURS = dict(zip(SETTINGS, (INK, LOOKS["linear"].colour), strict=True))
 SIZES = (32, 128, 512, 2048)  # batch sizes with a tick
 MARKERS = dict(zip(KINDS, "o^Dvs", strict=True))
 TIMES = (100, 200, 500, 1000, 2000, 5000)  # updates with a tick
+EXAMPLES = (50_000, 200_000, 1_000_000)  # with a tick
 
 
 def log_axes(ax: Axes) -> None:
@@ -22,7 +29,7 @@ def log_axes(ax: Axes) -> None:
     ax.set_yticks(TIMES)
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(short))
+        axis.set_major_formatter(FuncFormatter("{:,.0f}".format))
 
 
 def updates_against_batch(table: pd.DataFrame) -> Picture:
@@ -35,10 +42,10 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
             line = of[of["kind"] == "constant"].sort_values("batch")
             ax.plot(line["batch"], line["rmst"], color=colour, linewidth=1.2)
             ax.vlines(of["batch"], of["low"], of["high"], color=colour, linewidth=1, alpha=0.7)
-            for kind, marker in MARKERS.items():
-                at = of[of["kind"] == kind]
-                size = 3.5 if kind == "constant" else 4.5
-                ax.plot(at["batch"], at["rmst"], marker, color=colour, markersize=size, alpha=0.9, linewidth=0)
+            for (kind, most), at in of.groupby(["kind", of["reached"] > of["n"] / 2]):
+                size, face = 3.5 if kind == "constant" else 4.5, colour if most else "none"
+                ax.plot(at["batch"], at["rmst"], MARKERS[kind], color=colour, markerfacecolor=face, markersize=size)
+
         log_axes(ax)
 
     def say(rows: pd.DataFrame) -> str:
@@ -57,3 +64,236 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
     looks = {f"{setting}, constant": Look(colour, "o") for setting, colour in COLOURS.items()}
     looks |= {kind: Look(INK, MARKERS[kind], None) for kind in KINDS[1:] if (table["kind"] == kind).any()}
     return panels(table, draw, alt, "mean batch size up to the touch", "updates to 99 % (RMST)", looks)
+
+
+RATES, DECAYS = (5e-4, 2e-3, 8e-3, 3.2e-2), (0.125, 0.5, 2.0)  # with a tick
+CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)
+
+
+def columns_for(panels: int) -> int:
+    """Panels in a row, so that none stands alone in the last one."""
+    return next((columns for columns in (4, 5, 3) if panels % columns != 1), 4)
+
+
+def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Picture:
+    """Median updates to 99 % over rate and decay of one operation, an arm a panel, from `choosing.surface_cells`.
+
+    A square is a cell of the grid, empty where half of its seeds or more never reach; a dot is a neighbour at a factor
+    of √2; the cross marks the best cell.
+    """
+    of = cells[(cells["operation"] == operation) & (cells["outcome"] == "touch")]
+    known = of["median"][np.isfinite(of["median"])]
+    least, most = (known.min(), known.max()) if len(known) else (1.0, 10.0)
+    norm = LogNorm(least, most)
+    found = best[(best["operation"] == operation) & (best["outcome"] == "touch")].set_index("schedule")
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        x, y = np.log2(rows["learning_rate"] / 1e-3), np.log2(rows["weight_decay"])
+        square = np.isclose(x, x.round(), atol=0.02) & np.isclose(y, y.round(), atol=0.02)
+        colours = CELL_COLOURS(norm(rows["median"]))
+        colours[~np.isfinite(rows["median"])] = 0  # no colour at all
+        ax.bar(x[square], 1, 1, y[square] - 0.5, color=colours[square], edgecolor=INK, linewidth=0.4)
+        ax.scatter(x[~square], y[~square], 14, color=colours[~square], edgecolor=INK, linewidth=0.4, zorder=3)
+        at = found.loc[rows["schedule"].iloc[0]]
+        if np.isfinite(at["median"]):
+            ax.plot(np.log2(at["learning_rate"] / 1e-3), np.log2(at["weight_decay"]), "kx", markersize=5, zorder=4)
+        for axis, ticks, places in (
+            (ax.xaxis, RATES, np.log2(np.divide(RATES, 1e-3))),
+            (ax.yaxis, DECAYS, np.log2(DECAYS)),
+        ):
+            axis.set_major_locator(FixedLocator(places.tolist()))
+            axis.set_major_formatter(FixedFormatter([f"{1e3 * v:g}" if ticks is RATES else f"{v:g}" for v in ticks]))
+        ax.grid(False)
+
+    def say(rows: pd.DataFrame) -> str:
+        soonest = found.loc[in_order(rows["schedule"]), "median"]
+        never = int((~np.isfinite(soonest)).sum())
+        return f"{extremes(soonest)}" + (f", in {never} of {len(soonest)} none" if never else "")
+
+    arms = in_order(of["schedule"])
+    alt = (
+        f"Heat maps of median updates to 99 % on {written(operation)} over learning rate and weight decay, a panel for "
+        f"each of {len(arms)} arms, {len(of)} cells in all. The best cell of an arm: {say(of)}."
+    )
+    picture = panels(
+        of,
+        draw,
+        alt,
+        "learning rate, in thousandths",
+        "weight decay",
+        height=1.15,
+        by="schedule",
+        columns=columns_for(len(arms)),
+    )
+    with matplotlib.rc_context(STYLE):
+        bar = picture.figure.colorbar(
+            matplotlib.cm.ScalarMappable(norm, CELL_COLOURS),
+            ax=picture.figure.axes,
+            location="top",
+            aspect=50,
+            pad=0.01,
+            label="median updates to 99 %",
+            ticks=[t for t in TIMES if least <= t <= most],
+        )
+        bar.ax.xaxis.set_major_formatter(FuncFormatter(short))
+        bar.ax.xaxis.set_minor_locator(NullLocator())
+    return picture
+
+
+BY_SIZE = dict(
+    zip((32, 64, 128, 256, 512, 1024, 2048), matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, 7)), strict=True)
+)
+
+
+def sized(batches: pd.Series) -> dict[str, Look]:
+    """A colour a batch size, for a legend."""
+    return {f"{b:,}": Look(matplotlib.colors.to_hex(BY_SIZE[b]), "o", None) for b in sorted(batches.unique())}
+
+
+def collapse(cells: pd.DataFrame) -> Picture:
+    """T / τ against rate × decay, a colour a batch size, an operation a panel, from `laws.surface`.
+
+    Filled: the cells that count for the law; open: the others with a median.
+    """
+    known = cells.dropna(subset=["in_tau"])
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        for (batch, counts), of in rows.groupby(["batch", "counts"]):
+            face = BY_SIZE[batch] if counts else "none"
+            ax.plot(1 / of["tau"], of["in_tau"], "o", color=BY_SIZE[batch], markerfacecolor=face, markersize=4)
+        ax.axhline(1, color=INK, linewidth=0.8, linestyle=":")
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(FuncFormatter("{:g}".format))
+            axis.set_minor_locator(NullLocator())
+
+    def say(rows: pd.DataFrame) -> str:
+        of = rows[rows["counts"].astype(bool)].groupby("batch")["in_tau"].mean()
+        return extremes(of.set_axis([f"batch {b:,}" for b in of.index]), "{:.2f}")
+
+    alt = (
+        "Time to 99 % in units of τ, AdamW's decay timescale, against rate × decay, both logarithmic, a panel for each "
+        f"operation, a colour for each batch size. The mean over the cells that count: {in_each(known, say)}"
+    )
+    return panels(known, draw, alt, "learning rate × weight decay", "T / τ", sized(known["batch"]))
+
+
+def edges(table: pd.DataFrame) -> Picture:
+    """The edge of stability against batch size, from `laws.edges`: the highest rate at each decay, and the highest
+    decay at each rate, at which all seeds reach; open where they do not all keep."""
+    table = table.assign(panel=table["of"].map("highest {}, ".format) + table["operation"].map(written))
+    shades = {of: sorted(rows["at"].unique()) for of, rows in table.groupby("of")}
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        tried = shades[rows["of"].iloc[0]]
+        for at, of in rows.dropna(subset=["reach"]).sort_values("batch").groupby("at"):
+            colour = CELL_COLOURS((tried.index(at) + 1) / len(tried))
+            ax.plot(of["batch"], of["reach"], "o-", color=colour, markersize=3.5, linewidth=1)
+            lost = of[~(of["keep"] >= of["reach"])]
+            ax.plot(lost["batch"], lost["reach"], "o", color=colour, markerfacecolor="none", markersize=3.5)
+        ax.set_xscale("log", base=2)
+        ax.set_yscale("log", base=2)
+        ax.set_xticks(SIZES)
+        ax.xaxis.set_major_formatter(FuncFormatter("{:,.0f}".format))
+        ax.set_yticks(sorted(table.loc[table["of"] == rows["of"].iloc[0], "reach"].dropna().unique()))
+        ax.yaxis.set_major_formatter(FuncFormatter("{:g}".format))
+
+    told = []
+    for panel, rows in table.groupby("panel"):
+        highest = rows.groupby("batch")["reach"].max()
+        told.append(f"{panel}: {extremes(highest.set_axis([f'batch {b:,}' for b in highest.index]), '{:g}')}")
+    alt = (
+        "Line charts of the highest rate at each decay, and of the highest decay at each rate, at which all seeds "
+        f"reach 99 %, against batch size, both logarithmic, lighter for smaller values of the other. {'; '.join(told)}."
+    )
+    return panels(table, draw, alt, "batch size", "highest stable value", by="panel", sharey="row")
+
+
+def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
+    """Updates against examples to 99 %, tuned, from `answer.points`: constants and their frontier, schedules, and the
+    curve S = S_min (1 + B_c / B) of `laws.steps`."""
+    tuned = table[table["setting"] == SETTINGS[1]].assign(examples=table["batch"] * table["rmst"])
+    tuned = tuned[tuned["kind"] != KINDS[-1]]
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        line = rows[rows["kind"] == "constant"].sort_values("examples")
+        ax.plot(line["examples"], line["rmst"], "o", color=INK, markersize=3.5)
+        hull = lower_hull(np.log(line["examples"].to_numpy()), np.log(line["rmst"].to_numpy()))
+        ax.plot(line["examples"].iloc[hull], line["rmst"].iloc[hull], color=INK, linewidth=1)
+        of = steps[(steps["operation"] == rows["operation"].iloc[0]) & (steps["form"] == "hyperbola")]
+        found = of.drop_duplicates("coefficient").set_index("coefficient")["estimate"]
+        if len(found):
+            batch = np.geomspace(line["batch"].min(), line["batch"].max(), 60)
+            taken = 25 + found["S_min"] * (1 + found["B_c"] / batch)
+            ax.plot(batch * taken, taken, color=COLOURS[SETTINGS[1]], linewidth=1, linestyle="--")
+        for kind in KINDS[1:-1]:
+            at = rows[rows["kind"] == kind]
+            ax.plot(at["examples"], at["rmst"], MARKERS[kind], color=COLOURS[SETTINGS[1]], markersize=4, alpha=0.8)
+        ax.set_xscale("log")
+        ax.set_yscale("log")
+        ax.set_xticks(EXAMPLES)
+        ax.set_yticks(TIMES)
+        ax.xaxis.set_major_formatter(FuncFormatter(short))
+        ax.yaxis.set_major_formatter(FuncFormatter("{:,.0f}".format))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_minor_locator(NullLocator())
+
+    def say(rows: pd.DataFrame) -> str:
+        constants = rows[rows["kind"] == "constant"].set_index("schedule")
+        return f"constants {extremes(constants['examples'])} examples"
+
+    alt = (
+        "Updates against examples to 99 %, tuned, both logarithmic, a panel for each operation: constants with the "
+        f"lower hull that is their frontier, schedules as points, a curve. Fewest and most: {in_each(tuned, say)}"
+    )
+    looks = {"constant": Look(INK, "o"), "fitted": Look(COLOURS[SETTINGS[1]], "", (4, 2))}
+    looks |= {k: Look(COLOURS[SETTINGS[1]], MARKERS[k], None) for k in KINDS[1:-1] if (tuned["kind"] == k).any()}
+    return panels(tuned, draw, alt, "examples to 99 %", "updates to 99 %", looks)
+
+
+def lower_hull(x: np.ndarray, y: np.ndarray) -> list[int]:
+    """Which of the points, in ascending x, are corners of their lower hull from the first to the lowest one."""
+    hull: list[int] = []
+    for i in range(int(y.argmin()) + 1):
+        while len(hull) > 1 and (y[i] - y[hull[-2]]) * (x[hull[-1]] - x[hull[-2]]) <= (y[hull[-1]] - y[hull[-2]]) * (
+            x[i] - x[hull[-2]]
+        ):
+            hull.pop()
+        hull.append(i)
+    return hull
+
+
+def shapes(table: pd.DataFrame) -> Picture:
+    """Median updates of the geometric courses B₀ → B₁ and, on the diagonal, of the constants, from `further.shapes`."""
+    windows = sorted(w for w in table["within"].unique() if w)
+    constants = table[table["within"] == 0]
+    parts = [pd.concat([table[table["within"] == w], constants]).assign(window=w) for w in windows]
+    every = pd.concat(parts, ignore_index=True)
+    every["panel"] = every["operation"].map(written) + every["window"].map(", within {}".format)
+    sizes = sorted(every["first"].unique())
+    known = every["median"][np.isfinite(every["median"])]
+    norm = LogNorm(known.min(), known.max())
+
+    def draw(ax: Axes, rows: pd.DataFrame) -> None:
+        x, y = rows["last"].map(sizes.index), rows["first"].map(sizes.index)
+        colours = CELL_COLOURS(norm(rows["median"]))
+        colours[~np.isfinite(rows["median"])] = 0
+        ax.bar(x, 1, 1, y - 0.5, color=colours, edgecolor=INK, linewidth=0.5)
+        for place, height, median, colour in zip(x, y, rows["median"], colours, strict=True):
+            ink = "black" if seaborn.utils.relative_luminance(colour) > 0.179 else "white"
+            told = f"{median:.0f}" if np.isfinite(median) else "–"
+            ax.text(place, height, told, color=ink if np.isfinite(median) else INK, ha="center", va="center_baseline")
+        ax.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        ax.set_yticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        ax.grid(False)
+
+    told = [
+        f"{panel} {extremes(of[of['within'] > 0].set_index('schedule')['median'])}"
+        for panel, of in every.groupby("panel")
+    ]
+    alt = (
+        "Heat maps of median updates to 99 % of geometric courses of the batch size, from the size in the row to that "
+        f"in the column, constants on the diagonal. Courses: {'; '.join(told)}."
+    )
+    return panels(every, draw, alt, "batch size at the end", "at the beginning", height=2.3, by="panel")

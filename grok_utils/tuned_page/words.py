@@ -1,17 +1,157 @@
-"""The page's heading and its shorter sections in words. Every number in a sentence is computed here."""
+"""The page's heading, its advice and what the theory makes of it. Every number in a sentence is computed here."""
 
-from grok_utils.page.prose import commits, days
+from pathlib import Path
+
+import pandas as pd
+
+from grok_utils.analysis.crossings import in_order
+from grok_utils.evidence.effects import time_of_an_update
+from grok_utils.page.prose import commits, days, from_to, listed
 from grok_utils.store.records import makings
-from grok_utils.tuned_page.reading import Tuned
+from grok_utils.studies import DEFAULTS
+from grok_utils.tasks import OPERATIONS, written
+from grok_utils.tuned.choices import ARM
+from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, kind_of, soonest
+from grok_utils.tuned_page.reading import LAW, SELECT, TUNED, Tuned
+
+COSTS = ("updates", "examples", "seconds")
 
 
 def heading(t: Tuned) -> str:
     """The page's title, and how many records of how many studies it stands on."""
     s, made = t.studies, makings(t.metadata)
     trained = f"; trained {days(made)}, commit {commits(made)}" if made else ""
+    there, planned = (s[name].sum() if len(s) else 0 for name in ("records", "planned"))
     return (
         "# Does changing the batch size make a transformer grok sooner, once rate and decay are tuned for each?\n\n"
-        f"{s['records'].sum():,} of {s['planned'].sum():,} planned records, of {len(s)} studies{trained}. "
-        "The original's claims at its own learning rate and weight decay are judged on "
-        "[the page of the claims](../evidence/report.html), in the folder beside this one."
+        f"{there:,} of {planned:,} planned records, of {len(s)} studies{trained}. The original's claims at its own "
+        "learning rate and weight decay are judged on [the page of the claims](../evidence/report.html), in the folder "
+        "beside this one."
     )
+
+
+# --- advice -----------------------------------------------------------------------------------------------------------
+
+
+def prices(t: Tuned, members: pd.DataFrame, bench: Path) -> pd.DataFrame:
+    """What an arm spends until it touches 99 %, tuned: operation, schedule, kind, n, reached, and updates, examples and
+    seconds, means over seeds; `members` as from `answer.tuned_members`, seconds by `effects.time_of_an_update`."""
+    kinds = {a.name: kind_of(a.settings.batch_size) for study in t.loaded.values() for a in study.arms}
+    time, rows = time_of_an_update(bench), []
+    for (operation, arm, outcome), of in members.groupby(ARM, sort=False) if len(members) else []:
+        if outcome == "touch":
+            row = {"operation": operation, "schedule": arm, "kind": kinds[arm], "n": len(of)}
+            row |= {"reached": int(of["reached"].sum()), "updates": of["restricted"].mean()}
+            rows.append(row | {"examples": of["restricted_examples"].mean()})
+    table = pd.DataFrame(rows)
+    if time is not None and len(table):
+        table["seconds"] = time[0] * table["updates"] + time[1] * table["examples"]
+    return table
+
+
+def cheapest(table: pd.DataFrame) -> pd.DataFrame:
+    """Of `prices` the arms worth naming on each operation: 512, and the least in updates, examples and seconds of those
+    that all seeds reach with."""
+    whole, kept = table[table["reached"] == table["n"]], []
+    for operation in in_order(whole["operation"], OPERATIONS):
+        of = whole[whole["operation"] == operation].set_index("schedule", drop=False)
+        arms = {of[cost].idxmin(): None for cost in COSTS if cost in of} | ({USUAL: None} if USUAL in of.index else {})
+        kept.append(of.loc[list(arms)])
+    return pd.concat(kept, ignore_index=True) if kept else whole
+
+
+def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.DataFrame, best: pd.DataFrame) -> str:
+    """What to set, in what order, and at what price: `best` as from `cheapest`."""
+    told = [t.lacks(SELECT, TUNED)]
+    rmst = points.set_index(["setting", "operation", "schedule"])["rmst"]
+    operations = [o for o in in_order(points["operation"], OPERATIONS) if (SETTINGS[1], o, USUAL) in rmst.index]
+    if not operations:
+        return told[0]
+    first = soonest(points).query("constant").set_index(["setting", "operation"])["rmst"]
+    by_tuning = [rmst[SETTINGS[0], o, USUAL] / rmst[SETTINGS[1], o, USUAL] for o in operations]
+    by_batch = [rmst[SETTINGS[0], o, USUAL] / first[SETTINGS[0], o] for o in operations]
+    after = [rmst[SETTINGS[1], o, USUAL] / first[SETTINGS[1], o] for o in operations]
+    source = "" if decided else " (stage 1, three seeds)"
+    items = [
+        f"**Tune learning rate and weight decay first**, up to the edge of stability. At a batch of "
+        f"{DEFAULTS['batch_size']} that makes training {from_to(by_tuning, '{:.1f}')} times as fast{source}; the best "
+        f"batch size at the original's rate and decay makes it {from_to(by_batch, '{:.1f}')} times as fast.",
+        f"**Then choose the batch size**, and tune again: the soonest constant is {from_to(after, '{:.1f}')} times as "
+        f"fast as a tuned {DEFAULTS['batch_size']}{source}. {critical(steps)}".strip(),
+        schedule_advice(decided),
+    ]
+    told.append("\n" + "\n".join(f"{i}. {item}" for i, item in enumerate(items, start=1)))
+    if len(best):
+        each = []
+        for operation in in_order(best["operation"], OPERATIONS):
+            of = best[best["operation"] == operation].set_index("schedule")
+            least = [f"`{of[c].idxmin()}` in {c}" for c in COSTS if c in of]
+            each.append(f"on {written(operation)} {listed(least)}")
+        told.append(
+            f"\nThe cheapest arms are {'; '.join(each)} ([Table](#prices)). Floating-point operations go with examples."
+        )
+    return "\n".join(filter(None, told))
+
+
+def critical(steps: pd.DataFrame) -> str:
+    """Beyond which batch size updates hardly fall."""
+    of = steps[(steps["form"] == "hyperbola") & (steps["coefficient"] == "B_c")] if len(steps) else steps
+    if of.empty:
+        return "Where returns diminish is not known yet."
+    of = of[of["stage"] == of["stage"].iloc[0]]
+    return (
+        f"At B_c, {from_to(of['estimate'], '{:,.0f}')}, twice the least number of updates is needed, and twice the "
+        "least number of examples: a larger batch saves updates and costs examples."
+    )
+
+
+def schedule_advice(decided: Decided | None) -> str:
+    """Whether a schedule of the batch size is worth its trouble."""
+    if decided is None:
+        return "**A schedule of the batch size**: whether one is worth its trouble is not known yet."
+    sooner = decided.groks[(decided.groks["family"] != "constants") & (decided.groks["said"] == "groks sooner")]
+    if len(sooner):
+        names = [f"`{r.schedule}` on {written(r.operation)}" for r in sooner.itertuples()]
+        return f"**Then a schedule of the batch size**, if updates are what counts: {listed(names)} groks sooner."
+    if decided.beaten["said"].str.startswith("beats").any():
+        return "**A schedule of the batch size** saves no updates beside the soonest constant; some save examples."
+    return "**Leave the batch size constant**: no schedule that was tried is worth its trouble."
+
+
+# --- theory -----------------------------------------------------------------------------------------------------------
+
+
+def theory(t: Tuned, cells: pd.DataFrame, fits: pd.DataFrame, decided: Decided | None) -> str:
+    """What our numbers say to the papers on the timescale, on small batches and on batch-size schedules."""
+    told = []
+    if len(fits):
+        told.append(
+            f"Our exponent of rate × decay is {from_to(fits['product'], '{:.2f}').replace('-', '−')} where a time "
+            "that is a multiple of τ, as the law of the delay above has it, would give −1: "
+            f"the intervals hold −1 in {int(((fits['product_low'] <= -1) & (fits['product_high'] >= -1)).sum())} of "
+            f"{len(fits)} fits."
+        )
+    else:
+        told.append(f"Of the exponent of rate × decay: {t.lacks(LAW).removeprefix('**Not known yet**: ')}")
+    if len(cells):
+        share = cells.groupby("batch")["all_reach"].mean()
+        small, large = share.index.min(), share.index.max()
+        words = (
+            "Small batches are the robust ones here, too"
+            if share[small] > share[large]
+            else ("Small batches are not the robust ones here")
+        )
+        told.append(
+            f"{words}: of the cells of rate and decay that were tried all seeds reach in {100 * share[small]:.0f} % at "
+            f"a batch of {small:,}, and in {100 * share[large]:.0f} % at {large:,}."
+        )
+    if decided is None:
+        told.append("What growth of the batch buys, tuned, is not known yet.")
+    else:
+        growing = decided.groks[decided.groks["family"] != "constants"]
+        n = int((growing["said"] == "groks sooner").sum())
+        told.append(
+            f"Of {len(growing)} contrasts of a schedule with the soonest constant {n} grok sooner: what a growing "
+            f"batch buys in pre-training it {'buys' if n else 'does not buy'} here."
+        )
+    return " ".join(told)

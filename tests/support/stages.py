@@ -12,7 +12,7 @@ from grok_utils.store.records import write_record
 from grok_utils.studies import Member, Run, runs_of
 from support.synthetic import PROVENANCE, rows
 
-FASTEST = {"x_plus_y": 120, "x_minus_y": 140, "x_div_y": 160, "permutation": 300}  # updates, of an endless batch
+FASTEST = {"x_plus_y": 60, "x_minus_y": 70, "x_div_y": 80, "permutation": 150}  # updates, of an endless batch
 CRITICAL = 256  # batch size at which twice as many are needed
 ON = ["x_plus_y", "x_div_y", "permutation"]
 CONSTANTS = {f"constant-{b}": {"batch_size": b} for b in (64, 256, 1024)} | {"baseline": None}
@@ -22,7 +22,7 @@ DYNAMIC |= {"shrinking-500": {"batch_size": {"schedule": "linear", "lo": 512, "h
 SHAPE = {"geometric-256-1024-100": {"batch_size": {"schedule": "geometric", "lo": 256, "hi": 1024, "length": 100}}}
 GRID = {"learning_rate": [2.0e-3, 4.0e-3, 8.0e-3], "weight_decay": [0.5, 1.0, 2.0]}
 TWO, ONE = ({"learning_rate": rates, "weight_decay": [1.0]} for rates in ([4.0e-3, 8.0e-3], [8.0e-3]))
-FIRST = {"seeds": "1100..1102", "updates": 1000, "operations": ON, "grid": GRID}
+FIRST = {"seeds": "1100..1102", "updates": 2000, "operations": ON, "grid": GRID}
 SECOND = {"seeds": "1200..1207", "updates": 1000, "operations": ON, "grid": TWO}
 THIRD = {"seeds": "3000..3007", "updates": 2000, "operations": [*FASTEST], "grid": ONE}
 MODULAR = {"operations": ["x_plus_y", "x_div_y"]}
@@ -42,7 +42,7 @@ STUDIES = {
 
 
 def time_of(run: Run, member: Member, growing: float) -> float:
-    """25 + FASTEST (1 + CRITICAL / B) (τ / 125)^0.8 up to the luck of a seed, and an arm's own; never at τ below 100.
+    """25 + FASTEST (1 + CRITICAL / B) (τ / 125)^½ up to the luck of a seed, and an arm's own; never at τ below 100.
 
     B is the mean of the arm's first 300 updates; a schedule takes `growing` times as long.
     """
@@ -53,7 +53,7 @@ def time_of(run: Run, member: Member, growing: float) -> float:
         np.random.default_rng([member.seed, zlib.crc32(of.encode())]).normal(0, sd)
         for of, sd in ((member.operation, 0.05), (f"{member.operation} {run.arm.name}", 0.03))
     ]
-    time = FASTEST[member.operation] * (1 + CRITICAL / sizes.mean()) * (tau / 125) ** 0.8 * np.exp(sum(spread))
+    time = FASTEST[member.operation] * (1 + CRITICAL / sizes.mean()) * (tau / 125) ** 0.5 * np.exp(sum(spread))
     return np.inf if tau < 100 else 25 + time * (growing if len(set(sizes)) > 1 else 1.0)
 
 

@@ -53,3 +53,7 @@ def test_spreads_are_those_of_stage_two_and_holm_counts_the_held_out_operation()
     assert row["in_family"] == power.t_power(0.1 / row["sd"], 60, 0.05 / 2)
     assert row["equivalence"] == pytest.approx(power.ratio_power(0.2, 60))
     assert found.loc[("constant-128", 30), ["sd", "difference", "equivalence"]].isna().all()  # no spread at all
+
+
+def test_a_large_effect_is_found_surely():
+    assert [power.t_power(effect, n, 0.05 / 80) for n in (30, 60) for effect in (5.0, 20.0, 1e3)] == [1.0] * 6

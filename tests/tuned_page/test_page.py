@@ -11,7 +11,21 @@ from support.stages import write_stages
 from grok_utils.page.export import export_html
 from grok_utils.pipeline.execution import execute
 
-SECTIONS = ["The answer"]
+SECTIONS = [
+    "The answer",
+    "What it means for the original's claims",
+    "How tuning was done, and what it cost",
+    "The law: the time of grokking in rate and decay",
+    "Steps and examples",
+    "Shapes",
+    "Controls",
+    'Permutation, which "did not grok"',
+    "What to set, in what order, at what price",
+    "A theoretical reading",
+    "Methods and limits",
+    "The numbers in full",
+    "Where the numbers come from",
+]
 
 
 @pytest.fixture(scope="module")

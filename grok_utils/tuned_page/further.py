@@ -1,0 +1,159 @@
+"""Shapes, controls, and the permutation task that "did not grok": tables and words."""
+
+import pandas as pd
+
+from grok_utils.analysis.crossings import in_order
+from grok_utils.analysis.intervals import mean_interval, share_interval
+from grok_utils.page.prose import from_to
+from grok_utils.tasks import OPERATIONS, written
+from grok_utils.tuned import choices
+from grok_utils.tuned.choices import ARM, POINT
+from grok_utils.tuned.decisions import HORIZONS, at_chosen
+from grok_utils.tuned.stages import SHAPES as COURSES
+from grok_utils.tuned.stages import constant_of, points
+from grok_utils.tuned_page.answer import USUAL
+from grok_utils.tuned_page.choosing import cell, edges
+from grok_utils.tuned_page.reading import CONTROLS, SELECT, SHAPES, TUNED, Tuned
+
+PREFIX, REFERENCE = "controls-", "reference"
+S5 = "permutation"
+
+
+# --- shapes -----------------------------------------------------------------------------------------------------------
+
+
+def shapes(t: Tuned, surface: pd.DataFrame) -> pd.DataFrame:
+    """The best cells of the geometric courses by touch, and of the constants that are their ends, W = 0: operation,
+    schedule, first, last (batch sizes), within, median; `surface` as from `choosing.surface_cells`."""
+    members = t.of(SHAPES)
+    if members.empty:
+        return members
+    ends = {constant_of(course[end]): course[end] for course in COURSES.values() for end in ("lo", "hi")}
+    courses = {name: (of["lo"], of["hi"], of["length"]) for name, of in COURSES.items()}
+    courses |= {name: (size, size, 0) for name, size in ends.items()}
+    best = choices.best(pd.concat([choices.ranked(members), surface], ignore_index=True))
+    best = best[(best["outcome"] == "touch") & best["schedule"].isin(courses)]
+    best = best[best["operation"].isin(members["operation"])]
+    columns = pd.DataFrame([courses[arm] for arm in best["schedule"]], best.index, ["first", "last", "within"])
+    return best[["operation", "schedule", "median"]].join(columns)
+
+
+def shapes_line(t: Tuned, table: pd.DataFrame) -> str:
+    """Which courses are the soonest in their first stage, and whether growing ones are sooner than shrinking ones."""
+    told = [t.lacks(SHAPES)] if not t.complete(SHAPES) else []
+    for operation in in_order(table["operation"], OPERATIONS) if len(table) else []:
+        of = table[table["operation"] == operation].sort_values("median", kind="stable")
+        course, constant = of[of["within"] > 0].iloc[0], of[of["within"] == 0].iloc[0]
+        median = of.set_index(["first", "last", "within"])["median"]
+        pairs = [(median[a, b, w], median[b, a, w]) for a, b, w in median.index if w and a < b and (b, a, w) in median]
+        sooner = [sum(up < down for up, down in pairs), sum(up > down for up, down in pairs)]
+        told.append(
+            f"On {written(operation)} the soonest course, `{course['schedule']}`, has a median of "
+            f"{course['median']:,.0f} updates beside {constant['median']:,.0f} of the soonest constant, "
+            f"`{constant['schedule']}`; of {len(pairs)} pairs of a course and its reverse the growing one is sooner in "
+            f"{sooner[0]}, the shrinking one in {sooner[1]}."
+        )
+    if len(table):
+        told.append("These are three seeds, by which the cells were chosen; what stages 2 and 3 say decides.")
+    return " ".join(told)
+
+
+# --- controls ---------------------------------------------------------------------------------------------------------
+
+
+def controls(t: Tuned) -> pd.DataFrame:
+    """The best cell by touch of each arm in each study `controls-*`, six seeds by which it was chosen.
+
+    control, operation, schedule, tried, cell, edge, n, reached, updates (restricted mean) with low and high, to_512
+    (over that of 512 in the same control), and to_reference (over the same arm's in the control `reference`).
+    """
+    rows, members = [], t.of(CONTROLS)
+    for study in members["study"].unique() if len(members) else []:
+        of = members[members["study"] == study]
+        grids = points(of)
+        ranked = choices.ranked(of)
+        tried = ranked.groupby(ARM).size()
+        for best in choices.best(ranked).query("outcome == 'touch'").itertuples():
+            key = {name: getattr(best, name) for name in ARM}
+            at = pd.DataFrame([key | {name: getattr(best, name) for name in POINT}])
+            found = mean_interval(of.merge(at)["restricted"])
+            row = {"control": study.removeprefix(PREFIX), "operation": best.operation, "schedule": best.schedule}
+            row |= {"tried": int(tried[tuple(key.values())]), "cell": cell(best)}
+            row |= {"edge": ", ".join(edges(grids[best.operation, best.schedule], best))}
+            row |= {"n": found.n, "reached": int(best.reached), "updates": found.mean}
+            rows.append(row | {"low": found.low, "high": found.high})
+    table = pd.DataFrame(rows)
+    if table.empty:
+        return table
+    usual = table[table["schedule"] == USUAL].set_index(["control", "operation"])["updates"]
+    reference = table[table["control"] == REFERENCE].set_index(["operation", "schedule"])["updates"]
+    for name, of, by in (
+        ("to_512", usual, ["control", "operation"]),
+        ("to_reference", reference, ["operation", "schedule"]),
+    ):
+        table[name] = table["updates"] / table.join(of.rename("other"), on=by)["other"]
+    return table
+
+
+def controls_line(t: Tuned, table: pd.DataFrame) -> str:
+    """How the order of the constants fares under other settings."""
+    told = [t.lacks(CONTROLS)] if not t.complete(CONTROLS) else []
+    if len(table):
+        others = table[table["schedule"] != USUAL].dropna(subset=["to_512"])
+        there = others[others["control"] == REFERENCE].set_index(["operation", "schedule"])["to_512"]
+        rows = others[others["control"] != REFERENCE].join(there.rename("there"), on=["operation", "schedule"]).dropna()
+        same = int(((rows["to_512"] < 1) == (rows["there"] < 1)).sum())
+        told.append(
+            f"In {same} of {len(rows)} arms, operations and controls an arm is on the same side of 512 as in the "
+            f"reference; there the ratios to 512 are {from_to(there, '{:.2f}')}, in the controls "
+            f"{from_to(rows['to_512'], '{:.2f}')}."
+            if len(rows)
+            else "There is nothing yet to compare with the reference."
+        )
+        on_edge = table[table["edge"] != ""]
+        if len(on_edge):
+            told.append(f"The best cell is on an edge of its small grid in {len(on_edge)} of {len(table)}.")
+    return " ".join(told)
+
+
+# --- permutation ------------------------------------------------------------------------------------------------------
+
+
+def permutation(t: Tuned, members: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:
+    """Permutation, tuned: schedule, n, reached, share with low and high, updates (mean, by `horizon`), and there, how
+    many seeds reached by 7,500 updates at the original's rate and decay. `members` as from `answer.tuned_members`."""
+    if t.complete(SELECT, TUNED):
+        members = at_chosen(t.horizons[HORIZONS[-1]], t.chosen).assign(horizon=HORIZONS[-1])
+    there = dose[dose["operation"] == S5].set_index("schedule")
+    rows = []
+    of_task = members[(members["operation"] == S5) & (members["outcome"] == "touch")] if len(members) else members
+    for arm in in_order(of_task["schedule"]) if len(of_task) else []:
+        of = of_task[of_task["schedule"] == arm]
+        n, reached = len(of), int(of["reached"].sum())
+        low, high = share_interval(reached, n)
+        row = {"schedule": arm, "n": n, "reached": reached, "share": reached / n, "low": low, "high": high}
+        row |= {"updates": of["restricted"].mean(), "horizon": int(of["horizon"].iloc[0])}
+        found = f"{there.loc[arm, 'reached']} of {there.loc[arm, 'n']}" if arm in there.index else "–"
+        rows.append(row | {"there": found})
+    return pd.DataFrame(rows).sort_values("updates", kind="stable", ignore_index=True) if rows else pd.DataFrame()
+
+
+def permutation_line(t: Tuned, table: pd.DataFrame) -> str:
+    """Whether permutation groks once rate and decay are tuned."""
+    told = [t.lacks(SELECT, TUNED)]
+    if len(table):
+        source = "Stage 3" if not told[0] else "Stage 1 alone, whose cells were chosen by these seeds"
+        whole = table[table["reached"] == table["n"]]
+        best, usual = table.iloc[0], table[table["schedule"] == USUAL]
+        told.append(
+            f"{source}: {written(S5)} groks in every seed of {len(whole)} of {len(table)} arms; the soonest, "
+            f"`{best['schedule']}`, touches 99 % after {best['updates']:,.0f} updates ({best['reached']} of "
+            f"{best['n']} seeds)."
+        )
+        told += [
+            f"512 takes {r.reached} of {r.n} seeds there within {r.horizon:,} updates (95 % interval of the share "
+            f"{100 * r.low:.0f} to {100 * r.high:.0f} %), where at the original's rate and decay it took {r.there} by "
+            "7,500."
+            for r in usual.itertuples()
+        ]
+    return " ".join(filter(None, told))

@@ -1,0 +1,229 @@
+"""The law of the times in rate and decay, the edge of stability, and steps against examples: tables and words."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from grok_utils.analysis.crossings import in_order
+from grok_utils.page.prose import count, from_to, listed
+from grok_utils.store.records import read_study
+from grok_utils.tasks import OPERATIONS, written
+from grok_utils.tuned import choices, costs, decisions, law
+from grok_utils.tuned.decisions import HELD_OUT, HORIZON, ITS_CHOICE
+from grok_utils.tuned.stages import EDGES, kinds
+from grok_utils.tuned_page.reading import LAW, NOISE, SELECT, SURFACE, TUNED, Tuned
+
+OF_LAW = ("x_plus_y", ITS_CHOICE)  # operations
+GRID = ("surface", *EDGES[:2], "law")  # studies: without the neighbours, which have another horizon
+PUBLISHED = "−1 to −0.5"  # exponents of rate × decay, as the plan has them
+PRODUCT_ALONE = 0.15  # the second coefficient within ± this says that rate and decay act through their product
+FACTOR = 2.0  # within which a noise scale predicts B_c
+CONVEX = 1.06  # how far a hyperbola lies below the chord between sizes a factor of 2 apart, at most
+
+
+def sizes(t: Tuned) -> dict[str, int]:
+    """The constants of all studies with their batch sizes."""
+    found: dict[str, int] = {}
+    for arm in (arm for study in t.loaded.values() for arm in study.arms):
+        if isinstance(arm.settings.batch_size, int):
+            found[arm.name] = arm.settings.batch_size
+    return found
+
+
+# --- the law ----------------------------------------------------------------------------------------------------------
+
+
+def law_members(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
+    """The members of the constants on OF_LAW by one outcome: stage 1's grid, and the further seeds of LAW."""
+    parts = [t.of(stage) for stage in (SURFACE, LAW) if len(t.of(stage))]
+    if not parts:
+        return pd.DataFrame(columns=["operation"])
+    rows = pd.concat(parts)
+    kept = rows["study"].isin(GRID) & rows["operation"].isin(OF_LAW) & rows["schedule"].isin(kinds(rows)[0])
+    return rows[kept & (rows["outcome"] == outcome)]
+
+
+def surface(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
+    """`law.surface` of `law_members`, with the batch size."""
+    members = law_members(t, outcome)
+    table = (
+        law.surface(members) if len(members) else pd.DataFrame(columns=["operation", "schedule", "counts", "in_tau"])
+    )
+    return table.assign(batch=table["schedule"].map(sizes(t)))
+
+
+def laws(t: Tuned) -> pd.DataFrame:
+    """`law.laws` of the sizes that LAW has; none before it is complete."""
+    if not t.complete(LAW):
+        return pd.DataFrame()
+    members = law_members(t)
+    return law.laws(members[members["schedule"].isin(t.of(LAW)["schedule"])])
+
+
+def law_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A row an operation and batch size: cells, seeds, the coefficients of rate × decay (product), of rate / decay
+    (ratio) and gamma with their intervals, product_alone, and aic_difference, the product's less the timescale's."""
+    if table.empty:
+        return table
+    rows = []
+    for (operation, arm), of in table.groupby(["operation", "schedule"], sort=False):
+        row = {"operation": operation, "schedule": arm, "cells": of["cells"].iloc[0], "seeds": of["seeds"].iloc[0]}
+        aic = of.drop_duplicates("law").set_index("law")["aic"]
+        row["aic_difference"] = aic["product"] - aic["timescale"] if len(aic) == 2 else np.nan
+        for coefficient, name in {"rate × decay": "product", "rate / decay": "ratio", "gamma": "gamma"}.items():
+            for found in of[of["coefficient"] == coefficient].itertuples():
+                row |= {name: found.estimate, f"{name}_low": found.low, f"{name}_high": found.high}
+                if name == "ratio":
+                    row["product_alone"] = bool(max(-found.low_90, found.high_90) < PRODUCT_ALONE)
+        rows.append(row)
+    columns = [f"{name}{end}" for name in ("product", "ratio", "gamma") for end in ("", "_low", "_high")]
+    key = ["operation", "schedule", "cells", "seeds"]
+    return pd.DataFrame(rows, columns=[*key, *columns, "product_alone", "aic_difference"])
+
+
+def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
+    """What the law says, or what it waits for."""
+    told = [t.lacks(LAW)] if not t.complete(LAW) else []
+    if len(table):
+        exponents, alone = table["product"].dropna(), table["product_alone"]
+        told.append(
+            f"The time goes as (rate × decay) to the power of {from_to(exponents, '{:.2f}').replace('-', '−')} in "
+            f"{len(table)} fits ({count(table['operation'].unique(), 'operation')}, batch sizes "
+            f"{listed(in_order(table['schedule']))}), beside −1 for a time that is a multiple of τ, and published "
+            f"exponents of {PUBLISHED}. Rate and decay act through their product alone, within ± {PRODUCT_ALONE}, in "
+            f"{int(alone.eq(True).sum())} of {len(table)}."
+        )
+        better = table["aic_difference"].dropna()
+        told.append(
+            f"T = T₀ + c τ^γ is the better of the two by AIC in {int((better > 0).sum())} of {len(better)} fits, the "
+            f"power of the product in {int((better < 0).sum())}."
+        )
+    counting = cells[cells["counts"].astype(bool)] if len(cells) else cells
+    if len(counting):
+        spread = counting.groupby(["operation", "batch"])["in_tau"].mean()
+        told.append(
+            f"Over the {len(counting)} cells that count, T / τ is {from_to(counting['in_tau'], '{:.2f}')}; its means "
+            f"at one batch size are {from_to(spread, '{:.2f}')}."
+        )
+    return " ".join(told)
+
+
+def edges(t: Tuned) -> pd.DataFrame:
+    """`law.edges` of stage 1's grid, with the batch size."""
+    touch, kept = (surface(t, outcome) for outcome in decisions.OUTCOMES)
+    if touch.empty:
+        return touch
+    table = law.edges(touch, kept)
+    return table.assign(batch=table["schedule"].map(sizes(t)))
+
+
+def edge_line(table: pd.DataFrame) -> str:
+    """What a larger batch buys in rate and in decay."""
+    if table.empty:
+        return ""
+    told = []
+    first, last = table["batch"].min(), table["batch"].max()
+    for of in ("rate", "decay"):
+        highest = table[table["of"] == of].groupby(["operation", "batch"])["reach"].max()
+        each = [
+            f"from {highest[o, first]:g} to {highest[o, last]:g} on {written(o)}"
+            for o in in_order(table["operation"], OPERATIONS)
+        ]
+        told.append(f"the highest {of} at which all seeds reach goes {listed(each)}")
+    return f"From a batch of {first:,} to one of {last:,}, {', and '.join(told)}."
+
+
+# --- steps and examples -----------------------------------------------------------------------------------------------
+
+
+def steps(t: Tuned) -> pd.DataFrame:
+    """The fits of S = S_min (1 + B_c / B) and of its power form: `from` stage 3, and from stage 2 alone with the
+    selection redone."""
+    tables = []
+    if t.complete(SELECT, TUNED):
+        at = decisions.at_chosen(t.horizons[HORIZON], t.chosen)
+        tables.append(costs.steps_and_examples(at[at["outcome"] == "touch"], sizes(t)).assign(stage="stage 3"))
+    if t.complete(SELECT):
+        tables.append(choices.steps_by_selection(t.of(SELECT), sizes(t)).assign(stage="stage 2, selection redone"))
+    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+
+
+def noise(t: Tuned, results: Path | str) -> pd.DataFrame:
+    """The gradient noise scale at each constant, in examples: operation, schedule, batch, n, noise_scale (the median
+    over members), from the records of NOISE, at the cells chosen by touch."""
+    names = t.studies[(t.studies["stage"] == NOISE) & (t.studies["records"] > 0)]["study"]
+    rows = []
+    for name in names:
+        frame, _ = read_study(t.loaded[name], results)
+        found = choices.outcomes(frame)
+        touch = found[found["outcome"] == "touch"]
+        if len(t.chosen):
+            touch = decisions.at_chosen(touch, t.chosen)
+        scale = costs.noise_scale(frame, touch)
+        for (operation, arm), of in scale.groupby(["operation", "schedule"], sort=False):
+            row = {"operation": operation, "schedule": arm, "batch": sizes(t).get(arm, np.nan)}
+            rows.append(row | {"n": int(of["noise_scale"].count()), "noise_scale": of["noise_scale"].median()})
+    return pd.DataFrame(rows)
+
+
+def steps_line(t: Tuned, table: pd.DataFrame, scale: pd.DataFrame) -> str:
+    """What B_c is, from either stage, whether γ is 1, and whether the noise scale predicts it."""
+    lacking = t.lacks(SELECT, TUNED)
+    if table.empty:
+        return lacking
+    told = [lacking] if lacking else []
+    for stage, of in table.groupby("stage", sort=False):
+        each = [
+            f"{r.estimate:,.0f} ({r.low:,.0f} to {r.high:,.0f}) on {written(r.operation)}"
+            for r in of[(of["form"] == "hyperbola") & (of["coefficient"] == "B_c")].itertuples()
+        ]
+        told.append(f"B_c is {listed(each)}, from {stage} ({from_to(of['seeds'])} seeds, 95 % intervals).")
+    first = table[table["stage"] == table["stage"].iloc[0]]
+    gamma = first[(first["form"] == "power") & (first["coefficient"] == "gamma")]
+    holds = int(((gamma["low"] <= 1) & (gamma["high"] >= 1)).sum())
+    told.append(f"The interval of γ in the form with (B_c / B)^γ holds 1 on {holds} of {len(gamma)} operations.")
+    told.append(noise_line(t, first, scale))
+    return " ".join(filter(None, told))
+
+
+def noise_line(t: Tuned, fits: pd.DataFrame, scale: pd.DataFrame) -> str:
+    """Whether the noise scale at 512 predicts B_c."""
+    if scale.empty:
+        return f"Of the gradient noise scale: {t.lacks(NOISE).removeprefix('**Not known yet**: ')}"
+    of = fits[(fits["form"] == "hyperbola") & (fits["coefficient"] == "B_c")].set_index("operation")["estimate"]
+    at = scale[scale["schedule"] == "baseline"].set_index("operation")["noise_scale"]
+    both = [o for o in in_order(of.index, OPERATIONS) if o in at.index and o != HELD_OUT]
+    within = [o for o in both if 1 / FACTOR <= at[o] / of[o] <= FACTOR]
+    each = [f"{at[o]:,.0f} beside {of[o]:,.0f} on {written(o)}" for o in both]
+    verdict = "predicts" if len(within) >= 2 else "does not predict"
+    return (
+        f"The gradient noise scale along tuned runs at 512 is {listed(each)} examples: within a factor of {FACTOR:g} "
+        f"on {len(within)} of {len(both)}, so by the plan it {verdict} B_c. It ignores AdamW's preconditioning."
+    )
+
+
+def frontier_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """How far each schedule lies from the constants' frontier: operation, schedule, outcome, seeds, distance and its
+    interval as ratios of updates, adjusted_p, passes, from `answer.Decided.tests`."""
+    rows = tests[tests["way"] == "frontier"].dropna(subset=["distance"])
+    table = rows[["operation", "schedule", "outcome", "seeds", "adjusted_p", "passes"]].copy()
+    for name in ("distance", "low", "high"):
+        table[name] = np.exp(rows[name])
+    return table
+
+
+MUCH = 1e5  # a B_c beyond this is none: the curve is a power of B throughout
+
+
+def steps_table(table: pd.DataFrame) -> pd.DataFrame:
+    """`steps` with `told`, the estimate and its interval in words."""
+
+    def words(row: Any) -> str:
+        digits = ".2f" if row.coefficient == "gamma" else ",.0f"
+        if row.estimate > MUCH or (row.coefficient == "S_min" and row.estimate < 1):
+            return "none: a power of B throughout"
+        return f"{row.estimate:{digits}} ({row.low:{digits}} to {row.high:{digits}})"
+
+    return table.assign(told=[words(row) for row in table.itertuples()])

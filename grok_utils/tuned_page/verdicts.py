@@ -1,0 +1,125 @@
+"""What tuning makes of the original's fourteen claims, and of what the page of the claims says.
+
+`claimed` is the table verdicts.csv of that page: claim, text, verdict and n, at the original's rate and decay.
+"""
+
+import pandas as pd
+
+from grok_utils.analysis.crossings import in_order
+from grok_utils.page.prose import listed
+from grok_utils.tasks import OPERATIONS, written
+from grok_utils.tuned import claims
+from grok_utils.tuned.claims import COMPARATOR, FAMILIES, HOLDS, NOT_TESTED
+from grok_utils.tuned_page.answer import SETTINGS, Decided, soonest
+from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
+
+WAITS = "not known yet"
+
+
+def second_verdicts(t: Tuned, claimed: pd.DataFrame) -> pd.DataFrame:
+    """A row a claim: claim, text, first, tuned, kept, survives, and stage_2, what that stage saw of what stage 3 does
+    not test."""
+    first = claimed.set_index("claim")["verdict"]
+    if not t.complete(SELECT, TUNED):
+        settled = first.str.startswith(claims.SETTLED)
+        unknown = pd.Series(WAITS, first.index)
+        table = pd.DataFrame(
+            {"first": first, "tuned": unknown.mask(settled, first), "kept": unknown.mask(settled, first)}
+        )
+        table["survives"], table["stage_2"] = unknown.mask(settled, "no"), ""
+    else:
+        table = claims.second_verdicts(t.horizons, t.chosen, first)
+        seen = {n: seen_in_stage_2(t.chosen, n) for n in table.index[table["tuned"] == NOT_TESTED]}
+        survives = table["survives"].map({True: "yes", False: "no"})
+        table = table.assign(survives=survives, stage_2=pd.Series(seen, dtype=str))
+    table.insert(0, "text", claimed.set_index("claim")["text"])
+    return table.fillna("").reset_index(names="claim")
+
+
+def seen_in_stage_2(chosen: pd.DataFrame, number: int) -> str:
+    """The restricted means of stage 2 of the arms that a claim's contrasts of times speak of, a contrast a line."""
+    means = chosen[chosen["outcome"] == "touch"].set_index(["operation", "schedule"])
+    told = []
+    for test in FAMILIES.get(number, ()):
+        if test.column == "restricted" and (test.operation, test.arm) in means.index:
+            row = means.loc[(test.operation, test.arm)]
+            reference = row["comparator"] if test.reference == COMPARATOR else test.reference
+            if (test.operation, reference) in means.index:
+                other = means.loc[(test.operation, reference), "mean"]
+                ours = f"{test.arm} {row['mean']:,.0f} against {reference} {other:,.0f}"
+                told.append(f"{ours} on {written(test.operation)}")
+    return "\n".join(told)
+
+
+def verdict_line(t: Tuned, table: pd.DataFrame) -> str:
+    """How many claims hold at the original's setting, tuned, and in both."""
+    supported = int((table["first"] == "supported").sum())
+    told = [
+        f"At the original's rate and decay {supported} of {len(table)} claims {'is' if supported == 1 else 'are'} "
+        "supported."
+    ]
+    if lacking := t.lacks(SELECT, TUNED):
+        return f"{told[0]} Tuned: {lacking}"
+    holds, survive = table[table["tuned"] == HOLDS], table[table["survives"] == "yes"]
+    settled = table["tuned"].str.startswith(claims.SETTLED)
+    counts = table.loc[~settled, "tuned"].value_counts()
+    told.append(f"Tuned, {listed(f'{n} {verdict}' for verdict, n in counts.items())}; {settled.sum()} stay wrong.")
+    if len(holds):
+        told.append(f"What holds tuned: {listed(f'claim {n}' for n in holds['claim'])}.")
+    told.append(
+        f"What survives tuning, supported in the first and holding in the second: "
+        f"{listed(f'claim {n}' for n in survive['claim'])}."
+        if len(survive)
+        else "No claim survives tuning: none is both supported in the first and holds in the second."
+    )
+    return " ".join(told)
+
+
+def contrasts(t: Tuned) -> pd.DataFrame:
+    """The claims' contrasts at HORIZON, by touch, that have data; none before stage 3."""
+    if not t.complete(SELECT, TUNED):
+        return pd.DataFrame()
+    table = claims.claim_contrasts(t.horizons, t.chosen)
+    return table[table["n"] > 0].reset_index(drop=True)
+
+
+def no_longer(t: Tuned, points: pd.DataFrame, decided: Decided | None, first: pd.Series) -> pd.DataFrame:
+    """What the page of the claims says, and whether it holds tuned: said, tuned.
+
+    Of the soonest constant, of linear beside 512 and beside the best constant, and of growth beyond the dose.
+    """
+    best = soonest(points).query("constant").set_index(["operation", "setting"])
+    rmst = points.set_index(["setting", "operation", "schedule"])["rmst"]
+    operations = in_order(points["operation"], OPERATIONS)
+    soonest_there = {o: best.loc[(o, SETTINGS[0]), "schedule"] for o in operations}
+    rows = [{"said": "The soonest constant is " + by_operation(soonest_there)}]
+    said = {o: signed_percent(rmst, SETTINGS[0], o, best) for o in operations}
+    rows.append({"said": "linear needs beside the soonest constant, in updates, " + by_operation(said)})
+    rows.append({"said": f"Growth matters beyond the dose (claim 3): {first[3]}"})
+    if decided is None:
+        return pd.DataFrame([row | {"tuned": WAITS} for row in rows])
+    now = {o: best.loc[(o, SETTINGS[1]), "schedule"] for o in operations if (o, SETTINGS[1]) in best.index}
+    same = [o for o in now if now[o] == soonest_there[o]]
+    holds = (
+        "Still so" if len(same) == len(now) else "No longer" if not same else f"On {listed(map(written, same))} alone"
+    )
+    rows[0]["tuned"] = f"{holds}: it is {by_operation(now)}"
+    then = {o: signed_percent(rmst, SETTINGS[1], o, best) for o in now if (SETTINGS[1], o, "linear") in rmst.index}
+    rows[1]["tuned"] = by_operation(then) if then else "Stage 3 does not have linear: stage 2 left it behind"
+    again = claims.by_outcome(t.horizons, t.chosen, first.loc[[3]], "touch")[3]
+    rows[2]["tuned"] = f"linear over W updates beside the shrinking one and beside the soonest constant: {again}"
+    return pd.DataFrame(rows)
+
+
+def by_operation(values: dict[str, str]) -> str:
+    """Such as `a on x + y and b on x / y`."""
+    groups: dict[str, list[str]] = {}
+    for operation, value in values.items():
+        groups.setdefault(value, []).append(written(operation))
+    return listed(f"{value} on {listed(operations)}" for value, operations in groups.items())
+
+
+def signed_percent(rmst: pd.Series, setting: str, operation: str, best: pd.DataFrame) -> str:
+    """Linear less the soonest constant, in per cent of the latter."""
+    percent = 100 * (rmst[setting, operation, "linear"] / best.loc[(operation, setting), "rmst"] - 1)
+    return f"{percent:+.0f} %".replace("-", "−")
