@@ -84,7 +84,7 @@ def parameters_of(model):
         (varied, {"width": 32, "heads": 2, "optimizer": "sgd"}),
         (varied, {"width": 24, "heads": 3, "blocks": 3, "warm_up": 7}),
     ],
-    ids=str,
+    ids=lambda value: getattr(value, "__name__", str(value)),
 )
 def test_sixty_updates_are_those_of_pytorchs_optimizer_on_plain_decoders(float64, courses, settings):
     # In float64 but for the loss, which the engine takes in float32: 6e-8 of rounding a step, and little chaos yet.
