@@ -65,7 +65,7 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@touch "$@"
 
 quick: ## see it: the main job, small but real, in minutes: results/quick/report.html
-	@$(MAKE) all STUDY=quick
+	@$(MAKE) all STUDY=quick SEEDS_PER_RUN=2
 
 all: $(STAMP) ## make it: every missing run of STUDY, side by side, then its report
 	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
