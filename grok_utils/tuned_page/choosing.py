@@ -70,8 +70,8 @@ def arms_table(best: pd.DataFrame) -> pd.DataFrame:
             found = of.loc[operation] if operation in of.index else None
             told = "–"
             if found is not None:
-                median = f"{found['median']:,.0f}" if np.isfinite(found["median"]) else "never"
-                told = f"{median} at {cell(found)}{' *' if found['edge'] else ''}"
+                told = f"{found['median']:,.0f} at {cell(found)}{' *' if found['edge'] else ''}"
+                told = told if np.isfinite(found["median"]) else "never"
             row[written(operation)] = told
         rows.append(row)
     return pd.DataFrame(rows)

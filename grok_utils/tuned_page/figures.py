@@ -185,18 +185,19 @@ def edges(table: pd.DataFrame) -> Picture:
     table = table.assign(panel=table["of"].map("highest {}, ".format) + table["operation"].map(written))
     shades = {of: sorted(rows["at"].unique()) for of, rows in table.groupby("of")}
 
-    def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        tried = shades[rows["of"].iloc[0]]
-        for at, of in rows.dropna(subset=["reach"]).sort_values("batch").groupby("at"):
+    def draw(ax: Axes, panel: pd.DataFrame) -> None:
+        tried = shades[panel["of"].iloc[0]]
+        for at, of in panel.dropna(subset=["reach"]).sort_values("batch").groupby("at"):
             colour = CELL_COLOURS((tried.index(at) + 1) / len(tried))
-            ax.plot(of["batch"], of["reach"], "o-", color=colour, markersize=3.5, linewidth=1)
-            lost = of[~(of["keep"] >= of["reach"])]
-            ax.plot(lost["batch"], lost["reach"], "o", color=colour, markerfacecolor="none", markersize=3.5)
+            ax.plot(of["batch"], of["reach"], color=colour, linewidth=1)
+            keep = of["keep"] >= of["reach"]
+            for rows, face in ((of[keep], colour), (of[~keep], "none")):
+                ax.plot(rows["batch"], rows["reach"], "o", color=colour, markerfacecolor=face, markersize=4)
         ax.set_xscale("log", base=2)
         ax.set_yscale("log", base=2)
         ax.set_xticks(SIZES)
         ax.xaxis.set_major_formatter(FuncFormatter("{:,.0f}".format))
-        ax.set_yticks(sorted(table.loc[table["of"] == rows["of"].iloc[0], "reach"].dropna().unique()))
+        ax.set_yticks(sorted(table.loc[table["of"] == panel["of"].iloc[0], "reach"].dropna().unique()))
         ax.yaxis.set_major_formatter(FuncFormatter("{:g}".format))
 
     told = []

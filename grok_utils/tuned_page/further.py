@@ -101,7 +101,8 @@ def controls_line(t: Tuned, table: pd.DataFrame) -> str:
     if len(table):
         others = table[table["schedule"] != USUAL].dropna(subset=["to_512"])
         there = others[others["control"] == REFERENCE].set_index(["operation", "schedule"])["to_512"]
-        rows = others[others["control"] != REFERENCE].join(there.rename("there"), on=["operation", "schedule"]).dropna()
+        rows = others[others["control"] != REFERENCE].join(there.rename("there"), on=["operation", "schedule"])
+        rows = rows.dropna(subset=["there"])
         same = int(((rows["to_512"] < 1) == (rows["there"] < 1)).sum())
         told.append(
             f"In {same} of {len(rows)} arms, operations and controls an arm is on the same side of 512 as in the "

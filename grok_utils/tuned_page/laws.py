@@ -97,8 +97,8 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
         )
         better = table["aic_difference"].dropna()
         told.append(
-            f"T = T₀ + c τ^γ is the better of the two by AIC in {int((better > 0).sum())} of {len(better)} fits, the "
-            f"power of the product in {int((better < 0).sum())}."
+            f"$T = T_0 + c\\,τ^γ$ is the better of the two by AIC in {int((better > 0).sum())} of {len(better)} fits, "
+            f"the power of the product in {int((better < 0).sum())}."
         )
     counting = cells[cells["counts"].astype(bool)] if len(cells) else cells
     if len(counting):
@@ -179,11 +179,11 @@ def steps_line(t: Tuned, table: pd.DataFrame, scale: pd.DataFrame) -> str:
             f"{r.estimate:,.0f} ({r.low:,.0f} to {r.high:,.0f}) on {written(r.operation)}"
             for r in of[(of["form"] == "hyperbola") & (of["coefficient"] == "B_c")].itertuples()
         ]
-        told.append(f"B_c is {listed(each)}, from {stage} ({from_to(of['seeds'])} seeds, 95 % intervals).")
+        told.append(f"$B_c$ is {listed(each)}, from {stage} ({from_to(of['seeds'])} seeds, 95 % intervals).")
     first = table[table["stage"] == table["stage"].iloc[0]]
     gamma = first[(first["form"] == "power") & (first["coefficient"] == "gamma")]
     holds = int(((gamma["low"] <= 1) & (gamma["high"] >= 1)).sum())
-    told.append(f"The interval of γ in the form with (B_c / B)^γ holds 1 on {holds} of {len(gamma)} operations.")
+    told.append(f"The interval of $γ$ in the form with $(B_c / B)^γ$ holds 1 on {holds} of {len(gamma)} operations.")
     told.append(noise_line(t, first, scale))
     return " ".join(filter(None, told))
 
@@ -200,7 +200,7 @@ def noise_line(t: Tuned, fits: pd.DataFrame, scale: pd.DataFrame) -> str:
     verdict = "predicts" if len(within) >= 2 else "does not predict"
     return (
         f"The gradient noise scale along tuned runs at 512 is {listed(each)} examples: within a factor of {FACTOR:g} "
-        f"on {len(within)} of {len(both)}, so by the plan it {verdict} B_c. It ignores AdamW's preconditioning."
+        f"on {len(within)} of {len(both)}, so by the plan it {verdict} $B_c$. It ignores AdamW's preconditioning."
     )
 
 

@@ -7,11 +7,13 @@ from typing import Any, NamedTuple
 
 import pandas as pd
 
+from grok_utils.analysis.crossings import MEMBER
 from grok_utils.page.prose import listed
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.store.records import makings, read_study, records_there
 from grok_utils.studies import Study
 from grok_utils.tuned import choices, decisions
+from grok_utils.tuned.choices import POINT
 from grok_utils.tuned.stages import STAGE_1, STAGE_2, kinds
 
 SURFACE, LAW, SHAPES, SELECT, TUNED, CONTROLS, NOISE = (
@@ -34,6 +36,11 @@ STAGES = {  # of each, the names of its studies; * stands for anything
 }
 
 
+# Of `choices.outcomes`, with study.
+MEMBERS = [*MEMBER, "diverged", "horizon", "reached", "updates", "examples_seen", "restricted", "restricted_examples"]
+MEMBERS += ["outcome", *POINT, "final_accuracy", "study"]
+
+
 class Tuned(NamedTuple):
     """What there is of the studies of part two.
 
@@ -53,8 +60,8 @@ class Tuned(NamedTuple):
     metadata: list[dict[str, Any]]
 
     def of(self, stage: str) -> pd.DataFrame:
-        """The members of a stage; empty where it has no record."""
-        return self.members.get(stage, pd.DataFrame())
+        """The members of a stage; no rows where it has no record."""
+        return self.members.get(stage, pd.DataFrame(columns=MEMBERS))
 
     def complete(self, *stages: str) -> bool:
         """Whether these stages have study files and every record."""

@@ -38,13 +38,13 @@ def prices(t: Tuned, members: pd.DataFrame, bench: Path) -> pd.DataFrame:
     seconds, means over seeds; `members` as from `answer.tuned_members`, seconds by `effects.time_of_an_update`."""
     kinds = {a.name: kind_of(a.settings.batch_size) for study in t.loaded.values() for a in study.arms}
     time, rows = time_of_an_update(bench), []
-    for (operation, arm, outcome), of in members.groupby(ARM, sort=False) if len(members) else []:
+    for (operation, arm, outcome), of in members.groupby(ARM, sort=False):
         if outcome == "touch":
             row = {"operation": operation, "schedule": arm, "kind": kinds[arm], "n": len(of)}
             row |= {"reached": int(of["reached"].sum()), "updates": of["restricted"].mean()}
             rows.append(row | {"examples": of["restricted_examples"].mean()})
-    table = pd.DataFrame(rows)
-    if time is not None and len(table):
+    table = pd.DataFrame(rows, columns=["operation", "schedule", "kind", "n", "reached", *COSTS[:2]])
+    if time is not None:
         table["seconds"] = time[0] * table["updates"] + time[1] * table["examples"]
     return table
 
@@ -100,7 +100,7 @@ def critical(steps: pd.DataFrame) -> str:
         return "Where returns diminish is not known yet."
     of = of[of["stage"] == of["stage"].iloc[0]]
     return (
-        f"At B_c, {from_to(of['estimate'], '{:,.0f}')}, twice the least number of updates is needed, and twice the "
+        f"At $B_c$, {from_to(of['estimate'], '{:,.0f}')}, twice the least number of updates is needed, and twice the "
         "least number of examples: a larger batch saves updates and costs examples."
     )
 

@@ -24,7 +24,7 @@ GRID = {"learning_rate": [2.0e-3, 4.0e-3, 8.0e-3], "weight_decay": [0.5, 1.0, 2.
 TWO, ONE = ({"learning_rate": rates, "weight_decay": [1.0]} for rates in ([4.0e-3, 8.0e-3], [8.0e-3]))
 FIRST = {"seeds": "1100..1102", "updates": 2000, "operations": ON, "grid": GRID}
 SECOND = {"seeds": "1200..1207", "updates": 1000, "operations": ON, "grid": TWO}
-THIRD = {"seeds": "3000..3007", "updates": 2000, "operations": [*FASTEST], "grid": ONE}
+THIRD = {"seeds": "3000..3015", "updates": 2000, "operations": [*FASTEST], "grid": ONE}
 MODULAR = {"operations": ["x_plus_y", "x_div_y"]}
 STUDIES = {
     "surface": FIRST | {"arms": CONSTANTS},
@@ -51,13 +51,13 @@ def time_of(run: Run, member: Member, growing: float) -> float:
     tau = 1 / (values["learning_rate"] * values["weight_decay"])
     spread = [
         np.random.default_rng([member.seed, zlib.crc32(of.encode())]).normal(0, sd)
-        for of, sd in ((member.operation, 0.05), (f"{member.operation} {run.arm.name}", 0.03))
+        for of, sd in ((member.operation, 0.05), (f"{member.operation} {run.arm.name}", 0.02))
     ]
     time = FASTEST[member.operation] * (1 + CRITICAL / sizes.mean()) * (tau / 125) ** 0.5 * np.exp(sum(spread))
     return np.inf if tau < 100 else 25 + time * (growing if len(set(sizes)) > 1 else 1.0)
 
 
-def write_stages(folder: Path, growing: float = 1.15, without: tuple[str, ...] = ()) -> tuple[Path, Path]:
+def write_stages(folder: Path, growing: float = 1.3, without: tuple[str, ...] = ()) -> tuple[Path, Path]:
     """Study files and records of STUDIES, but those `without`, in `folder`: the folders of either."""
     studies, results = folder / "studies", folder / "results"
     studies.mkdir()

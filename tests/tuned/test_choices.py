@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from grok_utils.tuned import choices
+from grok_utils.tuned import choices, costs
 from grok_utils.tuned.choices import POINT
+from grok_utils.tuned.fitting import seed_weights
 
 
 def members(times, horizon=2500, arm="a", operation="x_plus_y", outcome="touch", accuracy=0.5):
@@ -201,3 +202,48 @@ def test_the_frontier_takes_the_lowest_of_those_within_its_range():
     lowest = choices.below_frontier(every, best, {"constant-64", "constant-128"}, names, most=2)
     assert lowest == {("x_plus_y", "lowest"), ("x_plus_y", "under")}
     assert len(choices.below_frontier(every, best, {"constant-64", "constant-128"}, names)) == 3
+
+
+# --- the selection redone --------------------------------------------------------------------------------------------
+
+
+def three_cells(seed, seeds=12, failing=0.05):
+    """Members of one arm in three cells that are nearly as good, some of which fail."""
+    rng = np.random.default_rng(seed)
+    times = {}
+    for rate, middle in ((8e-3, 500), (4e-3, 510), (2e-3, 540)):
+        drawn = middle * np.exp(rng.normal(0, 0.06, seeds))
+        times[rate, 1.0] = [None if rng.random() < failing else t for t in drawn]
+    return members(times)
+
+
+@pytest.mark.parametrize("failing", [0.0, 0.05, 0.2, 0.6])
+def test_chosen_again_is_chosen_of_each_resample(failing):
+    for seed in range(6):
+        table = three_cells(seed, failing=failing)
+        found = choices.chosen_again(table, "restricted", 40)
+        weights = seed_weights(np.ones((12, 1)), 40).astype(int)
+        for again, times in zip(found, weights, strict=True):
+            drawn = [table[table["seed"] == s].assign(seed=100 * s + k) for s, n in enumerate(times) for k in range(n)]
+            resample = pd.concat(drawn, ignore_index=True)
+            assert again == pytest.approx(choices.chosen(resample)["restricted"].item())
+
+
+def test_steps_by_selection_are_those_of_stage_3_where_there_is_nothing_to_choose_and_find_b_c_where_there_is():
+    sizes = {"constant-64": 64, "constant-256": 256, "baseline": 512, "constant-1024": 1024}
+    rng, parts, luck = np.random.default_rng(0), [], np.random.default_rng(1).normal(0, 0.05, 16)
+    for arm, size in sizes.items():
+        cells = {}
+        for rate, factor in ((4e-3, 1.0), (8e-3, 1.02)):
+            times = 25 + 100 * (1 + 300 / size) * factor * np.exp(luck + rng.normal(0, 0.15, 16))
+            cells[rate, 1.0] = times.tolist()
+        parts.append(members(cells, 7500, arm))
+    table = pd.concat(parts, ignore_index=True)
+    kept = table.assign(outcome="kept", restricted=9.0)
+    found = choices.steps_by_selection(pd.concat([table, kept]), sizes, 500)
+    of = found.query("form == 'hyperbola' and coefficient == 'B_c'").iloc[0]
+    assert of["low"] < 300 < of["high"] and of["seeds"] == 16 and of["operation"] == "x_plus_y"
+    one = table[table["learning_rate"] == 4e-3]
+    plain = costs.steps_and_examples(one, sizes, 500)
+    pd.testing.assert_frame_equal(choices.steps_by_selection(one, sizes, 500), plain)
+    assert of["estimate"] != plain.query("form == 'hyperbola' and coefficient == 'B_c'")["estimate"].iloc[0]

@@ -3,6 +3,8 @@
 import shutil
 from pathlib import Path
 
+import nbformat
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from support.project import ROOT
@@ -46,6 +48,19 @@ def page(world) -> BeautifulSoup:
     return BeautifulSoup(notebook.with_suffix(".html").read_text(encoding="utf-8"), "html.parser")
 
 
+def carried_out(results: Path, studies: Path, monkeypatch) -> str:
+    """The words that the notebook shows, its cells carried out here: without a kernel and without a page."""
+    shown = []
+    monkeypatch.setattr("IPython.display.display", lambda words: shown.append(words.data))
+    names: dict = {}
+    for cell in nbformat.read(ROOT / "notebooks" / "tuned.ipynb", as_version=4).cells:
+        if cell.cell_type == "code":
+            exec(cell.source, names)
+            if "parameters" in cell.metadata.get("tags", []):
+                names |= {"results": str(results), "studies": str(studies)}
+    return "\n".join(shown)
+
+
 def section(page: BeautifulSoup, title: str) -> str:
     """The text of a section."""
     heading = next(tag for tag in page.select("h2") if tag.get_text() == title)
@@ -69,4 +84,56 @@ def test_it_leads_to_the_page_of_the_claims_and_nowhere_else(page):
 def test_where_schedules_take_longer_none_beats_the_constants(page):
     said = section(page, "The answer")
     assert "No: with rate and decay tuned for each, no schedule of the batch size that was tried beats" in said
-    assert "(constant-1024, 95 % interval" in said and "n = 8" in said
+    assert "(constant-1024, 95 % interval" in said and "n = 16" in said
+
+
+def test_the_fits_find_the_worlds_own_law_and_critical_batch_size(page, world):
+    tables = world[1] / "tuned" / "tables"
+    law = pd.read_csv(tables / "law.csv")
+    assert len(law) == 6 and (law["product_low"] < -0.49).all() and (law["product_high"] > -0.51).all()
+    assert law["product_alone"].all() and law["gamma"].dropna().between(0.45, 0.55).all()
+    steps = pd.read_csv(tables / "steps.csv").query("form == 'hyperbola' and coefficient == 'B_c'")
+    assert set(steps["stage"]) == {"stage 3", "stage 2, selection redone"} and len(steps) == 7
+    assert steps["estimate"].between(220, 300).all()  # of 256, and times are whole blocks of 10 updates
+    said = section(page, "Steps and examples")
+    assert "so by the plan it does not predict" in said  # the synthetic measures' noise scale is some two examples
+
+
+def test_prices_are_of_the_same_means_and_the_advice_names_the_cheapest(page, world):
+    prices = pd.read_csv(world[1] / "tuned" / "tables" / "prices.csv")
+    for operation, rows in prices.groupby("operation"):
+        assert rows.set_index("schedule")["updates"].idxmin() == "constant-1024", operation
+        assert rows.set_index("schedule")["examples"].idxmin() == "constant-64"
+    said = section(page, "What to set, in what order, at what price")
+    assert "Leave the batch size constant" in said and "constant-64 in examples" in said
+
+
+def test_every_control_stands_beside_the_reference(world, page):
+    controls = pd.read_csv(world[1] / "tuned" / "tables" / "controls.csv")
+    assert set(controls["control"]) == {"reference", "beta2"} and len(controls) == 16
+    assert controls.query("control == 'reference'")["to_reference"].eq(1).all()
+    assert controls.query("schedule == 'baseline'")["to_512"].eq(1).all()
+    assert "In 6 of 6 arms, operations and controls an arm is on the same side of 512" in section(page, "Controls")
+
+
+LATER = {"beaten", "steps", "frontier-table", "controls", "contrasts", "claims-contrasts", "law", "noise"}  # tables
+
+
+def test_without_any_record_every_section_says_so_and_nothing_is_made_up(tmp_path, monkeypatch):
+    shutil.copytree(ROOT / "results" / "evidence" / "tables", tmp_path / "evidence" / "tables")
+    said = carried_out(tmp_path, ROOT / "notebooks" / "studies", monkeypatch)
+    assert said.count("**Not known yet**") >= 9
+    made = {path.stem for path in (tmp_path / "tuned" / "tables").glob("*.csv")}
+    assert not made & (LATER | {"best-cells", "power", "chosen", "permutation", "prices"})
+    assert {path.stem for path in (tmp_path / "tuned" / "figures").glob("*[!k].svg")} == {"answer"}
+    assert set(pd.read_csv(tmp_path / "tuned" / "tables" / "claims.csv")["survives"]) == {"not known yet", "no"}
+
+
+def test_with_all_but_a_record_of_stage_3_nothing_is_decided(world, tmp_path, monkeypatch):
+    studies, results = world
+    shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("tuned", "baseline-seed3015.parquet"))
+    said = carried_out(tmp_path / "results", studies, monkeypatch)
+    assert "this waits for `tuned-2000-60` (143 of 144 records)" in said
+    made = {path.stem for path in (tmp_path / "results" / "tuned" / "tables").glob("*.csv")}
+    assert {"law", "steps", "power", "controls"} <= made and not made & {"beaten", "contrasts", "frontier-table"}
+    assert "Stage 1 alone" in said and "from stage 2, selection redone" in said
