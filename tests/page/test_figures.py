@@ -391,7 +391,7 @@ def test_a_setting_of_the_grid_is_told_as_that_of_the_cell():
     grid = {"learning_rate": [0.001, 0.002], "weight_decay": [0.5, 1.0]}
     study = make_study("mine", {"arms": {"baseline": None, "falling": falling}, "grid": grid})
     value = tables.settings(study).set_index("setting")["value"]
-    rate = "the cell's: baseline; linear from 0.001 to 0.0001: falling"
+    rate = "the cell's: baseline\nlinear from 0.001 to 0.0001: falling"
     assert value["learning rate (AdamW, 50 updates of warm-up)"] == rate
     assert (value["weight decay"], value["beta1"]) == ("the cell's", "0.9")
     assert value["cells of the grid"].startswith("learning_rate=0.001 weight_decay=0.5, ")
