@@ -370,7 +370,7 @@ def test_status_and_run_of_what_is_complete_succeed(begun, capsys):
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["plan", "nowhere"], "study: 'nowhere' is not a study (confirm, "),
+        (["plan", "nowhere"], "study: 'nowhere' is not a study (before-grokking, confirm, "),
         (["plan", "quick", "--device", "gpu"], "device: 'gpu' is not one of"),
         (["plan", "quick", "--precision", "fp8"], "precision: 'fp8' is not one of"),
         (["plan", "quick", "--threads", "0"], "threads: 0 is not"),
