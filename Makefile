@@ -94,7 +94,7 @@ run: $(STAMP) ## make it: one record: make run SCHEDULE=linear SEED=0
 report: $(STAMP) ## see it: report.html from the records of STUDY
 	@exec "$(PY)" -m grok_utils report $(COMMON)
 
-evidence: $(STAMP) ## see it: results/tuned and results/evidence/report.html, the tuned answer and the claims; results/README.md
+evidence: $(STAMP) ## see it: the pages of the tuned answer and of the claims, and results/README.md
 	@"$(PY)" -m grok_utils evidence --results "$(RESULTS)"
 
 site: $(STAMP) ## see it: the pages as a web site, results/README.md its index (OUT=site)
@@ -103,7 +103,7 @@ site: $(STAMP) ## see it: the pages as a web site, results/README.md its index (
 select: $(STAMP) ## make it: derive the tuned answer's next study files from the records before
 	@"$(PY)" -m grok_utils select --results "$(RESULTS)"
 
-pdf: $(STAMP) ## see it: report.pdf of STUDY, or of tuned or evidence, by Chromium (CHROMIUM=path)
+pdf: $(STAMP) ## see it: report.pdf of STUDY, or tuned or evidence, by Chromium (CHROMIUM=path)
 	@"$(PY)" -m grok_utils pdf $(COMMON)
 
 status: $(STAMP) ## see it: what of STUDY is done, running, failed and missing; how long is left

@@ -425,7 +425,7 @@ def test_publish_keeps_the_picture_and_shows_it_with_its_words(tmp_path, shown):
     notebook.publish(picture, "one", "Sizes.", tmp_path / "new")
     ((data, metadata),) = shown
     assert style.CSS in data["image/svg+xml"]
-    assert metadata["image/svg+xml"] == {"name": "one", "alt": picture.alt, "caption": "Sizes."}
+    assert metadata["image/svg+xml"] == {"name": "one", "alt": picture.alt, "caption": "Sizes.", "wide": False}
     light, dark = ((tmp_path / "new" / name).read_text() for name in ("one.svg", "one-dark.svg"))
     assert light == data["image/svg+xml"].replace(style.CSS, style.LINES) and "@media" not in light
     assert style.INK in light and style.INK not in dark and dark.count(style.INK_ON_DARK) == light.count(style.INK)
