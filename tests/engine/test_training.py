@@ -90,7 +90,6 @@ def test_a_run_with_a_schedule_of_rates_goes_on_as_if_undisturbed(tmp_path, monk
     expected = train(run).logs
     run.checkpoint.unlink(missing_ok=True)  # of a slow machine
     np.testing.assert_array_equal(train(run).logs, expected)
-    run.checkpoint.unlink(missing_ok=True)
     interrupted(run, monkeypatch)
     np.testing.assert_array_equal(train(run).logs, expected)
 

@@ -40,7 +40,8 @@ def run_of(folder, schedule="linear", seeds=(0,), **changes):
 
 
 def interrupted(run, monkeypatch, after=2, signals=(signal.SIGINT,)):
-    """Train `run` until Ctrl-C, or `signals`, come at the end of block `after`; its checkpoint remains."""
+    """Train `run` anew until Ctrl-C, or `signals`, come at the end of block `after`; its checkpoint remains."""
+    run.checkpoint.unlink(missing_ok=True)  # of a slow machine, which may leave one behind a run that was completed
     monkeypatch.setattr(training, "PROGRESS_SECONDS", -1.0, raising=False)
 
     def stop(updates, logs):
