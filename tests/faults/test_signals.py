@@ -136,8 +136,7 @@ def test_a_kernel_that_is_killed_is_a_failure_told_in_one_line_and_the_run_goes_
     run = make_run(path, "linear", [0], results)
     process = started("run", results=results, STUDY=path, SCHEDULE="linear", SEED=0)
     wait_until(run.checkpoint.exists, process)
-    (kernel,) = (p for p in processes(results) if "ipykernel_launcher" in p.cmdline())
-    kernel.kill()
+    kernel_of(results).kill()
     output = process.communicate(timeout=30)[0]
     said = "linear-seed0: the kernel died, as one does that is killed or runs out of memory: run it again, "
     lines = [line for line in output.splitlines() if line.startswith(("linear", "Kernel", "Traceback"))]

@@ -9,7 +9,18 @@ import time
 
 import nbformat
 import pytest
-from support.commands import LONG, command, environment, make, processes, started, stopped_in_training, told, wait_until
+from support.commands import (
+    LONG,
+    command,
+    environment,
+    make,
+    process_of,
+    processes,
+    started,
+    stopped_in_training,
+    told,
+    wait_until,
+)
 from support.project import ROOT
 from support.studies import write_study
 
@@ -112,7 +123,7 @@ def test_ctrl_c_stops_with_a_checkpoint_and_a_failure(study):
 
 def test_ctrl_c_before_any_notebook_leaves_no_traceback(tmp_path):
     process = started("run", results=tmp_path, SCHEDULE="linear", SEED=0, STUDY="quick")
-    wait_until(lambda: any("grok_utils" in p.cmdline() for p in processes(tmp_path)), process)
+    wait_until(lambda: process_of(tmp_path, "grok_utils"), process)
     time.sleep(1.0)  # it loads its packages
     os.killpg(process.pid, signal.SIGINT)
     output = process.communicate(timeout=30)[0]
@@ -125,7 +136,7 @@ def test_sigterm_to_make_alone_reaches_what_it_started(tmp_path):
     python.write_text('#!/bin/sh\nif [ "$3" = plan ]; then echo run/linear/0; else exec sleep 300; fi\n')
     python.chmod(0o755)
     process = started("all", results=tmp_path, STUDY="quick", PYTHON=python)
-    wait_until(lambda: any(p.name() == "sleep" for p in processes(tmp_path)), process)
+    wait_until(lambda: process_of(tmp_path, "sleep"), process)
     os.kill(process.pid, signal.SIGTERM)
     process.communicate(timeout=30)
     assert process.returncode != 0

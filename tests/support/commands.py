@@ -76,13 +76,18 @@ def training_of(part):
     return False
 
 
-def kernel_of(results):
-    """The process of the kernel."""
+def process_of(results, word):
+    """The live process of the study with this word on its command line, or None."""
     for process in processes(results):
-        with contextlib.suppress(psutil.Error):
-            if "ipykernel_launcher" in process.cmdline():
+        with contextlib.suppress(psutil.Error):  # it has ended meanwhile
+            if word in process.cmdline():
                 return process
     return None
+
+
+def kernel_of(results):
+    """The process of the kernel."""
+    return process_of(results, "ipykernel_launcher")
 
 
 def cpu_seconds(results):
