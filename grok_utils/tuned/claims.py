@@ -10,6 +10,8 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.inference import ALPHA, holm, paired_contrast
+from grok_utils.evidence import claims as part_one
+from grok_utils.evidence.claims import ACCURACY_MARGIN, MODULAR
 from grok_utils.tuned.decisions import (
     CANNOT_TELL,
     DEPENDS,
@@ -26,7 +28,6 @@ from grok_utils.tuned.decisions import (
 
 HOLDS, DOES_NOT_HOLD, NOT_TESTED = "holds", "does not hold", "not tested"
 HIGHER, LOWER = "higher", "lower"
-ACCURACY_MARGIN = 0.05  # claim 14
 COMPARATOR = "the comparator"
 SETTLED = "wrong by its own"  # formula or arithmetic: how such a verdict of part one begins
 LAST = HORIZONS[-1]
@@ -43,39 +44,22 @@ class Test(NamedTuple):
     column: str = "restricted"  # or final_accuracy, reached: at the last log that both arms have
 
 
-PLUS, MINUS, DIV, S5 = "x_plus_y", "x_minus_y", "x_div_y", "permutation"
-MODULAR = (PLUS, MINUS, DIV)
+S5 = "permutation"
 WINDOWS = (500, 2000)  # updates, of claim 3
-GROWS_LATER = (("linear", "logarithmic"), ("exponential", "linear"), ("exponential", "logarithmic"))
-SHARE_OF = {2: "linear", 13: "exponential"}  # whose seeds that reach on permutation are counted
-FAMILIES: dict[int, tuple[Test, ...]] = {
-    1: tuple(Test("linear", "baseline", o, SOONER) for o in MODULAR),
-    3: tuple(
-        Test(f"linear-{w}", other, o, SOONER)
-        for w in WINDOWS
-        for other in (f"shrinking-{w}", COMPARATOR)
-        for o in MODULAR
-    ),
-    4: tuple(
-        Test("exponential", other, o, claimed)
-        for other, claimed in (("linear", LATER), ("baseline", SOONER))
-        for o in (DIV, MINUS)
-    ),
-    5: (Test("exponential", "linear", PLUS, SOONER),),
-    6: (Test("exponential", "linear", S5, HIGHER, "final_accuracy"),),
-    9: (
-        Test("logarithmic", "linear", DIV, LATER),
-        Test("logarithmic", "exponential", DIV, SOONER),
-        *(Test("logarithmic", other, MINUS, LATER) for other in ("linear", "exponential", "baseline")),
-    ),
-    10: (Test("logarithmic", "exponential", PLUS, LATER),),
-    11: tuple(Test(later, earlier, o, LATER) for o in (*MODULAR, S5) for later, earlier in GROWS_LATER),
-    12: tuple(Test("cyclic", other, o, SOONER) for other in ("baseline", "constant-256") for o in MODULAR),
-    14: (
-        Test("logarithmic", "baseline", S5, EQUIVALENT, "final_accuracy"),
-        Test("logarithmic", "baseline", S5, EQUIVALENT, "reached"),
-    ),
+CLAIMED = {-1: SOONER, 1: LATER}
+OTHERWISE = {-1: LOWER, 1: HIGHER, 0: EQUIVALENT}  # of what is no time
+SHARE_OF = {c.number: c.share_of for c in part_one.CLAIMS if c.share_of and not c.family}  # of permutation, counted
+FAMILIES: dict[int, tuple[Test, ...]] = {  # those of part one, but for claim 3
+    claim.number: tuple(
+        Test(c.arm, c.reference, c.operation, (CLAIMED if c.column == "restricted" else OTHERWISE)[c.claimed], c.column)
+        for c in claim.family
+    )
+    for claim in part_one.CLAIMS
+    if claim.family
 }
+FAMILIES[3] = tuple(
+    Test(f"linear-{w}", other, o, SOONER) for w in WINDOWS for other in (f"shrinking-{w}", COMPARATOR) for o in MODULAR
+)
 
 
 def claim_contrasts(

@@ -52,13 +52,38 @@ def found(number, column="tuned", **options):
 def test_the_families_are_those_of_the_plan():
     sizes = {number: len(family) for number, family in claims.FAMILIES.items()}
     assert sizes == {1: 3, 3: 12, 4: 4, 5: 1, 6: 1, 9: 5, 10: 1, 11: 12, 12: 6, 14: 2}
-    assert list(claims.GROWS_LATER) == part_one.grows_later()
-    signs = {-1: "sooner", 1: "later"}
-    for claim in part_one.CLAIMS:
-        if claim.number in (1, 4, 5, 10, 11, 12):  # 3 and 9 are others, tuned
-            assert {(c.arm, c.reference, c.operation, signs[c.claimed]) for c in claim.family} == {
-                test[:4] for test in claims.FAMILIES[claim.number]
-            }
+    tests = {number: {test[:4] for test in family} for number, family in claims.FAMILIES.items()}
+    s5, grows_later = (
+        "permutation",
+        (("linear", "logarithmic"), ("exponential", "linear"), ("exponential", "logarithmic")),
+    )
+    assert tests == {
+        1: {("linear", "baseline", o, "sooner") for o in MODULAR},
+        3: {
+            (f"linear-{w}", other, o, "sooner")
+            for w in (500, 2000)
+            for other in (f"shrinking-{w}", "the comparator")
+            for o in MODULAR
+        },
+        4: {
+            ("exponential", other, o, claimed)
+            for other, claimed in (("linear", "later"), ("baseline", "sooner"))
+            for o in ("x_div_y", "x_minus_y")
+        },
+        5: {("exponential", "linear", "x_plus_y", "sooner")},
+        6: {("exponential", "linear", s5, "higher")},
+        9: {
+            ("logarithmic", "linear", "x_div_y", "later"),
+            ("logarithmic", "exponential", "x_div_y", "sooner"),
+            *(("logarithmic", other, "x_minus_y", "later") for other in ("linear", "exponential", "baseline")),
+        },
+        10: {("logarithmic", "exponential", "x_plus_y", "later")},
+        11: {(later, earlier, o, "later") for o in (*MODULAR, s5) for later, earlier in grows_later},
+        12: {("cyclic", other, o, "sooner") for other in ("baseline", "constant-256") for o in MODULAR},
+        14: {("logarithmic", "baseline", s5, "equivalent")},
+    }
+    assert [test.column for test in claims.FAMILIES[14]] == ["final_accuracy", "reached"]
+    assert claims.FAMILIES[6][0].column == "final_accuracy" and claims.SHARE_OF == {2: "linear", 13: "exponential"}
 
 
 def test_a_row_is_a_holm_family_of_the_tests_that_have_data():
