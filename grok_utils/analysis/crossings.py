@@ -36,6 +36,12 @@ def cell_values(cell: str) -> dict[str, float]:
     return {name: float(value) for name, value in (part.split("=") for part in cell.split())}
 
 
+def by_operation(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
+    """The rows of each operation, in the protocol's order."""
+    for operation in in_order(frame["operation"], OPERATIONS):
+        yield operation, frame[frame["operation"] == operation]
+
+
 def by_cell(frame: pd.DataFrame, within: Sequence[str] = ()) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The rows of each (operation, schedule, cell, *within) with that key, in the protocol's order; cells by value."""
     groups = dict(list(frame.groupby([*GROUP, *within], sort=False)))

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
+from grok_utils.analysis.crossings import by_operation, in_order
 from grok_utils.analysis.intervals import share_interval
 from grok_utils.analysis.reported import REPORTED_SEEDS, reported_mean
 from grok_utils.analysis.summaries import RMST
@@ -74,8 +74,8 @@ def without_growing(dose: pd.DataFrame) -> str:
     """Which arm is soonest, and how linear does beside the best constant."""
     best: dict[str, list[str]] = {}
     behind = []
-    for operation in in_order(dose["operation"], OPERATIONS):
-        rows = dose[(dose["operation"] == operation) & (dose["reached"] == dose["n"])].set_index("schedule")
+    for operation, rows in by_operation(dose[dose["reached"] == dose["n"]]):
+        rows = rows.set_index("schedule")
         if rows["constant"].sum() > 1 and "linear" in rows.index:
             best.setdefault(rows["rmst"].idxmin(), []).append(operation)
             behind.append(100 * (rows.loc["linear", "rmst"] / rows.loc[rows["constant"], "rmst"].min() - 1))
@@ -268,10 +268,3 @@ def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
         if other := [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]:
             changed[row["claim"]] = listed(other)
     return changed
-
-
-def robustness_section(by_clock: pd.DataFrame) -> str:
-    """Which verdicts another clock changes."""
-    first = by_clock.set_index("claim")[CLOCKS[0]]
-    told = [f"- Claim {k}, *{first[k]}*: {words}." for k, words in changed_by_clocks(by_clock).items()]
-    return "\n".join(["Other clocks change these verdicts:\n", *told]) if told else "No other clock changes a verdict."

@@ -7,16 +7,9 @@ import pandas as pd
 
 from grok_utils.analysis.reported import REPORTED_ARMS, reported_mean
 from grok_utils.analysis.summaries import RMST
+from grok_utils.evidence import rules
 from grok_utils.evidence.members import CLOCKS, MODULAR, ORDER, Evidence, incomplete, of_arm
-from grok_utils.evidence.rules import (
-    Claim,
-    Comparison,
-    by_accuracy_and_share,
-    by_any,
-    by_order,
-    contrasts,
-    unless_reached_by,
-)
+from grok_utils.evidence.rules import Claim, Comparison, contrasts
 from grok_utils.schedules import SCHEDULES, values
 from grok_utils.studies import BATCH_RANGE, Study
 
@@ -70,8 +63,8 @@ OTHERS = np.maximum(by_formula("linear"), by_formula("exponential"))
 ABOVE = (by_formula("logarithmic") > OTHERS)[:-1]  # inside (0, T): at T all are alike
 CLAIMS = (
     Claim(1, "Linear reaches 99 % sooner than the baseline", compare("linear", "baseline", MODULAR, -1)),
-    Claim(2, "With linear, S₅ does not grok", (), unless_reached_by(any), share_of="linear"),
-    Claim(3, "The gain comes from starting small and then growing", order_family(), by_order),
+    Claim(2, "With linear, S₅ does not grok", (), rules.unless_reached_by(any), share_of="linear"),
+    Claim(3, "The gain comes from starting small and then growing", order_family(), rules.by_order),
     Claim(
         4,
         "Exponential is slower than linear but faster than the baseline on x / y and x − y",
@@ -117,20 +110,20 @@ CLAIMS = (
         11,
         "Slower growth of the batch is not universally beneficial",
         tuple(Comparison(later, earlier, o, 1) for o in EVERY for later, earlier in grows_later()),
-        by_any,
+        rules.by_any,
     ),
     Claim(
         12,
         "Cyclic combines the benefits of small and large batches",
         compare("cyclic", "baseline", MODULAR, -1) + compare("cyclic", "constant-256", MODULAR, -1),
     ),
-    Claim(13, "Exponential does not fully grok S₅", (), unless_reached_by(all), share_of="exponential"),
+    Claim(13, "Exponential does not fully grok S₅", (), rules.unless_reached_by(all), share_of="exponential"),
     Claim(
         14,
         "Logarithmic leaves S₅ at the level of the baseline",
         compare("logarithmic", "baseline", S5, 0, column="final_accuracy", margin=ACCURACY_MARGIN)
         + compare("logarithmic", "baseline", S5, 0, column="reached", decides=False),
-        by_accuracy_and_share,
+        rules.by_accuracy_and_share,
         share_of="logarithmic",
     ),
 )

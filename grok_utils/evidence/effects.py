@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import THRESHOLD, by_cell
+from grok_utils.analysis.crossings import THRESHOLD, by_cell, by_operation
 from grok_utils.analysis.inference import holm
 from grok_utils.analysis.intervals import mean_interval
 from grok_utils.evidence.members import PRECISION, RATES, STUDIES, of_study
@@ -19,6 +19,8 @@ from grok_utils.evidence.rules import contrast, margins
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import Arm, Cell, Follows, Study
+
+COSTS = ("updates", "examples", "seconds")
 
 
 def batch_sizes(study: Study, arm: str) -> np.ndarray:
@@ -166,10 +168,26 @@ def time_of_an_update(bench: Path) -> tuple[float, float] | None:
 
 def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
     """What an arm spends until 99 %, or until its end where it never gets there: operation, schedule, n, reached,
-    updates, examples, seconds, each a mean over seeds; seconds by `time_of_an_update`, where it is known."""
-    time, rows = time_of_an_update(bench), []
+    updates, examples, seconds, each a mean over seeds; seconds as in `with_seconds`."""
+    rows = []
     for key, cell in by_cell(of_study(members, STUDIES[0])):
         row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
         rows.append(row | {"examples": (cell["restricted"] * cell["mean_batch"]).mean()})
-    table = pd.DataFrame(rows)
+    return with_seconds(pd.DataFrame(rows), bench)
+
+
+def with_seconds(table: pd.DataFrame, bench: Path) -> pd.DataFrame:
+    """The table of updates and examples with seconds by `time_of_an_update`, where it is known."""
+    time = time_of_an_update(bench)
     return table if time is None else table.assign(seconds=time[0] * table["updates"] + time[1] * table["examples"])
+
+
+def cheapest(table: pd.DataFrame, beside: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of the arms that spend least of any of COSTS, and of those `beside` them, an operation at a time, of the
+    arms of which every seed reached 99 %."""
+    kept = []
+    for _, rows in by_operation(table[table["reached"] == table["n"]]):
+        arms = rows.set_index("schedule")
+        named = [*arms[[cost for cost in COSTS if cost in arms]].idxmin(), *(a for a in beside if a in arms.index)]
+        kept.append(arms.loc[list(dict.fromkeys(named))].reset_index())
+    return pd.concat(kept, ignore_index=True)[list(table)] if kept else table.head(0)

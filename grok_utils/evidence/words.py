@@ -5,19 +5,17 @@ from typing import Any
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.analysis.inference import ALPHA
-from grok_utils.evidence.answer import CONTROLS, more_or_fewer, of_claim, order_of_sizes, span
-from grok_utils.evidence.members import CLOCKS, Evidence, incomplete
+from grok_utils.analysis.inference import ALPHA, EXAMPLES_HORIZON
+from grok_utils.evidence.answer import CONTROLS, more_or_fewer, span
+from grok_utils.evidence.members import CLOCKS, RATES, Evidence, incomplete
 from grok_utils.page.prose import commits, days, from_to, listed, named, p_value, sample_sizes, signed
 from grok_utils.store.records import makings
 from grok_utils.studies import DEFAULTS
-from grok_utils.tasks import OPERATIONS, written
 
 ADVICE = {
     "supported": "Growing the batch adds to a small start here, beyond what a constant of the same mean gives.",
     "contradicted": "Growing the batch buys no more here than its dose does. A small constant batch is simpler.",
 }
-UNITS = ("updates", "examples", "seconds")
 
 
 def heading(evidence: Evidence) -> str:
@@ -40,6 +38,11 @@ def missing(studies: pd.DataFrame) -> str:
     words = [f"**No records yet** of {named(absent)}."] if len(absent) else []
     begun = [f"`{row.study}` ({row.records:,} of {row.planned:,} records)" for row in partly.itertuples()]
     return " ".join(words + ([f"**Incomplete:** {listed(begun)}."] if begun else []))
+
+
+def without_records(table: pd.DataFrame, study: str) -> str:
+    """That a study, of which `table` is, has no records yet; empty where the table has rows."""
+    return "" if len(table) else f"The study `{study}` has no records yet."
 
 
 def uncommitted(metadata: list[dict[str, Any]]) -> str:
@@ -73,14 +76,6 @@ def on_the_curve(dose: pd.DataFrame) -> str:
     )
 
 
-def order_section(rows: pd.DataFrame, found: pd.Series) -> str:
-    """Claim 3 in words, with its shuffles."""
-    if of_claim(rows, 3).empty:
-        return "None of the studies of order has records yet."
-    where = "[Table](#answer) has the differences, [Table](#contrasts) their p-values and those of the shuffles."
-    return f"{order_of_sizes(rows)} {where} Claim 3 is therefore **{found[3]}**."
-
-
 def order_beyond_dose(table: pd.DataFrame) -> str:
     """How to read `order_explained`; empty without rows."""
     if table.empty:
@@ -109,11 +104,9 @@ def order_explained(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def interaction_section(table: pd.DataFrame) -> str:
-    """Whether small constants and linear are sooner at every rate and decay."""
-    if table.empty:
-        return "The study of learning rates and weight decays has no records yet."
-    told = []
-    for (arm, reference), rows in table[~table["follows"]].groupby(["arm", "reference"], sort=False):
+    """Whether small constants and linear are sooner at every rate and decay; then arms whose rate follows a batch."""
+    told = [without_records(table, RATES)]
+    for (arm, reference), rows in table[~table["follows"].astype(bool)].groupby(["arm", "reference"], sort=False):
         sure, sooner = rows["p_holm"] < ALPHA, rows["difference"] < 0
         told.append(
             f"- `{arm}` is sooner than `{reference}` in {sooner.sum()} of {len(rows)} settings and operations. At a "
@@ -121,30 +114,17 @@ def interaction_section(table: pd.DataFrame) -> str:
             f"{(sure & (rows['difference'] > 0)).sum()}. It differs by {span(rows['percent'])} % of the reference's "
             f"RMST ({sample_sizes(rows)})."
         )
-    return "\n".join([*told, *following_rates(table)])
-
-
-def following_rates(table: pd.DataFrame) -> list[str]:
-    """An item for each arm whose learning rate follows a batch size."""
-    return [
+    told += [
         f"- `{arm}` needs {more_or_fewer(rows['difference'])} updates than `{reference}` ({sample_sizes(rows)}, "
         f"corrected {p_value(rows['p_holm'].max())} at most)."
         for (arm, reference), rows in table[table["follows"].astype(bool)].groupby(["arm", "reference"], sort=False)
     ]
-
-
-def horizon_section(band: pd.DataFrame) -> str:
-    """How many seeds grok permutation by each update of `band`, from `inference.share_band`."""
-    if band.empty:
-        return "The study `horizon` has no records yet."
-    each = [
-        f"{rows['reached'].sum()} of {rows['n'].sum()} by update {update:,}" for update, rows in band.groupby("update")
-    ]
-    return f"Of the seeds of all arms, {listed(each)} reach 99 % ([Table](#horizon-shares))."
+    return "\n".join(filter(None, told))
 
 
 def horizon_table(band: pd.DataFrame) -> pd.DataFrame:
-    """The same, a row an arm and a column an update, each with the exact 95 % interval of the share."""
+    """How many seeds grok permutation by each update of `band`, from `inference.share_band`: a row an arm, a column an
+    update, each with the exact 95 % interval of the share."""
     told = [f"{r.reached} of {r.n} ({100 * r.low:.0f} to {100 * r.high:.0f} %)" for r in band.itertuples()]
     table = band.assign(told=told, by=band["update"].map("by {:,}".format))
     arms, columns = in_order(band["schedule"]), list(dict.fromkeys(table.sort_values("update")["by"]))
@@ -152,60 +132,16 @@ def horizon_table(band: pd.DataFrame) -> pd.DataFrame:
     return shares.loc[arms, columns].reset_index(names="arm")
 
 
-def examples_section(differences: pd.DataFrame, left_out: list[str], horizon: int) -> str:
-    """The differences by examples seen, from `summaries.paired_differences`, and the arms that are left out."""
-    told = [f"The horizon is {horizon:,} examples, which is what `exponential` sees in its whole run."]
-    told += [f"{named(left_out)} end before that, and are left out."] if left_out else []
-    if len(differences):
-        sooner, later, open_ = ((differences["verdict"] == v).sum() for v in ("sooner", "later", "cannot tell"))
-        told.append(
-            f"There are {len(differences)} comparisons with `baseline`. An arm needs fewer examples in {sooner} and "
-            f"more in {later}. In {open_} one cannot tell ({sample_sizes(differences)}, 95 % intervals, not corrected)."
-        )
-    return " ".join(told)
-
-
-def precision_section(table: pd.DataFrame) -> str:
-    """What a lower precision does; `table` as from `effects.precision`."""
-    told = [
-        f"In {precision}, {rows['equivalent'].eq(True).sum()} of {len(rows)} arms and operations are equivalent to "
-        f"float32. They differ from it by {span(rows['percent'])} % ({sample_sizes(rows)})."
-        for precision, rows in table.groupby("precision", sort=False)
-    ]
-    return " ".join(told) or "The study of precision has no records yet."
-
-
-def stability_section(table: pd.DataFrame) -> str:
-    """What arms do after their crossing, from `effects.stability`."""
-    rows = table[table["crossed"] > 0]
-    if rows.empty:
-        return "No member has crossed 99 % yet."
-    members, unstable, ended = rows[["crossed", "unstable", "ended_below"]].sum()
-    worst = rows.loc[rows["share_below"].idxmax()]
-    return (
-        f"{members:,} members crossed 99 % and were logged afterwards. Of these, {unstable:,} fell back at least once, "
-        f"and {ended:,} ended below. The least stable arm is `{worst['schedule']}` on {written(worst['operation'])} "
-        f"({worst['crossed']} members). {100 * worst['share_below']:.1f} % of its later logs are not above 99 %, and "
-        f"its lowest final accuracy is {worst['final_least']:.3f}."
-    )
+def examples_section(left_out: list[str]) -> str:
+    """The clock's horizon, and the arms that end before it."""
+    told = f"The horizon is {EXAMPLES_HORIZON:,} examples, which is what `exponential` sees in its whole run."
+    return f"{told} {named(left_out)} end before that, and are left out." if left_out else told
 
 
 def advice(found: pd.Series) -> str:
     """What to do, by the verdict of claim 3."""
     unknown = "These data do not say whether growing the batch buys anything beyond its dose."
     return ADVICE.get(found[3], unknown)
-
-
-def cheapest(cost: pd.DataFrame) -> pd.DataFrame:
-    """The rows of `effects.cost` of the arms that spend least of anything, linear and the baseline, an operation at a
-    time, of the arms of which every seed reached 99 %."""
-    units, kept = [unit for unit in UNITS if unit in cost], []
-    for operation in in_order(cost["operation"], OPERATIONS):
-        rows = cost[(cost["operation"] == operation) & (cost["reached"] == cost["n"])].set_index("schedule")
-        if len(rows):
-            arms = dict.fromkeys([*rows[units].idxmin(), *(a for a in ("linear", "baseline") if a in rows.index)])
-            kept.append(rows.loc[list(arms)].reset_index())
-    return pd.concat(kept)[list(cost)] if kept else cost.head(0)
 
 
 def reading(found: pd.Series, interactions: pd.DataFrame) -> str:
@@ -227,11 +163,11 @@ def reading(found: pd.Series, interactions: pd.DataFrame) -> str:
                 else "That agrees with the critical batch size, by which a small batch saves no updates."
             )
         )
-    if rates := following_rates(interactions):
-        told.append(
-            "Suppose that only the ratio of rate and batch counted. Then scaling the rate would undo linear's "
-            "difference from the baseline, and a decayed rate would undo it from the other side.\n\n" + "\n".join(rates)
-        )
+    told.append(
+        "Suppose that only the ratio of rate and batch counted. Then scaling the rate would undo linear's difference "
+        "from the baseline, and a decayed rate would undo it from the other side "
+        "([above](#section-learning-rate-and-weight-decay))."
+    )
     told.append(
         f"That growth matters beyond the dose is: {found[3]}. The data leave two things open. Nothing here measures "
         "the gradient noise, and no arm tells noise from the number of passes over each pair."

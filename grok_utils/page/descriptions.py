@@ -5,8 +5,8 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
-from grok_utils.tasks import OPERATIONS, written
+from grok_utils.analysis.crossings import by_operation
+from grok_utils.tasks import written
 
 PANELS = "a panel for each operation, a line for each arm"
 ROWS = "a panel for each operation, a row for each arm"
@@ -14,9 +14,7 @@ ROWS = "a panel for each operation, a row for each arm"
 
 def in_each(frame: pd.DataFrame, say: Callable[[pd.DataFrame], str]) -> str:
     """What `say` says of each operation's rows: `on x + y …; on x / y …`."""
-    names = in_order(frame["operation"], OPERATIONS)
-    told = [f"on {written(name)} {say(frame[frame['operation'] == name])}" for name in names]
-    return f"{'; '.join(told)}."
+    return f"{'; '.join(f'on {written(name)} {say(rows)}' for name, rows in by_operation(frame))}."
 
 
 def extremes(values: pd.Series, form: str = "{:,.0f}") -> str:

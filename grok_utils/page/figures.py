@@ -3,7 +3,7 @@
 `notebook.publish` saves them and shows them.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from itertools import product
 from typing import Any
 
@@ -276,7 +276,8 @@ def rmst_by_cell(cells: pd.DataFrame) -> Picture:
             line, place = divmod(i % len(operations), width)
             ax = grid[i // len(operations) * each + line, place]
             of = table[(table["schedule"] == arm) & (table["operation"] == operation)]
-            draw_cells(ax, of, colours.to_rgba(of["rmst"]), fits)
+            texts = ["×" if c.reached == 0 else f"{c.rmst:.0f}" if fits else "" for c in of.itertuples()]
+            draw_cells(ax, of["column"], of["row"], colours.to_rgba(of["rmst"]), texts)
             ax.set_title(f"{written(operation)}\n" if i < len(operations) or each > 1 else "")
             ax.set_title("" if place else arm, loc="left")
         for ax in grid.flat:
@@ -298,10 +299,9 @@ def places(values: pd.Series) -> tuple[np.ndarray, list[str]]:
     return codes, ["own" if np.isnan(value) else f"{value:g}" for value in distinct]
 
 
-def draw_cells(ax: Axes, cells: pd.DataFrame, colours: np.ndarray, numbers: bool) -> None:
-    """The cells of one arm on one operation in their colours, with their RMST where there is room for `numbers`."""
-    ax.bar(cells["column"], 1, 1, cells["row"] - 0.5, color=colours, edgecolor=INK, linewidth=0.5)
-    for cell, colour in zip(cells.itertuples(), colours, strict=True):
-        text = "×" if cell.reached == 0 else f"{cell.rmst:.0f}" if numbers else ""
-        ink = "black" if seaborn.utils.relative_luminance(colour) > 0.179 else "white"  # whose contrast is 4.5 or more
-        ax.text(cell.column, cell.row, text, color=ink, fontsize=7, ha="center", va="center_baseline")
+def draw_cells(ax: Axes, columns: pd.Series, rows: pd.Series, colours: np.ndarray, texts: Iterable[str] = ()) -> None:
+    """Cells of a grid in their colours, with texts whose contrast is 4.5 or more; of a colour that is clear, in INK."""
+    ax.bar(columns, 1, 1, rows - 0.5, color=colours, edgecolor=INK, linewidth=0.5)
+    for column, row, colour, text in zip(columns, rows, colours, texts, strict=False):
+        ink = ("black" if seaborn.utils.relative_luminance(colour) > 0.179 else "white") if colour[3] else INK
+        ax.text(column, row, text, color=ink, fontsize=7, ha="center", va="center_baseline")

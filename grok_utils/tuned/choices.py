@@ -10,9 +10,8 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import MEMBER, crossings, in_order
+from grok_utils.analysis.crossings import MEMBER, by_operation, crossings, in_order
 from grok_utils.analysis.inference import sustained_crossings
-from grok_utils.tasks import OPERATIONS
 from grok_utils.tuned.costs import above_frontier, fitted
 from grok_utils.tuned.fitting import RESAMPLES, seed_weights
 from grok_utils.tuned.law import WARM_UP_COST
@@ -209,8 +208,7 @@ def steps_by_selection(members: pd.DataFrame, sizes: Mapping[str, int], resample
     Times are restricted at the smallest horizon of the operation's constants, since what goes further would weigh more.
     """
     rows, touch = [], members[(members["outcome"] == "touch") & members["schedule"].isin(sizes)]
-    for operation in in_order(touch["operation"], OPERATIONS):
-        of = touch[touch["operation"] == operation]
+    for operation, of in by_operation(touch):
         of = of.assign(log=np.log(of["restricted"].clip(upper=of["horizon"].min()) - WARM_UP_COST))
         arms = in_order(of["schedule"])
         y = np.stack([chosen_again(of[of["schedule"] == arm], "log", resamples) for arm in arms], axis=1)

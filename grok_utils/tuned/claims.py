@@ -12,19 +12,8 @@ import pandas as pd
 from grok_utils.analysis.inference import ALPHA, holm, paired_contrast
 from grok_utils.evidence import claims as part_one
 from grok_utils.evidence.claims import ACCURACY_MARGIN, MODULAR
-from grok_utils.tuned.decisions import (
-    CANNOT_TELL,
-    DEPENDS,
-    EQUIVALENT,
-    HORIZON,
-    HORIZONS,
-    LATER,
-    OUTCOMES,
-    SOONER,
-    at_chosen,
-    contrast,
-    verdict,
-)
+from grok_utils.tuned import decisions
+from grok_utils.tuned.decisions import CANNOT_TELL, DEPENDS, EQUIVALENT, HORIZON, HORIZONS, LATER, OUTCOMES, SOONER
 
 HOLDS, DOES_NOT_HOLD, NOT_TESTED = "holds", "does not hold", "not tested"
 HIGHER, LOWER = "higher", "lower"
@@ -74,7 +63,7 @@ def claim_contrasts(
 
     "Kept on permutation is in none": by kept there are no tests on it.
     """
-    members = {h: (rows := at_chosen(table, chosen))[rows["outcome"] == outcome] for h, table in at.items()}
+    members = {h: (rows := decisions.at_chosen(table, chosen))[rows["outcome"] == outcome] for h, table in at.items()}
     rows = []
     for number in sorted(FAMILIES.keys() & set(numbers)):
         for test in FAMILIES[number]:
@@ -85,7 +74,7 @@ def claim_contrasts(
     table = pd.DataFrame(rows)
     made = table["n"] > 0
     table["adjusted_p"] = table[made].groupby("claim")["p"].transform(holm)
-    judge = {"restricted": verdict, "final_accuracy": of_accuracy, "reached": of_accuracy}
+    judge = {"restricted": decisions.verdict, "final_accuracy": of_accuracy, "reached": of_accuracy}
     table["verdict"] = [judge[row["column"]](row) if row["n"] else NOT_TESTED for row in table.to_dict("records")]
     return table
 
@@ -100,7 +89,7 @@ def tested(test: Test, members: At, horizon: int) -> dict[str, Any]:
     if two["schedule"].nunique() < 2:
         return {"n": 0, "p": np.nan}
     if test.column == "restricted":
-        return contrast(here, test.arm, reference, test.operation) | {"reference": reference}
+        return decisions.contrast(here, test.arm, reference, test.operation) | {"reference": reference}
     common = members[max(h for h in members if h <= two["horizon"].min())]
     c = paired_contrast(common, test.arm, reference, test.operation, test.column)
     margin = ACCURACY_MARGIN if test.claimed == EQUIVALENT and test.column == "final_accuracy" else 0
@@ -193,7 +182,7 @@ def by_outcome(at: At, chosen: pd.DataFrame, first: pd.Series, outcome: str) -> 
     """The verdict tuned of each claim of `first`, by one outcome."""
     unsettled = first.index[~first.str.startswith(SETTLED)]
     tables = [claim_contrasts(at, chosen, outcome, horizon, unsettled) for horizon in at]
-    last = at_chosen(at[LAST], chosen).query("outcome == @outcome and operation == @S5")
+    last = decisions.at_chosen(at[LAST], chosen).query("outcome == @outcome and operation == @S5")
     return first.mask(first.index.isin(unsettled), pd.Series({n: decided(n, tables, last) for n in unsettled}))
 
 

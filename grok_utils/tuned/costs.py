@@ -5,25 +5,18 @@
 a member that never reaches counts as the horizon, and as its examples by then.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy.special import expit
 
-from grok_utils.analysis.crossings import MEMBER, in_order
+from grok_utils.analysis.crossings import MEMBER, by_operation, in_order
 from grok_utils.analysis.equivalence import ratio
 from grok_utils.analysis.inference import ALPHA, holm, pairs, sign_flip_p
-from grok_utils.tasks import OPERATIONS
-from grok_utils.tuned.fitting import (
-    RESAMPLES,
-    Objective,
-    best_fits,
-    percentile_interval,
-    seed_weights,
-    with_intervals,
-)
+from grok_utils.tuned import fitting
+from grok_utils.tuned.fitting import RESAMPLES, Objective
 from grok_utils.tuned.law import WARM_UP_COST
 
 COSTS = {"updates": "restricted", "examples_seen": "restricted_examples"}  # of those that reach, and of all
@@ -41,13 +34,8 @@ def by_seed(rows: pd.DataFrame, column: str) -> pd.DataFrame:
 def _means(wide: pd.DataFrame, resamples: int) -> np.ndarray:
     """Means over seeds [1 + resamples, arms]: the observed ones, then those of each resample of seeds."""
     present = wide.notna().to_numpy(float)
-    weights = seed_weights(present, resamples)
+    weights = fitting.seed_weights(present, resamples)
     return (weights @ wide.fillna(0).to_numpy(float)) / (weights @ present)
-
-
-def _operations(members: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
-    for operation in in_order(members["operation"], OPERATIONS):
-        yield operation, members[members["operation"] == operation]
 
 
 def steps_and_examples(members: pd.DataFrame, sizes: Mapping[str, int], resamples: int = RESAMPLES) -> pd.DataFrame:
@@ -59,7 +47,7 @@ def steps_and_examples(members: pd.DataFrame, sizes: Mapping[str, int], resample
     interval of γ, which holds 1 or does not, says more.
     """
     rows = []
-    for operation, constants in _operations(members[members["schedule"].isin(sizes)]):
+    for operation, constants in by_operation(members[members["schedule"].isin(sizes)]):
         wide = np.log(by_seed(constants, "restricted") - WARM_UP_COST)
         y, seeds = _means(wide, resamples), int(wide.count().min())
         rows += fitted({"operation": operation}, np.log([sizes[arm] for arm in wide]), y, seeds)
@@ -71,11 +59,11 @@ def fitted(key: dict[str, str], batch: np.ndarray, y: np.ndarray, seeds: int) ->
     rows = []
     for form, names in FORMS.items():
         starts = [[y[0].min(), at, 0.0][: len(names)] for at in (batch.min(), np.median(batch), batch.max())]
-        theta, errors = best_fits(_curve(batch, y), np.array(starts), len(y))
+        theta, errors = fitting.best_fits(_curve(batch, y), np.array(starts), len(y))
         aic = len(batch) * np.log(2 * errors[0] / len(batch)) + 2 * (len(names) + 1)
         of = key | {"form": form, "sizes": len(batch), "seeds": seeds, "aic": aic}
         for name, found in zip(names, theta.T, strict=True):
-            rows.append(of | {"coefficient": name} | with_intervals(np.exp(found), seeds))
+            rows.append(of | {"coefficient": name} | fitting.with_intervals(np.exp(found), seeds))
     return rows
 
 
@@ -115,13 +103,13 @@ def frontier(members: pd.DataFrame, constants: Collection[str], resamples: int =
     """How far every other arm lies from the frontier of the constants, in log updates at its own examples.
 
     Columns: operation, schedule, seeds (of the arm with fewest), distance (below 0: fewer updates; NaN outside the
-    frontier's range), low, high (95 %), p, adjusted_p (Holm, over the rows), below. Frontier and arm are drawn anew in
+    frontier's range), low, high (95 %), p, and those of `judged`. Frontier and arm are drawn anew in
     each resample of seeds; p is twice the share of resamples on the rarer side of 0. A resample that puts the arm
     outside the range counts against either side. The hull is straight between constants and S_min (1 + B_c / B) is
     not: at sizes a factor of 2 apart a constant between two of them lies below it, by up to 6 %.
     """
     rows = []
-    for operation, arms in _operations(members):
+    for operation, arms in by_operation(members):
         updates, examples = (by_seed(arms, column) for column in COSTS.values())
         y, x = np.log(_means(updates, resamples)), np.log(_means(examples, resamples))
         known = updates.columns.isin(constants)
@@ -131,28 +119,30 @@ def frontier(members: pd.DataFrame, constants: Collection[str], resamples: int =
             row = {"operation": operation, "schedule": updates.columns[i], "seeds": seeds, "distance": distance}
             low, high, p = np.nan, np.nan, np.nan
             if np.isfinite(distance):
-                low, high = percentile_interval(drawn, seeds)
+                low, high = fitting.percentile_interval(drawn, seeds)
                 rarer = min(resamples - (drawn < 0).sum(), resamples - (drawn > 0).sum())
                 p = min(2 * (rarer + 1) / (resamples + 1), 1.0)
             rows.append(row | {"low": low, "high": high, "p": p})
-    return below(pd.DataFrame(rows))
+    table = pd.DataFrame(rows)
+    return judged(table.assign(less=table["high"] < 0))
 
 
-def below(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `frontier` as one family: with its adjusted_p and below."""
+def judged(table: pd.DataFrame) -> pd.DataFrame:
+    """The tests of one family, a row each with p and whether the estimate is `less`: with adjusted_p (Holm, over the
+    rows) and passes, less at an adjusted p below ALPHA."""
     adjusted = holm(table["p"])
-    return table.assign(adjusted_p=adjusted, below=(table["high"] < 0) & (adjusted < ALPHA))
+    return table.assign(adjusted_p=adjusted, passes=table["less"] & (adjusted < ALPHA))
 
 
 def domination(members: pd.DataFrame, comparators: Mapping[str, str], schedules: Collection[str]) -> pd.DataFrame:
     """Does a schedule cost no more than its operation's comparator in one cost, and less in the other?
 
     Two rows a schedule and operation: operation, schedule, n, no_worse (a cost), ratio and ratio_high (the 90 %
-    interval's upper end) in it, better (the other cost), difference in it and p (paired sign-flip), adjusted_p (Holm,
-    over the rows), dominates.
+    interval's upper end) in it, better (the other cost), difference in it and p (paired sign-flip), and those of
+    `judged`.
     """
     rows = []
-    for operation, arms in _operations(members):
+    for operation, arms in by_operation(members):
         for arm in in_order(set(arms["schedule"]) & set(schedules) - {comparators[operation]}):
             for no_worse, better in (("updates", "examples_seen"), ("examples_seen", "updates")):
                 cost = ratio(arms, arm, comparators[operation], operation, no_worse)
@@ -160,14 +150,8 @@ def domination(members: pd.DataFrame, comparators: Mapping[str, str], schedules:
                 row = {"operation": operation, "schedule": arm, "n": len(less), "no_worse": no_worse}
                 row |= {"ratio": cost.ratio, "ratio_high": cost.high, "better": better}
                 rows.append(row | {"difference": less.mean(), "p": sign_flip_p(less)})
-    return dominating(pd.DataFrame(rows))
-
-
-def dominating(table: pd.DataFrame) -> pd.DataFrame:
-    """Rows of `domination` as one family: with its adjusted_p and dominates."""
-    adjusted = holm(table["p"])
-    less = (table["difference"] < 0) & (adjusted < ALPHA)
-    return table.assign(adjusted_p=adjusted, dominates=less & (table["ratio_high"] < NO_WORSE))
+    table = pd.DataFrame(rows)
+    return judged(table.assign(less=(table["difference"] < 0) & (table["ratio_high"] < NO_WORSE)))
 
 
 def noise_scale(frame: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:

@@ -214,9 +214,7 @@ def sooner_tests(at: pd.DataFrame, against: Mapping[str, Collection[str]]) -> pd
                 row = {"operation": operation, "schedule": arm, "reference": constant, "n": len(d)}
                 rows.append(row | {"difference": d.mean(), "p": sign_flip_p(d)})
     table = pd.DataFrame(rows)
-    table["adjusted_p"] = holm(table["p"])
-    table["passes"] = (table["difference"] < 0) & (table["adjusted_p"] < ALPHA)
-    return table
+    return costs.judged(table.assign(less=table["difference"] < 0))
 
 
 def beats_constants(
@@ -244,12 +242,11 @@ def beats_constants(
             dominates.append(costs.domination(arms, comparators, schedules))
         found = {
             "sooner": sooner_tests(rows, present),
-            "frontier": costs.below(pd.concat(below, ignore_index=True)),
-            "domination": costs.dominating(pd.concat(dominates, ignore_index=True)),
+            "frontier": costs.judged(pd.concat(below, ignore_index=True)),
+            "domination": costs.judged(pd.concat(dominates, ignore_index=True)),
         }
         tables += [table.assign(way=way, outcome=outcome) for way, table in found.items()]
-    passes = {"below": "passes", "dominates": "passes"}
-    return pd.concat([table.rename(columns=passes) for table in tables], ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 def ways(tests: pd.DataFrame) -> pd.DataFrame:

@@ -9,11 +9,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
+from grok_utils.analysis.crossings import by_operation, in_order
 from grok_utils.analysis.intervals import mean_interval
 from grok_utils.page.prose import from_to, interval, listed, sample_sizes
 from grok_utils.pipeline.study_files import load_study
-from grok_utils.studies import DEFAULTS, Scheduled
+from grok_utils.studies import DEFAULTS, Arm, Scheduled
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.choices import ARM, POINT
@@ -68,8 +68,9 @@ def decide(t: Tuned) -> Decided | None:
 # --- what is drawn ----------------------------------------------------------------------------------------------------
 
 
-def kind_of(batch_size: object) -> str:
-    """Of KINDS, by how the batch size goes."""
+def kind_of(arm: Arm) -> str:
+    """Of KINDS, by how the arm's batch size goes."""
+    batch_size = arm.settings.batch_size
     if not isinstance(batch_size, Scheduled):
         return KINDS[-1] if batch_size == "all" else "constant"
     if batch_size.schedule == "cyclic":
@@ -93,11 +94,7 @@ def source(t: Tuned) -> str:
 def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
     """Updates to 99 % against batch size: setting (of SETTINGS), operation, schedule, kind, n, reached, batch (the mean
     up to the touch), rmst, low, high. Stage 1's have no interval: their cells were chosen by the same seeds."""
-    kinds_of = {
-        arm.name: kind_of(arm.settings.batch_size)
-        for study in (load_study(FIRST_STUDY), *t.loaded.values())
-        for arm in study.arms
-    }
+    arms = {arm.name: arm for arm in load_study(FIRST_STUDY).arms} | t.arms
     first = dose.rename(columns={"dose": "batch"}).assign(setting=SETTINGS[0])
     rows, of_stage_3 = [], t.complete(SELECT, TUNED)
     for (operation, arm, outcome), of in tuned_members(t).groupby(ARM, sort=False):
@@ -108,7 +105,7 @@ def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
             row |= {"batch": batch, "rmst": found.mean, "low": np.nan, "high": np.nan}
             rows.append(row | ({"low": found.low, "high": found.high} if of_stage_3 else {}))
     table = pd.concat([first, pd.DataFrame(rows).assign(setting=SETTINGS[1])], ignore_index=True)
-    table["kind"] = table["schedule"].map(kinds_of)
+    table["kind"] = [kind_of(arms[name]) for name in table["schedule"]]
     return table[["setting", "operation", "schedule", "kind", "n", "reached", "batch", "rmst", "low", "high"]]
 
 
@@ -118,9 +115,7 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
     order = table[table["kind"] != KINDS[-1]].sort_values("rmst", kind="stable")
     order = order.assign(constant=order["kind"] == "constant")
     found = order.drop_duplicates(["setting", "operation", "constant"])
-    rank = {operation: i for i, operation in enumerate(in_order(found["operation"], OPERATIONS))}
-    found = found.assign(rank=found["operation"].map(rank))
-    return found.sort_values(["rank", "setting", "constant"], ascending=[True, True, False]).drop(columns="rank")
+    return pd.concat(of.sort_values(["setting", "constant"], ascending=[True, False]) for _, of in by_operation(found))
 
 
 def answer_table(table: pd.DataFrame) -> pd.DataFrame:

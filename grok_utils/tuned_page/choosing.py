@@ -7,9 +7,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.page import tables
 from grok_utils.page.prose import from_to, listed
-from grok_utils.store.records import makings
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices
 from grok_utils.tuned.choices import ARM, POINT
@@ -19,7 +17,6 @@ from grok_utils.tuned.stages import STAGE_1, points
 from grok_utils.tuned_page.reading import SELECT, SURFACE, Tuned
 
 NEAR = STAGE_1[-1]  # the neighbours of the best cells, at factors of √2: no part of the grid that edges are of
-SIDES = {"learning_rate": "rate", "weight_decay": "decay"}
 ENOUGH = 0.8  # power
 
 
@@ -33,48 +30,37 @@ def surface_cells(t: Tuned) -> pd.DataFrame:
     return choices.ranked(t.of(SURFACE)) if len(t.of(SURFACE)) else pd.DataFrame(columns=[*ARM, *POINT])
 
 
-def best_cells(t: Tuned, cells: pd.DataFrame) -> pd.DataFrame:
-    """The best cell of each arm, operation and outcome of stage 1's `cells`: those of `choices.best` with tried, and
-    edge, the sides of the grid on which it still is after the extensions (empty: on none)."""
-    best = choices.best(cells).copy()
+def best_cells(cells: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
+    """The best cell of each arm, operation and outcome of `choices.ranked`: its row with tried, how many cells, and
+    edge, the sides of the grid of `members` on which it lies (empty: on none)."""
+    best, grids = choices.best(cells), points(members)
     tried = cells.groupby(ARM).size()
-    best["tried"] = [int(tried[key]) for key in best[ARM].itertuples(index=False, name=None)]
-    members = t.of(SURFACE)
-    grids = points(members[members["study"] != NEAR])
-    best["edge"] = [", ".join(edges(grids[row.operation, row.schedule], row)) for row in best.itertuples()]
-    return best
+    edge = [", ".join(edges(grids[row.operation, row.schedule], row)) for row in best.itertuples()]
+    return best.assign(tried=[int(tried[key]) for key in best[ARM].itertuples(index=False, name=None)], edge=edge)
 
 
 def edges(grid: set[choices.Point], row: Any) -> Iterator[str]:
     """On which sides of its grid a cell lies, where a step further would be within the slowest timescale."""
     further = choices.beyond(grid, [(row.learning_rate, row.weight_decay)])
-    for axis, name in enumerate(SIDES):
+    for axis, name in enumerate(("rate", "decay")):
         values = [point[axis] for point in grid]
-        for side, beyond in (
-            ("lowest", [p for p in further if p[axis] < min(values)]),
-            ("highest", [p for p in further if p[axis] > max(values)]),
-        ):
-            if beyond:
-                yield f"{side} {SIDES[name]}"
+        if any(point[axis] < min(values) for point in further):
+            yield f"lowest {name}"
+        if any(point[axis] > max(values) for point in further):
+            yield f"highest {name}"
 
 
 def arms_table(best: pd.DataFrame) -> pd.DataFrame:
     """A row an arm: cells tried, and on each operation the best cell by touch with its median."""
-    rows = []
     touch = best[best["outcome"] == OUTCOMES[0]]
-    operations = in_order(touch["operation"], OPERATIONS)
-    for arm in in_order(touch["schedule"]):
-        of = touch[touch["schedule"] == arm].set_index("operation")
-        row = {"arm": arm, "cells tried": from_to(of["tried"])}
-        for operation in operations:
-            found = of.loc[operation] if operation in of.index else None
-            told = "–"
-            if found is not None:
-                told = f"{found['median']:,.0f} at {cell(found)}{' *' if found['edge'] else ''}"
-                told = told if np.isfinite(found["median"]) else "never"
-            row[written(operation)] = told
-        rows.append(row)
-    return pd.DataFrame(rows)
+    told = [
+        f"{row.median:,.0f} at {cell(row)}{' *' if row.edge else ''}" if np.isfinite(row.median) else "never"
+        for row in touch.itertuples()
+    ]
+    table = touch.assign(told=told).pivot_table("told", "schedule", "operation", aggfunc="first").fillna("–")
+    table = table[in_order(table, OPERATIONS)].rename(columns=written)
+    table.insert(0, "cells tried", touch.groupby("schedule")["tried"].agg(from_to))
+    return table.loc[in_order(table.index)].reset_index(names="arm")
 
 
 def edges_line(best: pd.DataFrame) -> str:
@@ -136,31 +122,19 @@ def power_table(t: Tuned) -> pd.DataFrame:
     of how many of them a difference of 10 % and an equivalence have a power of 80 %."""
     if t.chosen.empty:
         return pd.DataFrame()
-    rows = []
-    for (family, outcome, seeds), of in power(t.of(SELECT), t.chosen).groupby(
-        ["family", "outcome", "seeds"], sort=False
-    ):
-        row = {"family": family, "outcome": outcome, "seeds": seeds, "contrasts": len(of), "sd": of["sd"].median()}
-        rows.append(
-            row | {name: int((of[name] >= ENOUGH).sum()) for name in ("difference", "in_family", "equivalence")}
-        )
-    return pd.DataFrame(rows)
+    table = power(t.of(SELECT), t.chosen)
+    kinds = ["difference", "in_family", "equivalence"]
+    groups = table.assign(**(table[kinds] >= ENOUGH)).groupby(["family", "outcome", "seeds"], sort=False)
+    sizes = groups.agg(contrasts=("sd", "size"), sd=("sd", "median"))
+    return sizes.join(groups[kinds].sum()).reset_index()
 
 
 def cost_table(t: Tuned) -> pd.DataFrame:
     """A row a stage: studies, models, millions of updates, records there and planned, hours of training."""
     s = t.studies.assign(millions=t.studies["models"] * t.studies["updates"] / 1e6, hours=t.studies["seconds"] / 3600)
-    if s.empty:
-        return s
-    table = s.groupby("stage", sort=False).agg(
-        studies=("study", "size"),
-        models=("models", "sum"),
-        millions=("millions", "sum"),
-        records=("records", "sum"),
-        planned=("planned", "sum"),
-        hours=("hours", "sum"),
-    )
-    return table.reset_index()
+    stages = s.groupby("stage", sort=False)
+    summed = stages[["models", "millions", "records", "planned", "hours"]].sum()
+    return stages.size().rename("studies").to_frame().join(summed).reset_index()
 
 
 def power_line(t: Tuned) -> str:
@@ -172,13 +146,3 @@ def power_line(t: Tuned) -> str:
         f"Power at a partial stage 2 is that of the {len(arms)} arms that are there, against the soonest constant so "
         "far: it changes as others come."
     )
-
-
-def operations(cells: pd.DataFrame) -> list[str]:
-    """Those that stage 1 has cells of, in their order."""
-    return in_order(cells["operation"], OPERATIONS)
-
-
-def provenance(t: Tuned) -> pd.DataFrame:
-    """How the records were made."""
-    return tables.provenance(makings(t.metadata))

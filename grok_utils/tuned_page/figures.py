@@ -1,15 +1,17 @@
 """The figures of the tuned answer, in the style of `page.figures`."""
 
+from collections.abc import Callable, Iterable
+
 import matplotlib
 import numpy as np
 import pandas as pd
-import seaborn
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, NullLocator
 
 from grok_utils.analysis.crossings import in_order
 from grok_utils.page.descriptions import extremes, in_each
+from grok_utils.page.figures import CELL_COLOURS, draw_cells
 from grok_utils.page.style import INK, LOOKS, STYLE, Look, Picture, panels, short
 from grok_utils.tasks import written
 from grok_utils.tuned_page.answer import KINDS, SETTINGS
@@ -19,17 +21,26 @@ SIZES = (32, 128, 512, 2048)  # batch sizes with a tick
 MARKERS = dict(zip(KINDS, "o^Dvs", strict=True))
 TIMES = (100, 200, 500, 1000, 2000, 5000)  # updates with a tick
 EXAMPLES = (50_000, 200_000, 1_000_000)  # with a tick
+WHOLE, GENERAL = "{:,.0f}".format, "{:g}".format
 
 
-def log_axes(ax: Axes) -> None:
-    """Batch size against updates, both logarithmic."""
-    ax.set_xscale("log", base=2)
-    ax.set_yscale("log")
-    ax.set_xticks(SIZES)
-    ax.set_yticks(TIMES)
-    for axis in (ax.xaxis, ax.yaxis):
+def log_axes(
+    ax: Axes, x: Iterable[float], y: Iterable[float], x_form: Callable[..., str] = WHOLE, y_form: Callable = WHOLE
+) -> None:
+    """Logarithmic axes with ticks at these numbers alone (at powers of 10, where there are none), in these forms."""
+    ax.set(xscale="log", yscale="log")
+    for axis, ticks, form in ((ax.xaxis, [*x], x_form), (ax.yaxis, [*y], y_form)):
+        if ticks:
+            axis.set_ticks(ticks)
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter("{:,.0f}".format))
+        axis.set_major_formatter(FuncFormatter(form))
+
+
+def colours_of(medians: pd.Series, norm: LogNorm) -> np.ndarray:
+    """The colour of each cell of a grid, clear where the median is not known."""
+    colours = CELL_COLOURS(norm(medians))
+    colours[~np.isfinite(medians)] = 0
+    return colours
 
 
 def updates_against_batch(table: pd.DataFrame) -> Picture:
@@ -46,7 +57,7 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
                 size, face = 3.5 if kind == "constant" else 4.5, colour if most else "none"
                 ax.plot(at["batch"], at["rmst"], MARKERS[kind], color=colour, markerfacecolor=face, markersize=size)
 
-        log_axes(ax)
+        log_axes(ax, SIZES, TIMES)
 
     def say(rows: pd.DataFrame) -> str:
         told = []
@@ -67,7 +78,6 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
 
 
 RATES, DECAYS = (5e-4, 2e-3, 8e-3, 3.2e-2), (0.125, 0.5, 2.0)  # with a tick
-CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)
 
 
 def columns_for(panels: int) -> int:
@@ -90,19 +100,14 @@ def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Pictur
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         x, y = np.log2(rows["learning_rate"] / 1e-3), np.log2(rows["weight_decay"])
         square = np.isclose(x, x.round(), atol=0.02) & np.isclose(y, y.round(), atol=0.02)
-        colours = CELL_COLOURS(norm(rows["median"]))
-        colours[~np.isfinite(rows["median"])] = 0  # no colour at all
-        ax.bar(x[square], 1, 1, y[square] - 0.5, color=colours[square], edgecolor=INK, linewidth=0.4)
+        colours = colours_of(rows["median"], norm)
+        draw_cells(ax, x[square], y[square], colours[square])
         ax.scatter(x[~square], y[~square], 14, color=colours[~square], edgecolor=INK, linewidth=0.4, zorder=3)
         at = found.loc[rows["schedule"].iloc[0]]
         if np.isfinite(at["median"]):
             ax.plot(np.log2(at["learning_rate"] / 1e-3), np.log2(at["weight_decay"]), "kx", markersize=5, zorder=4)
-        for axis, ticks, places in (
-            (ax.xaxis, RATES, np.log2(np.divide(RATES, 1e-3))),
-            (ax.yaxis, DECAYS, np.log2(DECAYS)),
-        ):
-            axis.set_major_locator(FixedLocator(places.tolist()))
-            axis.set_major_formatter(FixedFormatter([f"{1e3 * v:g}" if ticks is RATES else f"{v:g}" for v in ticks]))
+        for axis, ticks in ((ax.xaxis, [1e3 * rate for rate in RATES]), (ax.yaxis, DECAYS)):
+            axis.set_ticks(np.log2(ticks), [f"{value:g}" for value in ticks])
         ax.grid(False)
 
     def say(rows: pd.DataFrame) -> str:
@@ -115,26 +120,13 @@ def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Pictur
         f"Heat maps of median updates to 99 % on {written(operation)} over learning rate and weight decay, a panel for "
         f"each of {len(arms)} arms, {len(of)} cells in all. The best cell of an arm: {say(of)}."
     )
-    picture = panels(
-        of,
-        draw,
-        alt,
-        "learning rate, in thousandths",
-        "weight decay",
-        height=1.15,
-        by="schedule",
-        columns=columns_for(len(arms)),
-    )
+    words, columns = ("learning rate, in thousandths", "weight decay"), columns_for(len(arms))
+    picture = panels(of, draw, alt, *words, height=1.15, by="schedule", columns=columns)
     with matplotlib.rc_context(STYLE):
-        bar = picture.figure.colorbar(
-            matplotlib.cm.ScalarMappable(norm, CELL_COLOURS),
-            ax=picture.figure.axes,
-            location="top",
-            aspect=50,
-            pad=0.01,
-            label="median updates to 99 %",
-            ticks=[t for t in TIMES if least <= t <= most],
-        )
+        colours, axes = matplotlib.cm.ScalarMappable(norm, CELL_COLOURS), picture.figure.axes
+        ticks = [t for t in TIMES if least <= t <= most]
+        bar = picture.figure.colorbar(colours, ax=axes, location="top", aspect=50, pad=0.01, ticks=ticks)
+        bar.set_label("median updates to 99 %")
         bar.ax.xaxis.set_major_formatter(FuncFormatter(short))
         bar.ax.xaxis.set_minor_locator(NullLocator())
     return picture
@@ -162,11 +154,7 @@ def collapse(cells: pd.DataFrame) -> Picture:
             face = BY_SIZE[batch] if counts else "none"
             ax.plot(1 / of["tau"], of["in_tau"], "o", color=BY_SIZE[batch], markerfacecolor=face, markersize=4)
         ax.axhline(1, color=INK, linewidth=0.8, linestyle=":")
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_major_formatter(FuncFormatter("{:g}".format))
-            axis.set_minor_locator(NullLocator())
+        log_axes(ax, (), (), GENERAL, GENERAL)
 
     def say(rows: pd.DataFrame) -> str:
         of = rows[rows["counts"].astype(bool)].groupby("batch")["in_tau"].mean()
@@ -193,12 +181,9 @@ def edges(table: pd.DataFrame) -> Picture:
             keep = of["keep"] >= of["reach"]
             for rows, face in ((of[keep], colour), (of[~keep], "none")):
                 ax.plot(rows["batch"], rows["reach"], "o", color=colour, markerfacecolor=face, markersize=4)
-        ax.set_xscale("log", base=2)
-        ax.set_yscale("log", base=2)
-        ax.set_xticks(SIZES)
-        ax.xaxis.set_major_formatter(FuncFormatter("{:,.0f}".format))
-        ax.set_yticks(sorted(table.loc[table["of"] == panel["of"].iloc[0], "reach"].dropna().unique()))
-        ax.yaxis.set_major_formatter(FuncFormatter("{:g}".format))
+        log_axes(
+            ax, SIZES, sorted(table.loc[table["of"] == panel["of"].iloc[0], "reach"].dropna().unique()), y_form=GENERAL
+        )
 
     told = []
     for panel, rows in table.groupby("panel"):
@@ -231,14 +216,7 @@ def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
         for kind in KINDS[1:-1]:
             at = rows[rows["kind"] == kind]
             ax.plot(at["examples"], at["rmst"], MARKERS[kind], color=COLOURS[SETTINGS[1]], markersize=4, alpha=0.8)
-        ax.set_xscale("log")
-        ax.set_yscale("log")
-        ax.set_xticks(EXAMPLES)
-        ax.set_yticks(TIMES)
-        ax.xaxis.set_major_formatter(FuncFormatter(short))
-        ax.yaxis.set_major_formatter(FuncFormatter("{:,.0f}".format))
-        for axis in (ax.xaxis, ax.yaxis):
-            axis.set_minor_locator(NullLocator())
+        log_axes(ax, EXAMPLES, TIMES, short)
 
     def say(rows: pd.DataFrame) -> str:
         constants = rows[rows["kind"] == "constant"].set_index("schedule")
@@ -278,15 +256,10 @@ def shapes(table: pd.DataFrame) -> Picture:
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         x, y = rows["last"].map(sizes.index), rows["first"].map(sizes.index)
-        colours = CELL_COLOURS(norm(rows["median"]))
-        colours[~np.isfinite(rows["median"])] = 0
-        ax.bar(x, 1, 1, y - 0.5, color=colours, edgecolor=INK, linewidth=0.5)
-        for place, height, median, colour in zip(x, y, rows["median"], colours, strict=True):
-            ink = "black" if seaborn.utils.relative_luminance(colour) > 0.179 else "white"
-            told = f"{median:.0f}" if np.isfinite(median) else "–"
-            ax.text(place, height, told, color=ink if np.isfinite(median) else INK, ha="center", va="center_baseline")
-        ax.set_xticks(range(len(sizes)), [f"{size:,}" for size in sizes])
-        ax.set_yticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        texts = [f"{median:.0f}" if np.isfinite(median) else "–" for median in rows["median"]]
+        draw_cells(ax, x, y, colours_of(rows["median"], norm), texts)
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_ticks(range(len(sizes)), [f"{size:,}" for size in sizes])
         ax.grid(False)
 
     told = [

@@ -2,17 +2,17 @@
 
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
+from grok_utils.analysis.crossings import by_operation, in_order
 from grok_utils.analysis.intervals import mean_interval, share_interval
 from grok_utils.page.prose import from_to
-from grok_utils.tasks import OPERATIONS, written
+from grok_utils.tasks import written
 from grok_utils.tuned import choices
 from grok_utils.tuned.choices import ARM, POINT
 from grok_utils.tuned.decisions import HORIZONS, at_chosen
 from grok_utils.tuned.stages import SHAPES as COURSES
-from grok_utils.tuned.stages import constant_of, points
+from grok_utils.tuned.stages import constant_of
 from grok_utils.tuned_page.answer import USUAL
-from grok_utils.tuned_page.choosing import cell, edges
+from grok_utils.tuned_page.choosing import best_cells, cell
 from grok_utils.tuned_page.reading import CONTROLS, SELECT, SHAPES, TUNED, Tuned
 
 PREFIX, REFERENCE = "controls-", "reference"
@@ -41,8 +41,8 @@ def shapes(t: Tuned, surface: pd.DataFrame) -> pd.DataFrame:
 def shapes_line(t: Tuned, table: pd.DataFrame) -> str:
     """Which courses are the soonest in their first stage, and whether growing ones are sooner than shrinking ones."""
     told = [t.lacks(SHAPES)] if not t.complete(SHAPES) else []
-    for operation in in_order(table["operation"], OPERATIONS) if len(table) else []:
-        of = table[table["operation"] == operation].sort_values("median", kind="stable")
+    for operation, of in by_operation(table) if len(table) else []:
+        of = of.sort_values("median", kind="stable")
         course, constant = of[of["within"] > 0].iloc[0], of[of["within"] == 0].iloc[0]
         median = of.set_index(["first", "last", "within"])["median"]
         pairs = [(median[a, b, w], median[b, a, w]) for a, b, w in median.index if w and a < b and (b, a, w) in median]
@@ -70,16 +70,11 @@ def controls(t: Tuned) -> pd.DataFrame:
     rows, members = [], t.of(CONTROLS)
     for study in members["study"].unique() if len(members) else []:
         of = members[members["study"] == study]
-        grids = points(of)
-        ranked = choices.ranked(of)
-        tried = ranked.groupby(ARM).size()
-        for best in choices.best(ranked).query("outcome == 'touch'").itertuples():
-            key = {name: getattr(best, name) for name in ARM}
-            at = pd.DataFrame([key | {name: getattr(best, name) for name in POINT}])
+        for best in best_cells(choices.ranked(of), of).query("outcome == 'touch'").itertuples():
+            at = pd.DataFrame([{name: getattr(best, name) for name in (*ARM, *POINT)}])
             found = mean_interval(of.merge(at)["restricted"])
             row = {"control": study.removeprefix(PREFIX), "operation": best.operation, "schedule": best.schedule}
-            row |= {"tried": int(tried[tuple(key.values())]), "cell": cell(best)}
-            row |= {"edge": ", ".join(edges(grids[best.operation, best.schedule], best))}
+            row |= {"tried": best.tried, "cell": cell(best), "edge": best.edge}
             row |= {"n": found.n, "reached": int(best.reached), "updates": found.mean}
             rows.append(row | {"low": found.low, "high": found.high})
     table = pd.DataFrame(rows)

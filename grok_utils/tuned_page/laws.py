@@ -26,9 +26,9 @@ CONVEX = 1.06  # how far a hyperbola lies below the chord between sizes a factor
 def sizes(t: Tuned) -> dict[str, int]:
     """The constants of all studies with their batch sizes."""
     found: dict[str, int] = {}
-    for arm in (arm for study in t.loaded.values() for arm in study.arms):
+    for name, arm in t.arms.items():
         if isinstance(arm.settings.batch_size, int):
-            found[arm.name] = arm.settings.batch_size
+            found[name] = arm.settings.batch_size
     return found
 
 
@@ -208,10 +208,8 @@ def frontier_table(tests: pd.DataFrame) -> pd.DataFrame:
     """How far each schedule lies from the constants' frontier: operation, schedule, outcome, seeds, distance and its
     interval as ratios of updates, adjusted_p, passes, from `answer.Decided.tests`."""
     rows = tests[tests["way"] == "frontier"].dropna(subset=["distance"])
-    table = rows[["operation", "schedule", "outcome", "seeds", "adjusted_p", "passes"]].copy()
-    for name in ("distance", "low", "high"):
-        table[name] = np.exp(rows[name])
-    return table
+    of = ["distance", "low", "high"]
+    return rows[["operation", "schedule", "outcome", "seeds", "adjusted_p", "passes"]].join(np.exp(rows[of]))
 
 
 MUCH = 1e5  # a B_c beyond this is none: the curve is a power of B throughout

@@ -11,30 +11,15 @@ from grok_utils.analysis.crossings import MEMBER
 from grok_utils.page.prose import listed
 from grok_utils.pipeline.study_files import STUDIES, load_study
 from grok_utils.store.records import makings, read_study, records_there
-from grok_utils.studies import Study
+from grok_utils.studies import Arm, Study
 from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.choices import POINT
 from grok_utils.tuned.stages import STAGE_1, STAGE_2, kinds
 
-SURFACE, LAW, SHAPES, SELECT, TUNED, CONTROLS, NOISE = (
-    "surface",
-    "law",
-    "shapes",
-    "select",
-    "tuned",
-    "controls",
-    "noise",
-)
-STAGES = {  # of each, the names of its studies; * stands for anything
-    SURFACE: STAGE_1,
-    LAW: ("law",),
-    SHAPES: ("shapes",),
-    SELECT: STAGE_2,
-    TUNED: ("tuned-*",),
-    CONTROLS: ("controls-*",),
-    NOISE: ("noise*",),
-}
-
+# Of each, the names of its studies; * stands for anything.
+STAGES = {"surface": STAGE_1, "law": ("law",), "shapes": ("shapes",), "select": STAGE_2}
+STAGES |= {"tuned": ("tuned-*",), "controls": ("controls-*",), "noise": ("noise*",)}
+SURFACE, LAW, SHAPES, SELECT, TUNED, CONTROLS, NOISE = STAGES
 
 # Of `choices.outcomes`, with study.
 MEMBERS = [*MEMBER, "diverged", "horizon", "reached", "updates", "examples_seen", "restricted", "restricted_examples"]
@@ -58,6 +43,11 @@ class Tuned(NamedTuple):
     horizons: dict[int, pd.DataFrame]
     lasting: pd.DataFrame
     metadata: list[dict[str, Any]]
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """The arms of all its studies, by name."""
+        return {arm.name: arm for study in self.loaded.values() for arm in study.arms}
 
     def of(self, stage: str) -> pd.DataFrame:
         """The members of a stage; no rows where it has no record."""

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
-from grok_utils.evidence.effects import time_of_an_update
+from grok_utils.analysis.crossings import by_operation, in_order
+from grok_utils.evidence.effects import COSTS, with_seconds
 from grok_utils.page.prose import commits, days, from_to, listed
 from grok_utils.store.records import makings
 from grok_utils.studies import DEFAULTS
@@ -13,8 +13,6 @@ from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned.choices import ARM
 from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, kind_of, soonest
 from grok_utils.tuned_page.reading import LAW, SELECT, TUNED, Tuned
-
-COSTS = ("updates", "examples", "seconds")
 
 
 def heading(t: Tuned) -> str:
@@ -36,28 +34,14 @@ def heading(t: Tuned) -> str:
 def prices(t: Tuned, members: pd.DataFrame, bench: Path) -> pd.DataFrame:
     """What an arm spends until it touches 99 %, tuned: operation, schedule, kind, n, reached, and updates, examples and
     seconds, means over seeds; `members` as from `answer.tuned_members`, seconds by `effects.time_of_an_update`."""
-    kinds = {a.name: kind_of(a.settings.batch_size) for study in t.loaded.values() for a in study.arms}
-    time, rows = time_of_an_update(bench), []
+    rows = []
     for (operation, arm, outcome), of in members.groupby(ARM, sort=False):
         if outcome == "touch":
-            row = {"operation": operation, "schedule": arm, "kind": kinds[arm], "n": len(of)}
+            row = {"operation": operation, "schedule": arm, "kind": kind_of(t.arms[arm]), "n": len(of)}
             row |= {"reached": int(of["reached"].sum()), "updates": of["restricted"].mean()}
             rows.append(row | {"examples": of["restricted_examples"].mean()})
     table = pd.DataFrame(rows, columns=["operation", "schedule", "kind", "n", "reached", *COSTS[:2]])
-    if time is not None:
-        table["seconds"] = time[0] * table["updates"] + time[1] * table["examples"]
-    return table
-
-
-def cheapest(table: pd.DataFrame) -> pd.DataFrame:
-    """Of `prices` the arms worth naming on each operation: 512, and the least in updates, examples and seconds of those
-    that all seeds reach with."""
-    whole, kept = table[table["reached"] == table["n"]], []
-    for operation in in_order(whole["operation"], OPERATIONS):
-        of = whole[whole["operation"] == operation].set_index("schedule", drop=False)
-        arms = {of[cost].idxmin(): None for cost in COSTS if cost in of} | ({USUAL: None} if USUAL in of.index else {})
-        kept.append(of.loc[list(arms)])
-    return pd.concat(kept, ignore_index=True) if kept else whole
+    return with_seconds(table, bench)
 
 
 def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.DataFrame, best: pd.DataFrame) -> str:
@@ -83,9 +67,8 @@ def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.Da
     told.append("\n" + "\n".join(f"{i}. {item}" for i, item in enumerate(items, start=1)))
     if len(best):
         each = []
-        for operation in in_order(best["operation"], OPERATIONS):
-            of = best[best["operation"] == operation].set_index("schedule")
-            least = [f"`{of[c].idxmin()}` in {c}" for c in COSTS if c in of]
+        for operation, of in by_operation(best):
+            least = [f"`{of.loc[of[c].idxmin(), 'schedule']}` in {c}" for c in COSTS if c in of]
             each.append(f"on {written(operation)} {listed(least)}")
         told.append(
             f"\nThe cheapest arms are {'; '.join(each)} ([Table](#prices)). Floating-point operations go with examples."

@@ -411,7 +411,7 @@ def section(page: BeautifulSoup, name: str) -> str:
 ASKED = {  # by reviewers; and what, in the sections that the page refers to, answers them
     "a statistical analysis": "two-sided sign-flip permutation test",
     "strong baselines": "The curve of the constants passes through",
-    "the interaction with learning rate": "learning rates and weight decays has no records yet",
+    "the interaction with learning rate": "The study rates has no records yet",
     "why these schedules": "Why these: the original reported",
     "a theoretical reading and related work": "no arm tells noise from the number of passes",
     "practical implications and cost": "The cheapest of the arms",
@@ -430,9 +430,10 @@ def test_the_page_answers_each_thing_that_reviewers_asked(results):
 
 
 def test_sections_without_data_say_so():
-    empty = pd.DataFrame(columns=["study", "n", "reached", "crossed", "constant", "claim", "low", "curve", "precision"])
-    for of in (words.precision_section, words.horizon_section, words.interaction_section):
-        assert "has no records yet" in of(empty)
+    empty = pd.DataFrame(columns=["n", "arm", "reference", "follows"])
+    assert words.without_records(empty, "horizon") == "The study `horizon` has no records yet."
+    assert "`rates` has no records yet" in words.interaction_section(empty)
+    assert words.without_records(pd.DataFrame({"n": [1]}), "horizon") == ""
 
 
 def test_the_time_of_an_update_is_the_line_through_the_timed_arms(tmp_path):

@@ -138,10 +138,10 @@ def test_a_schedule_is_below_the_frontier_where_it_is_and_not_where_it_is_on_it(
     members = table(curve | {"below": 0.8 * middle, "on": middle, "outside": middle}, sizes)
     both = pd.concat([members, members.assign(operation="x_div_y")])
     found = costs.frontier(both, SIZES, 1_999).set_index(["operation", "schedule"])
-    assert len(found) == 6 and found["below"].sum() == 2
+    assert len(found) == 6 and found["passes"].sum() == 2
     for operation in ("x_plus_y", "x_div_y"):
         rows = found.loc[operation]
-        assert rows.loc["below", "below"] and rows.loc["below", "low"] < np.log(0.8) + 0.05 < 0
+        assert rows.loc["below", "passes"] and rows.loc["below", "low"] < np.log(0.8) + 0.05 < 0
         assert rows.loc["on", "low"] < 0 < rows.loc["on", "high"] and rows.loc["on", "p"] > 0.05
         assert rows.loc["outside", ["distance", "low", "high", "p"]].isna().all()
     assert found.loc[("x_plus_y", "below"), "adjusted_p"] == pytest.approx(6 * 2 / 2000)  # of six tests, two without p
@@ -168,7 +168,7 @@ def test_a_schedule_dominates_by_the_cost_in_which_it_is_better():
     sizes = {"comparator": 512, "cheap": 300, "quick": 640, "slow": 200, "same": 512}
     members = table(updates, sizes)
     found = costs.domination(members, {"x_plus_y": "comparator"}, ["cheap", "quick", "slow", "same", "absent"])
-    ways = found[found["dominates"]].set_index("schedule")["better"]
+    ways = found[found["passes"]].set_index("schedule")["better"]
     assert ways.to_dict() == {"cheap": "examples_seen", "quick": "updates"}
     cheap = found.set_index(["schedule", "better"]).loc[("cheap", "examples_seen")]
     contrast = inference.paired_contrast(members, "cheap", "comparator", "x_plus_y", "restricted_examples")
