@@ -11,16 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from torch.profiler import ProfilerActivity, profile
 
 from benchmarks.cpu import UsualLoop, at_sizes, block_flops, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
 from grok_utils.measures import MEASURES
 from grok_utils.page.notebook import save
-from grok_utils.page.style import look, panels, svg
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
@@ -128,37 +124,12 @@ def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
     return table
 
 
-def waits_in_a_block(engine: GraphedTrainer) -> dict[str, int]:
-    """Calls that make the host wait for the GPU, counted by the profiler over a block, and the graphs launched."""
-    engine.run_block()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as profiled:
-        engine.run_block()
-    calls = {e.key: e.count for e in profiled.key_averages()}
-    waits = sum(n for name, n in calls.items() if name in ("cudaStreamSynchronize", "cudaEventSynchronize"))
-    return {"waits": waits, "graph_launches": calls.get("cudaGraphLaunch", 0)}
-
-
-def scaling(table: pd.DataFrame) -> Figure:
-    """Seconds of training a member against the members in a stack, from the rows of `time_members`."""
-
-    def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        rows.plot("members", "s_a_member", ax=ax, logx=True, marker="o", color=look("linear").colour, legend=False)
-        ax.set(ylim=(0, None))
-        ax.set_xticks(rows["members"], [str(n) for n in rows["members"]])
-        ax.minorticks_off()
-
-    alt = "Line chart of the seconds that training a member takes against the members in a stack."
-    words = "members in a stack", "seconds of training a member"
-    return panels(table.assign(operation=""), draw, alt, *words).figure
-
-
 def main() -> None:
     """Measure, print what was found, and keep it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
     parser.add_argument("--precisions", nargs="+", default=["float32", "tf32", "bf16"])
     parser.add_argument("--members", type=int, nargs="*", default=[4, 12, 60, 240, 960], metavar="N")
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text, tables and figure there")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text and the tables there")
     arguments = parser.parse_args()
     found: dict[str, str] = {"cuda.txt": ""}
 
@@ -179,7 +150,6 @@ def main() -> None:
         one_by_one, together = paper[-1].train_s.iloc[:-1].sum(), paper[-1].train_s.iloc[-1]
         say(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side\n")
     found["cuda-paper.csv"] = pd.concat(paper).to_csv(index=False)
-    say(f"within a block: {waits_in_a_block(trainer('linear', [0, 1, 2], 'float32'))}\n")
     costs = time_measures("float32", [0, 1, 2])
     say("measures, each alone and all, 12 members in float32:")
     say(costs.to_string(index=False, float_format="{:.2f}".format) + "\n")
@@ -187,10 +157,7 @@ def main() -> None:
     if arguments.members:
         members = time_members(arguments.members)
         say(members.to_string(index=False, float_format="{:.2f}".format))
-        found |= {
-            "cuda-members.csv": members.to_csv(index=False),
-            "cuda-members.svg": svg(scaling(members).figure, "scaling"),
-        }
+        found["cuda-members.csv"] = members.to_csv(index=False)
     for name, text in found.items():
         save(text, arguments.out, name)
 

@@ -14,46 +14,32 @@ from grok_utils.analysis.intervals import mean_interval
 
 RATIOS = 0.90, 1.11  # of two costs that count as the same
 SHARE_MARGIN = 0.10  # between two shares that count as the same
+LEVEL = 1 - 2 * ALPHA  # of the intervals: two one-sided tests at ALPHA
 
 
-class Ratio(NamedTuple):
-    """The geometric mean of an arm's cost over its reference's, of the n seeds that reach in both, and its interval."""
+class Paired(NamedTuple):
+    """An estimate over the n common seeds of two arms, and its interval."""
 
     n: int
-    ratio: float
+    estimate: float
     low: float
     high: float
 
 
-class Shares(NamedTuple):
-    """The share that reaches, of an arm less its reference's, over n common seeds, and its interval."""
-
-    n: int
-    difference: float
-    low: float
-    high: float
-
-
-def ratio(
-    members: pd.DataFrame,
-    arm: str,
-    reference: str,
-    operation: str,
-    column: str = "updates",
-    level: float = 1 - 2 * ALPHA,
-) -> Ratio:
-    """`column` (updates, or examples_seen) of `arm` over that of `reference`: the interval is `mean_interval`'s of the
-    logs' paired differences, so there is none of fewer than two seeds or of equal ratios."""
+def ratio(members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "updates") -> Paired:
+    """`column` (updates, or examples_seen) of `arm` over that of `reference`, the geometric mean of the seeds that reach
+    in both: the 90 % interval is `mean_interval`'s of the logs' paired differences, so there is none of fewer than two
+    seeds or of equal ratios."""
     ours, theirs = pairs(members, arm, reference, operation, column)
-    found = mean_interval(np.log(ours / theirs), level=level)
-    return Ratio(found.n, *np.exp([found.mean, found.low, found.high]).tolist())
+    found = mean_interval(np.log(ours / theirs), level=LEVEL)
+    return Paired(found.n, *np.exp([found.mean, found.low, found.high]).tolist())
 
 
-def shares(members: pd.DataFrame, arm: str, reference: str, operation: str, level: float = 1 - 2 * ALPHA) -> Shares:
-    """The difference of the shares that reach, with its score interval; all NaN without pairs."""
+def shares(members: pd.DataFrame, arm: str, reference: str, operation: str) -> Paired:
+    """The difference of the shares that reach, with its 90 % score interval; all NaN without pairs."""
     ours, theirs = pairs(members, arm, reference, operation, "reached")
     n, only, other = len(ours), int((ours > theirs).sum()), int((ours < theirs).sum())
-    return Shares(n, (only - other) / n, *score_interval(only, other, n, level)) if n else Shares(0, *[np.nan] * 3)
+    return Paired(n, (only - other) / n, *score_interval(only, other, n, LEVEL)) if n else Paired(0, *[np.nan] * 3)
 
 
 def score_interval(only: int, other: int, n: int, level: float) -> tuple[float, float]:
@@ -77,7 +63,7 @@ def score_interval(only: int, other: int, n: int, level: float) -> tuple[float, 
     return low, high
 
 
-def equivalent(costs: Ratio, reached: Shares) -> bool | None:
+def equivalent(costs: Paired, reached: Paired) -> bool | None:
     """Do the 90 % intervals of the ratio and of the difference of shares lie inside the margins? None, cannot tell,
     where the ratio has no interval. True is the outcome of two one-sided tests at 5 % of each."""
     if np.isnan(costs.low):

@@ -65,9 +65,9 @@ def of_study(members: pd.DataFrame, *names: str) -> pd.DataFrame:
     return members[members["study"].isin(names)]
 
 
-def of_arm(members: pd.DataFrame, arm: str, operation: str, study: str = STUDIES[0]) -> pd.DataFrame:
-    """The rows of one arm of a study on one operation."""
-    return members.query("study == @study and schedule == @arm and operation == @operation")
+def of_arm(members: pd.DataFrame, arm: str, operation: str) -> pd.DataFrame:
+    """The rows of one arm of `confirm` on one operation."""
+    return of_study(members, STUDIES[0]).query("schedule == @arm and operation == @operation")
 
 
 def incomplete(studies: pd.DataFrame, names: tuple[str, ...] = STUDIES) -> pd.DataFrame:

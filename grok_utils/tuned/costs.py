@@ -148,7 +148,7 @@ def domination(members: pd.DataFrame, comparators: Mapping[str, str], schedules:
                 cost = ratio(arms, arm, comparators[operation], operation, no_worse)
                 less = np.subtract(*pairs(arms, arm, comparators[operation], operation, COSTS[better]))
                 row = {"operation": operation, "schedule": arm, "n": len(less), "no_worse": no_worse}
-                row |= {"ratio": cost.ratio, "ratio_high": cost.high, "better": better}
+                row |= {"ratio": cost.estimate, "ratio_high": cost.high, "better": better}
                 rows.append(row | {"difference": less.mean(), "p": sign_flip_p(less)})
     table = pd.DataFrame(rows)
     return judged(table.assign(less=(table["difference"] < 0) & (table["ratio_high"] < NO_WORSE)))

@@ -108,8 +108,8 @@ def contrast(at: pd.DataFrame, arm: str, reference: str, operation: str) -> dict
     two = at[(at["operation"] == operation) & at["schedule"].isin([arm, reference])]
     row = {"n": c.n, "mean": c.reference_mean + c.difference, "reference_mean": c.reference_mean}
     row |= {name: getattr(c, name) for name in ("difference", "low", "high", "p")}
-    row |= {"ratio_n": ratio.n, "ratio": ratio.ratio, "ratio_low": ratio.low, "ratio_high": ratio.high}
-    row |= {"share_difference": shares.difference, "share_low": shares.low, "share_high": shares.high}
+    row |= {"ratio_n": ratio.n, "ratio": ratio.estimate, "ratio_low": ratio.low, "ratio_high": ratio.high}
+    row |= {"share_difference": shares.estimate, "share_low": shares.low, "share_high": shares.high}
     same = bool(equivalence.equivalent(ratio, shares))
     return row | {"equivalent": same, "resolution": two["second_to_first"].max()}
 

@@ -1,6 +1,5 @@
 """What 60 and 30 seeds can tell at the spreads of stage 2 (ANALYSIS_PLAN.md, part two, "Power")."""
 
-from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -12,15 +11,15 @@ from grok_utils.analysis.inference import ALPHA, pairs
 from grok_utils.tuned.decisions import at_chosen, comparisons, in_families
 from grok_utils.tuned.stages import ITS_CHOICE
 
+SEEDS, EFFECT = (30, 60), 0.10  # of stage 3; a difference as a share of the reference's mean
 
-def power(
-    members: pd.DataFrame, chosen: pd.DataFrame, seeds: Sequence[int] = (30, 60), effect: float = 0.10
-) -> pd.DataFrame:
-    """What so many seeds can tell at the spreads of stage 2's `members`, restricted at HORIZON ("Power").
+
+def power(members: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """What SEEDS seeds can tell at the spreads of stage 2's `members`, restricted at HORIZON ("Power").
 
     For each of the families' contrasts and number of seeds: family, outcome, operation, schedule, reference, seeds,
     sd (of the paired differences, as a share of the reference's mean), sd_log (of the logs of the ratios), and the
-    probability that a difference of `effect` is found by a test alone (difference) and at the first step of Holm's
+    probability that a difference of EFFECT is found by a test alone (difference) and at the first step of Holm's
     correction (in_family; x − y counts, as x / y), and that equal arms are found equivalent.
     """
     at, rows = at_chosen(members, chosen), []
@@ -33,18 +32,14 @@ def power(
         ours, theirs = pairs(of, *arms, "reached")
         unlike = (ours > theirs).mean(), (ours < theirs).mean()
         spread = {"sd": sd_of(x - y) / y.mean(), "sd_log": sd_of(logs)}
-        rows += [key | spread | {"seeds": n, "unlike": unlike} for n in seeds]
+        rows += [key | spread | {"seeds": n, "unlike": unlike} for n in SEEDS]
     table = pd.DataFrame(rows)
     size = (table["operation"] == ITS_CHOICE) + 1
     tests = size.groupby([table[name] for name in ("family", "outcome", "seeds")]).transform("sum")
-    table["difference"] = [t_power(effect / sd, n, ALPHA) for sd, n in zip(table["sd"], table["seeds"], strict=True)]
-    table["in_family"] = [
-        t_power(effect / sd, n, ALPHA / m) for sd, n, m in zip(table["sd"], table["seeds"], tests, strict=True)
-    ]
-    table["equivalence"] = [
-        ratio_power(sd, n) * shares_power(*unlike, n)
-        for sd, n, unlike in zip(table["sd_log"], table["seeds"], table.pop("unlike"), strict=True)
-    ]
+    of = list(zip(table["sd"], table["sd_log"], table["seeds"], table.pop("unlike"), tests, strict=True))
+    table["difference"] = [t_power(EFFECT / sd, n, ALPHA) for sd, _, n, _, _ in of]
+    table["in_family"] = [t_power(EFFECT / sd, n, ALPHA / m) for sd, _, n, _, m in of]
+    table["equivalence"] = [ratio_power(sd_log, n) * shares_power(*unlike, n) for _, sd_log, n, unlike, _ in of]
     return table
 
 

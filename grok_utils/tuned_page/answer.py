@@ -243,8 +243,7 @@ def beaten_table(decided: Decided) -> pd.DataFrame:
     """`Decided.beaten` where a schedule beats the constants, or those within its own range: the rows with `within`."""
     key = ["operation", "schedule", "way"]
     table = decided.beaten.merge(decided.own_range.rename(columns={"said": "within"}), on=key, how="outer")
-    table = table[(table[["said", "within"]] != "").any(axis=1)].replace("", "–")
-    return table.assign(operation=table["operation"].map(written))
+    return table[(table[["said", "within"]] != "").any(axis=1)].replace("", "–")
 
 
 def lasting_line(t: Tuned) -> str:

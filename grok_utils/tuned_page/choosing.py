@@ -82,29 +82,18 @@ def edges_line(best: pd.DataFrame) -> str:
     else:
         told.append("None is on an edge of its grid.")
     if len(never):
-        each = [
-            f"{listed(f'`{arm}`' for arm in in_order(of['schedule']))} on {written(operation)}"
-            for operation, of in never.groupby("operation", sort=False)
-        ]
-        told.append(f"In {len(never)} no cell takes half of its seeds to 99 %: {'; '.join(each)}.")
+        told.append(f"In {len(never)} no cell takes half of its seeds to 99 % (*never* in [Table](#best-cells)).")
     return " ".join(told)
 
 
 def selection_line(t: Tuned) -> str:
-    """What stage 2 chose: comparators, cells that are not eligible, and the ratio of second to first."""
+    """What stage 2 chose: cells that are not eligible, and the ratio of second to first."""
     chosen = t.chosen
     if chosen.empty:
         return t.lacks(SELECT)
     several = chosen.loc[chosen["second_to_first"] > 1, "second_to_first"]
-    told = [t.lacks(SELECT)]
-    if not told[0]:
-        each = [
-            f"`{r.comparator}` on {written(r.operation)} by {r.outcome} ({r.mean:,.0f} updates)"
-            for r in chosen[chosen["schedule"] == chosen["comparator"]].itertuples()
-        ]
-        told.append(f"Stage 2 fixed the comparators, the soonest constants: {listed(each)}.")
-    else:
-        told.append("So far:")
+    told = [t.lacks(SELECT), "Stage 2 fixed the comparators, the soonest constants ([Table](#chosen))."]
+    told[1:] = ["So far:"] if told[0] else told[1:]
     told.append(
         f"Of {len(chosen)} choices {(~chosen['eligible']).sum()} are *not tuned*: in every cell more than one of 16 "
         "seeds fails."

@@ -9,7 +9,7 @@ from grok_utils.analysis.crossings import in_order
 from grok_utils.page.prose import listed
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import claims
-from grok_utils.tuned.claims import COMPARATOR, FAMILIES, HOLDS, MODULAR, NOT_TESTED
+from grok_utils.tuned.claims import COMPARATOR, FAMILIES, HOLDS, NOT_TESTED
 from grok_utils.tuned_page.answer import SETTINGS, Decided, soonest
 from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
 
@@ -20,27 +20,18 @@ def second_verdicts(t: Tuned, claimed: pd.DataFrame) -> pd.DataFrame:
     """A row a claim: claim, text, first, tuned, kept, survives, and stage_2, what that stage saw of what stage 3 does
     not test."""
     first = claimed.set_index("claim")["verdict"]
-    if not t.complete(SELECT, TUNED):
-        settled = first.str.startswith(claims.SETTLED)
-        unknown = pd.Series(WAITS, first.index)
-        table = pd.DataFrame(
-            {"first": first, "tuned": unknown.mask(settled, first), "kept": unknown.mask(settled, first)}
-        )
-        table["survives"], table["stage_2"] = unknown.mask(settled, "no"), ""
-    else:
+    if t.complete(SELECT, TUNED):
         table = claims.second_verdicts(t.horizons, t.chosen, first)
         seen = {n: seen_in_stage_2(t.chosen, n) for n in table.index[table["tuned"] == NOT_TESTED]}
         survives = table["survives"].map({True: "yes", False: "no"})
         table = table.assign(survives=survives, stage_2=pd.Series(seen, dtype=str))
-    table.insert(0, "text", claimed.set_index("claim")["text"].map(in_words))
+    else:
+        settled = first.str.startswith(claims.SETTLED)
+        known = first.where(settled, WAITS)
+        table = pd.DataFrame({"first": first, "tuned": known, "kept": known, "survives": known.mask(settled, "no")})
+        table["stage_2"] = ""
+    table.insert(0, "text", claimed.set_index("claim")["text"])
     return table.fillna("").reset_index(names="claim")
-
-
-def in_words(text: str) -> str:
-    """A claim's text with its modular operations as people write them."""
-    for operation in MODULAR:
-        text = text.replace(operation, written(operation))
-    return text
 
 
 def seen_in_stage_2(chosen: pd.DataFrame, number: int) -> str:

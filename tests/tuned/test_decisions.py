@@ -124,9 +124,9 @@ def test_the_numbers_of_a_contrast_are_those_of_part_one():
     row = decisions.contrasts(members, stage_2(members)).set_index("schedule").loc["linear"]
     c = inference.paired_contrast(members, "linear", "constant-128", "x_plus_y")
     assert row[["n", "difference", "low", "high", "p"]].tolist() == [c.n, c.difference, c.low, c.high, c.p]
-    ratio = equivalence.ratio(members, "linear", "constant-128", "x_plus_y", level=0.9)
+    ratio = equivalence.ratio(members, "linear", "constant-128", "x_plus_y")
     assert row[["ratio_n", "ratio", "ratio_low", "ratio_high"]].tolist() == [*ratio]
-    shares = equivalence.shares(members, "linear", "constant-128", "x_plus_y", level=0.9)
+    shares = equivalence.shares(members, "linear", "constant-128", "x_plus_y")
     assert row[["share_difference", "share_low", "share_high"]].tolist() == [*shares[1:]]
 
 
