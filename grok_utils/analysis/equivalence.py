@@ -27,7 +27,7 @@ class Paired(NamedTuple):
 
 
 def ratio(members: pd.DataFrame, arm: str, reference: str, operation: str, column: str = "updates") -> Paired:
-    """`column` (updates, or examples_seen) of `arm` over that of `reference`, the geometric mean of the seeds that reach
+    """`column` (updates, or examples_seen) of `arm` over that of `reference`, geometric mean of the seeds that reach
     in both: the 90 % interval is `mean_interval`'s of the logs' paired differences, so there is none of fewer than two
     seeds or of equal ratios."""
     ours, theirs = pairs(members, arm, reference, operation, column)

@@ -220,15 +220,6 @@ def at_best_cells(best: pd.DataFrame) -> str:
     return " Each arm at its best cell of the grid." if (best["tried"] > 1).any() else ""
 
 
-def question(reference: str) -> str:
-    """What *sooner* means in the answer, and where its numbers are."""
-    return (
-        f"An arm is *sooner* than `{reference}` if it needs fewer updates to 99 % validation accuracy, in the "
-        "restricted mean and by more than chance. That is, the 95 % interval of the paired difference excludes zero. "
-        "[Figure](#updates-to-99) and [Table](#differences) hold what this rests on."
-    )
-
-
 def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "baseline") -> str:
     """How the arms compare with the reference arm, in words; `answer_table` has the numbers.
 
@@ -295,12 +286,3 @@ VERDICTS = {
     "differs": "do not",
     "cannot tell": "cannot be judged",
 }
-
-
-def rebuild(study: str) -> str:
-    """How a reader makes the numbers and this page again."""
-    return (
-        f"`make report STUDY={study}` builds this page from the records. `make all STUDY={study} RESULTS=elsewhere` "
-        "trains everything anew. On the same device and versions it gives the same bits, elsewhere the same "
-        "distribution."
-    )

@@ -83,7 +83,7 @@ def tuned_members(t: Tuned) -> pd.DataFrame:
     if t.complete(SELECT, TUNED):
         return decisions.at_chosen(t.horizons[HORIZON], t.chosen)
     members = t.of(SURFACE)
-    return members.merge(choices.best(choices.ranked(members))[[*ARM, *POINT]]) if len(members) else members
+    return members.merge(choices.best(choices.ranked(members))[[*ARM, *POINT]])
 
 
 def source(t: Tuned) -> str:
@@ -93,7 +93,8 @@ def source(t: Tuned) -> str:
 
 def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
     """Updates to 99 % against batch size: setting (of SETTINGS), operation, schedule, kind, n, reached, batch (the mean
-    up to the touch), rmst, low, high. Stage 1's have no interval: their cells were chosen by the same seeds."""
+    up to the touch), rmst, low, high, and, tuned, the mean of examples. Stage 1's have no interval: their cells were
+    chosen by the same seeds."""
     arms = {arm.name: arm for arm in load_study(FIRST_STUDY).arms} | t.arms
     first = dose.rename(columns={"dose": "batch"}).assign(setting=SETTINGS[0])
     rows, of_stage_3 = [], t.complete(SELECT, TUNED)
@@ -102,11 +103,13 @@ def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
             found = mean_interval(of["restricted"], least=0)
             batch = (of["restricted_examples"] / of["restricted"]).mean()
             row = {"operation": operation, "schedule": arm, "n": found.n, "reached": int(of["reached"].sum())}
-            row |= {"batch": batch, "rmst": found.mean, "low": np.nan, "high": np.nan}
+            row |= {"batch": batch, "examples": of["restricted_examples"].mean()}
+            row |= {"rmst": found.mean, "low": np.nan, "high": np.nan}
             rows.append(row | ({"low": found.low, "high": found.high} if of_stage_3 else {}))
     table = pd.concat([first, pd.DataFrame(rows).assign(setting=SETTINGS[1])], ignore_index=True)
     table["kind"] = [kind_of(arms[name]) for name in table["schedule"]]
-    return table[["setting", "operation", "schedule", "kind", "n", "reached", "batch", "rmst", "low", "high"]]
+    numbers = ["n", "reached", "batch", "rmst", "low", "high", "examples"]
+    return table.reindex(columns=["setting", "operation", "schedule", "kind", *numbers])
 
 
 def soonest(table: pd.DataFrame) -> pd.DataFrame:

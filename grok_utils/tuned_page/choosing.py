@@ -10,11 +10,11 @@ from grok_utils.analysis.crossings import in_order
 from grok_utils.page.prose import from_to, listed
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices
-from grok_utils.tuned.choices import ARM, POINT
+from grok_utils.tuned.choices import ARM
 from grok_utils.tuned.decisions import OUTCOMES
 from grok_utils.tuned.power import power
 from grok_utils.tuned.stages import STAGE_1, points
-from grok_utils.tuned_page.reading import SELECT, SURFACE, Tuned
+from grok_utils.tuned_page.reading import SELECT, Tuned
 
 NEAR = STAGE_1[-1]  # the neighbours of the best cells, at factors of √2: no part of the grid that edges are of
 ENOUGH = 0.8  # power
@@ -23,11 +23,6 @@ ENOUGH = 0.8  # power
 def cell(row: Any) -> str:
     """A cell in few characters: rate · decay, such as `0.008 · 1`."""
     return f"{row.learning_rate:.3g} · {row.weight_decay:.3g}"
-
-
-def surface_cells(t: Tuned) -> pd.DataFrame:
-    """The rows of `choices.ranked` of stage 1; none without records."""
-    return choices.ranked(t.of(SURFACE)) if len(t.of(SURFACE)) else pd.DataFrame(columns=[*ARM, *POINT])
 
 
 def best_cells(cells: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:

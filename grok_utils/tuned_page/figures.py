@@ -86,7 +86,7 @@ def columns_for(panels: int) -> int:
 
 
 def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Picture:
-    """Median updates to 99 % over rate and decay of one operation, an arm a panel, from `choosing.surface_cells`.
+    """Median updates to 99 % over rate and decay of one operation, an arm a panel, from `choices.ranked`.
 
     A square is a cell of the grid, empty where half of its seeds or more never reach; a dot is a neighbour at a factor
     of √2; the cross marks the best cell.

@@ -24,7 +24,7 @@ S5 = "permutation"
 
 def shapes(t: Tuned, surface: pd.DataFrame) -> pd.DataFrame:
     """The best cells of the geometric courses by touch, and of the constants that are their ends, W = 0: operation,
-    schedule, first, last (batch sizes), within, median; `surface` as from `choosing.surface_cells`."""
+    schedule, first, last (batch sizes), within, median; `surface` as from `choices.ranked`."""
     members = t.of(SHAPES)
     if members.empty:
         return members
@@ -68,7 +68,7 @@ def controls(t: Tuned) -> pd.DataFrame:
     (over that of 512 in the same control), and to_reference (over the same arm's in the control `reference`).
     """
     rows, members = [], t.of(CONTROLS)
-    for study in members["study"].unique() if len(members) else []:
+    for study in members["study"].unique():
         of = members[members["study"] == study]
         for best in best_cells(choices.ranked(of), of).query("outcome == 'touch'").itertuples():
             at = pd.DataFrame([{name: getattr(best, name) for name in (*ARM, *POINT)}])
@@ -122,8 +122,8 @@ def permutation(t: Tuned, members: pd.DataFrame, dose: pd.DataFrame) -> pd.DataF
         members = at_chosen(t.horizons[HORIZONS[-1]], t.chosen).assign(horizon=HORIZONS[-1])
     there = dose[dose["operation"] == S5].set_index("schedule")
     rows = []
-    of_task = members[(members["operation"] == S5) & (members["outcome"] == "touch")] if len(members) else members
-    for arm in in_order(of_task["schedule"]) if len(of_task) else []:
+    of_task = members[(members["operation"] == S5) & (members["outcome"] == "touch")]
+    for arm in in_order(of_task["schedule"]):
         of = of_task[of_task["schedule"] == arm]
         n, reached = len(of), int(of["reached"].sum())
         low, high = share_interval(reached, n)
@@ -131,7 +131,7 @@ def permutation(t: Tuned, members: pd.DataFrame, dose: pd.DataFrame) -> pd.DataF
         row |= {"updates": of["restricted"].mean(), "horizon": int(of["horizon"].iloc[0])}
         found = f"{there.loc[arm, 'reached']} of {there.loc[arm, 'n']}" if arm in there.index else "–"
         rows.append(row | {"there": found})
-    return pd.DataFrame(rows).sort_values("updates", kind="stable", ignore_index=True) if rows else pd.DataFrame()
+    return pd.DataFrame(rows).sort_values("updates", kind="stable", ignore_index=True) if rows else of_task
 
 
 def permutation_line(t: Tuned, table: pd.DataFrame) -> str:

@@ -5,9 +5,8 @@
 
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
-from grok_utils.page.prose import listed
-from grok_utils.tasks import OPERATIONS, written
+from grok_utils.page.prose import listed, signed
+from grok_utils.tasks import written
 from grok_utils.tuned import claims
 from grok_utils.tuned.claims import COMPARATOR, FAMILIES, HOLDS, NOT_TESTED
 from grok_utils.tuned_page.answer import SETTINGS, Decided, soonest
@@ -86,27 +85,29 @@ def no_longer(t: Tuned, points: pd.DataFrame, decided: Decided | None, first: pd
 
     Of the soonest constant, of linear beside 512 and beside the best constant, and of growth beyond the dose.
     """
-    best = soonest(points).query("constant").set_index(["operation", "setting"])
-    rmst = points.set_index(["setting", "operation", "schedule"])["rmst"]
-    operations = in_order(points["operation"], OPERATIONS)
-    soonest_there = {o: best.loc[(o, SETTINGS[0]), "schedule"] for o in operations}
-    rows = [{"said": "The soonest constant is " + by_operation(soonest_there)}]
-    said = {o: signed_percent(rmst, SETTINGS[0], o, best) for o in operations}
-    rows.append({"said": "linear needs beside the soonest constant, in updates, " + by_operation(said)})
-    rows.append({"said": f"Growth matters beyond the dose (claim 3): {first[3]}"})
+    best = soonest(points).query("constant").set_index(["setting", "operation"])
+    linear = points[points["schedule"] == "linear"].set_index(["setting", "operation"])["rmst"]
+    percent = {
+        at: f"{signed(100 * (rmst / best.loc[at, 'rmst'] - 1))} %" for at, rmst in linear.items() if at in best.index
+    }
+    first_constant, constant = ({o: v for (s, o), v in best["schedule"].items() if s == of} for of in SETTINGS)
+    first_percent, percent_now = ({o: v for (s, o), v in percent.items() if s == of} for of in SETTINGS)
+    said = [
+        f"The soonest constant is {by_operation(first_constant)}",
+        f"linear needs beside the soonest constant, in updates, {by_operation(first_percent)}",
+        f"Growth matters beyond the dose (claim 3): {first[3]}",
+    ]
     if decided is None:
-        return pd.DataFrame([row | {"tuned": WAITS} for row in rows])
-    now = {o: best.loc[(o, SETTINGS[1]), "schedule"] for o in operations if (o, SETTINGS[1]) in best.index}
-    same = [o for o in now if now[o] == soonest_there[o]]
-    holds = (
-        "Still so" if len(same) == len(now) else "No longer" if not same else f"On {listed(map(written, same))} alone"
-    )
-    rows[0]["tuned"] = f"{holds}: it is {by_operation(now)}"
-    then = {o: signed_percent(rmst, SETTINGS[1], o, best) for o in now if (SETTINGS[1], o, "linear") in rmst.index}
-    rows[1]["tuned"] = by_operation(then) if then else "Stage 3 does not have linear: stage 2 left it behind"
+        return pd.DataFrame({"said": said, "tuned": WAITS})
+    same = [o for o in constant if constant[o] == first_constant[o]]
+    holds = f"On {listed(map(written, same))} alone" if same else "No longer"
     again = claims.by_outcome(t.horizons, t.chosen, first.loc[[3]], "touch")[3]
-    rows[2]["tuned"] = f"linear over W updates beside the shrinking one and beside the soonest constant: {again}"
-    return pd.DataFrame(rows)
+    tuned = [
+        f"{'Still so' if len(same) == len(constant) else holds}: it is {by_operation(constant)}",
+        by_operation(percent_now) if percent_now else "Stage 3 does not have linear: stage 2 left it behind",
+        f"linear over W updates beside the shrinking one and beside the soonest constant: {again}",
+    ]
+    return pd.DataFrame({"said": said, "tuned": tuned})
 
 
 def by_operation(values: dict[str, str]) -> str:
@@ -115,9 +116,3 @@ def by_operation(values: dict[str, str]) -> str:
     for operation, value in values.items():
         groups.setdefault(value, []).append(written(operation))
     return listed(f"{value} on {listed(operations)}" for value, operations in groups.items())
-
-
-def signed_percent(rmst: pd.Series, setting: str, operation: str, best: pd.DataFrame) -> str:
-    """Linear less the soonest constant, in per cent of the latter."""
-    percent = 100 * (rmst[setting, operation, "linear"] / best.loc[(operation, setting), "rmst"] - 1)
-    return f"{percent:+.0f} %".replace("-", "−")

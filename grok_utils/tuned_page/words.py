@@ -10,8 +10,7 @@ from grok_utils.page.prose import commits, days, from_to, listed
 from grok_utils.store.records import makings
 from grok_utils.studies import DEFAULTS
 from grok_utils.tasks import OPERATIONS, written
-from grok_utils.tuned.choices import ARM
-from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, kind_of, soonest
+from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, soonest
 from grok_utils.tuned_page.reading import LAW, SELECT, TUNED, Tuned
 
 
@@ -31,17 +30,11 @@ def heading(t: Tuned) -> str:
 # --- advice -----------------------------------------------------------------------------------------------------------
 
 
-def prices(t: Tuned, members: pd.DataFrame, bench: Path) -> pd.DataFrame:
-    """What an arm spends until it touches 99 %, tuned: operation, schedule, kind, n, reached, and updates, examples and
-    seconds, means over seeds; `members` as from `answer.tuned_members`, seconds by `effects.time_of_an_update`."""
-    rows = []
-    for (operation, arm, outcome), of in members.groupby(ARM, sort=False):
-        if outcome == "touch":
-            row = {"operation": operation, "schedule": arm, "kind": kind_of(t.arms[arm]), "n": len(of)}
-            row |= {"reached": int(of["reached"].sum()), "updates": of["restricted"].mean()}
-            rows.append(row | {"examples": of["restricted_examples"].mean()})
-    table = pd.DataFrame(rows, columns=["operation", "schedule", "kind", "n", "reached", *COSTS[:2]])
-    return with_seconds(table, bench)
+def prices(points: pd.DataFrame, bench: Path) -> pd.DataFrame:
+    """What an arm spends until it touches 99 %, tuned, from `answer.points`: operation, schedule, kind, n, reached, and
+    updates, examples and seconds, means over seeds; seconds as in `effects.with_seconds`."""
+    tuned = points[points["setting"] == SETTINGS[1]].rename(columns={"rmst": "updates"})
+    return with_seconds(tuned[["operation", "schedule", "kind", "n", "reached", *COSTS[:2]]], bench)
 
 
 def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.DataFrame, best: pd.DataFrame) -> str:
