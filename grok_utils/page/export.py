@@ -8,11 +8,9 @@ import sys
 import tempfile
 from html import escape
 from pathlib import Path
-from typing import Any
 
 import nbformat
 from bs4 import BeautifulSoup
-from jinja2 import pass_context
 from math_core import LatexError, LatexToMathML
 from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
@@ -20,7 +18,6 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from grok_utils.errors import BadInput, Failed, one_line
 from grok_utils.store.files import NOTEBOOKS, ROOT, written_whole
 
-TEMPLATES = NOTEBOOKS
 TOGETHER = re.compile(r" (?=%|= )|(?<= =) |(?<=[xy²³]) (?=[+−/] [xy])|(?<=[xy²³] [+−/]) (?=[xy])")  # spaces
 MATHEMATICS = LatexToMathML()
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome", "microsoft-edge")
@@ -43,15 +40,9 @@ class Renderer(IPythonRenderer):
             raise BadInput(f"{said}: correct it in the notebook") from None
 
 
-class Exporter(HTMLExporter):
-    """nbconvert's exporter with the project's template and renderer."""
-
-    def __init__(self, **options: Any) -> None:
-        super().__init__(template_name="template", extra_template_basedirs=[str(TEMPLATES)], **options)
-
-    @pass_context
-    def markdown2html(self, context: Any, source: str) -> str:
-        return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source)
+def markdown_html(source: str) -> str:
+    """The HTML of Markdown, by `Renderer`."""
+    return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source)
 
 
 def export_html(executed_notebook: Path, html: Path, title: str | None = None) -> None:
@@ -60,7 +51,9 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     `title` is the page's (default: its first heading). BadInput where the prose refers to something absent.
     """
     notebook = nbformat.read(executed_notebook, as_version=4)
-    text, _ = Exporter().from_notebook_node(notebook)
+    exporter = HTMLExporter(template_name="template", extra_template_basedirs=[str(NOTEBOOKS)])
+    exporter.register_filter("markdown2html", markdown_html)
+    text, _ = exporter.from_notebook_node(notebook)
     page = BeautifulSoup(text, "html.parser")
     page.select("title")[0].string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)
     join_code(page)
@@ -164,10 +157,6 @@ def without_paths(text: str, results: Path, studies: Path) -> str:
 # --- printing --------------------------------------------------------------------------------------------------------
 
 
-class NoPrint(Failed):
-    """One line that says why there is no PDF."""
-
-
 def find_chromium() -> str:
     """The path of Chromium or a relative of it: CHROMIUM of the environment, or the first found. Raises BadInput."""
     asked = os.environ.get("CHROMIUM")
@@ -179,7 +168,7 @@ def find_chromium() -> str:
 
 
 def print_pdf(html: Path, pdf: Path) -> None:
-    """Print the page `html` to `pdf`, whole or not at all. Raises BadInput without Chromium, NoPrint if it fails."""
+    """Print the page `html` to `pdf`, whole or not at all. Raises BadInput without Chromium, Failed if it fails."""
     chromium = find_chromium()
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, written_whole(pdf) as temporary:
         command = [chromium, "--headless", *FLAGS, f"--user-data-dir={profile}", "--no-pdf-header-footer"]
@@ -190,9 +179,9 @@ def print_pdf(html: Path, pdf: Path) -> None:
         try:
             done = subprocess.run(command, capture_output=True, text=True, errors="replace", timeout=SECONDS)
         except subprocess.TimeoutExpired:
-            raise NoPrint(f"{chromium} did not print {html} within {SECONDS} seconds: {OTHERWISE}") from None
+            raise Failed(f"{chromium} did not print {html} within {SECONDS} seconds: {OTHERWISE}") from None
         except OSError as error:  # a program of another machine, say
-            raise NoPrint(f"{chromium} cannot be started ({error.strerror}): {OTHERWISE}") from None
+            raise Failed(f"{chromium} cannot be started ({error.strerror}): {OTHERWISE}") from None
         if done.returncode or not temporary.is_file():
             said = done.stderr.strip().splitlines() or ["no reason given"]
-            raise NoPrint(f"{chromium} did not print {html} ({said[-1][:300]}): {OTHERWISE}")
+            raise Failed(f"{chromium} did not print {html} ({said[-1][:300]}): {OTHERWISE}")

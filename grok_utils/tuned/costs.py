@@ -15,6 +15,8 @@ from scipy.special import expit
 from grok_utils.analysis.crossings import MEMBER, by_operation, in_order
 from grok_utils.analysis.equivalence import ratio
 from grok_utils.analysis.inference import ALPHA, holm, pairs, sign_flip_p
+from grok_utils.analysis.measured import value
+from grok_utils.measures import RATIOS
 from grok_utils.tuned import fitting
 from grok_utils.tuned.fitting import RESAMPLES, Objective
 from grok_utils.tuned.law import WARM_UP_COST
@@ -162,7 +164,5 @@ def noise_scale(frame: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
     """
     logs = frame.merge(members.loc[members["reached"], [*MEMBER, "updates"]], on=MEMBER)
     logs = logs[logs["update"].between(0.1 * logs["updates"], 0.9 * logs["updates"])]
-    table = logs.groupby(MEMBER)[["updates", "gradient_trace", "gradient_square"]].mean().reset_index()
-    square = table.pop("gradient_square")
-    table["noise_scale"] = table.pop("gradient_trace") / square.where(square > 0)
-    return table
+    means = logs.groupby(MEMBER)[["updates", *RATIOS["noise_scale"]]].mean().reset_index()
+    return means[[*MEMBER, "updates"]].assign(noise_scale=value(means, "noise_scale"))

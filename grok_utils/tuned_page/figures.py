@@ -14,6 +14,7 @@ from grok_utils.page.descriptions import extremes, in_each
 from grok_utils.page.figures import CELL_COLOURS, draw_cells
 from grok_utils.page.style import INK, LOOKS, STYLE, Look, Picture, panels, short
 from grok_utils.tasks import written
+from grok_utils.tuned.costs import above_frontier
 from grok_utils.tuned_page.answer import KINDS, SETTINGS
 
 COLOURS = dict(zip(SETTINGS, (INK, LOOKS["linear"].colour), strict=True))
@@ -205,8 +206,10 @@ def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         line = rows[rows["kind"] == "constant"].sort_values("examples")
         ax.plot(line["examples"], line["rmst"], "o", color=INK, markersize=3.5)
-        hull = lower_hull(np.log(line["examples"].to_numpy()), np.log(line["rmst"].to_numpy()))
-        ax.plot(line["examples"].iloc[hull], line["rmst"].iloc[hull], color=INK, linewidth=1)
+        x, y = np.log(line["examples"].to_numpy()), np.log(line["rmst"].to_numpy())
+        every = [np.tile(of, (len(line), 1)) for of in (x, y)]
+        hull = line[np.abs(above_frontier(*every, x, y)) < 1e-9]  # not above it, nor outside its range
+        ax.plot(hull["examples"], hull["rmst"], color=INK, linewidth=1)
         of = steps[(steps["operation"] == rows["operation"].iloc[0]) & (steps["form"] == "hyperbola")]
         found = of.drop_duplicates("coefficient").set_index("coefficient")["estimate"]
         if len(found):
@@ -229,18 +232,6 @@ def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
     looks = {"constant": Look(INK, "o"), "fitted": Look(COLOURS[SETTINGS[1]], "", (4, 2))}
     looks |= {k: Look(COLOURS[SETTINGS[1]], MARKERS[k], None) for k in KINDS[1:-1] if (tuned["kind"] == k).any()}
     return panels(tuned, draw, alt, "examples to 99 %", "updates to 99 %", looks)
-
-
-def lower_hull(x: np.ndarray, y: np.ndarray) -> list[int]:
-    """Which of the points, in ascending x, are corners of their lower hull from the first to the lowest one."""
-    hull: list[int] = []
-    for i in range(int(y.argmin()) + 1):
-        while len(hull) > 1 and (y[i] - y[hull[-2]]) * (x[hull[-1]] - x[hull[-2]]) <= (y[hull[-1]] - y[hull[-2]]) * (
-            x[i] - x[hull[-2]]
-        ):
-            hull.pop()
-        hull.append(i)
-    return hull
 
 
 def shapes(table: pd.DataFrame) -> Picture:

@@ -42,16 +42,14 @@ def shapes_line(t: Tuned, table: pd.DataFrame) -> str:
     """Which courses are the soonest in their first stage, and whether growing ones are sooner than shrinking ones."""
     told = [t.lacks(SHAPES)] if not t.complete(SHAPES) else []
     for operation, of in by_operation(table) if len(table) else []:
-        of = of.sort_values("median", kind="stable")
-        course, constant = of[of["within"] > 0].iloc[0], of[of["within"] == 0].iloc[0]
+        course = of[of["within"] > 0].sort_values("median", kind="stable").iloc[0]
         median = of.set_index(["first", "last", "within"])["median"]
         pairs = [(median[a, b, w], median[b, a, w]) for a, b, w in median.index if w and a < b and (b, a, w) in median]
         sooner = [sum(up < down for up, down in pairs), sum(up > down for up, down in pairs)]
         told.append(
-            f"On {written(operation)} the soonest course, `{course['schedule']}`, has a median of "
-            f"{course['median']:,.0f} updates beside {constant['median']:,.0f} of the soonest constant, "
-            f"`{constant['schedule']}`; of {len(pairs)} pairs of a course and its reverse the growing one is sooner in "
-            f"{sooner[0]}, the shrinking one in {sooner[1]}."
+            f"On {written(operation)} the soonest course is `{course['schedule']}` ({course['median']:,.0f} updates). "
+            f"Of {len(pairs)} pairs of a course and its reverse the growing one is sooner in {sooner[0]}, the "
+            f"shrinking one in {sooner[1]}."
         )
     if len(table):
         told.append("These are three seeds, by which the cells were chosen; what stages 2 and 3 say decides.")
@@ -106,9 +104,6 @@ def controls_line(t: Tuned, table: pd.DataFrame) -> str:
             if len(rows)
             else "There is nothing yet to compare with the reference."
         )
-        on_edge = table[table["edge"] != ""]
-        if len(on_edge):
-            told.append(f"The best cell is on an edge of its small grid in {len(on_edge)} of {len(table)}.")
     return " ".join(told)
 
 
@@ -140,16 +135,10 @@ def permutation_line(t: Tuned, table: pd.DataFrame) -> str:
     if len(table):
         source = "Stage 3" if not told[0] else "Stage 1 alone, whose cells were chosen by these seeds"
         whole = table[table["reached"] == table["n"]]
-        best, usual = table.iloc[0], table[table["schedule"] == USUAL]
+        best = table.iloc[0]
         told.append(
             f"{source}: {written(S5)} groks in every seed of {len(whole)} of {len(table)} arms; the soonest, "
             f"`{best['schedule']}`, touches 99 % after {best['updates']:,.0f} updates ({best['reached']} of "
             f"{best['n']} seeds)."
         )
-        told += [
-            f"512 takes {r.reached} of {r.n} seeds there within {r.horizon:,} updates (95 % interval of the share "
-            f"{100 * r.low:.0f} to {100 * r.high:.0f} %), where at the original's rate and decay it took {r.there} by "
-            "7,500."
-            for r in usual.itertuples()
-        ]
     return " ".join(filter(None, told))

@@ -8,7 +8,7 @@ import pandas as pd
 from grok_utils.page.prose import listed, signed
 from grok_utils.tasks import written
 from grok_utils.tuned import claims
-from grok_utils.tuned.claims import COMPARATOR, FAMILIES, HOLDS, NOT_TESTED
+from grok_utils.tuned.claims import COMPARATOR, FAMILIES, NOT_TESTED
 from grok_utils.tuned_page.answer import SETTINGS, Decided, soonest
 from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
 
@@ -57,12 +57,10 @@ def verdict_line(t: Tuned, table: pd.DataFrame) -> str:
     ]
     if lacking := t.lacks(SELECT, TUNED):
         return f"{told[0]} Tuned: {lacking}"
-    holds, survive = table[table["tuned"] == HOLDS], table[table["survives"] == "yes"]
+    survive = table[table["survives"] == "yes"]
     settled = table["tuned"].str.startswith(claims.SETTLED)
     counts = table.loc[~settled, "tuned"].value_counts()
     told.append(f"Tuned, {listed(f'{n} {verdict}' for verdict, n in counts.items())}; {settled.sum()} stay wrong.")
-    if len(holds):
-        told.append(f"What holds tuned: {listed(f'claim {n}' for n in holds['claim'])}.")
     told.append(
         f"What survives tuning, supported in the first and holding in the second: "
         f"{listed(f'claim {n}' for n in survive['claim'])}."

@@ -97,8 +97,8 @@ def schedule_advice(decided: Decided | None) -> str:
 # --- theory -----------------------------------------------------------------------------------------------------------
 
 
-def theory(t: Tuned, cells: pd.DataFrame, fits: pd.DataFrame, decided: Decided | None) -> str:
-    """What our numbers say to the papers on the timescale, on small batches and on batch-size schedules."""
+def theory(t: Tuned, cells: pd.DataFrame, fits: pd.DataFrame) -> str:
+    """What our numbers say to the papers on the timescale and on small batches."""
     told = []
     if len(fits):
         told.append(
@@ -112,22 +112,9 @@ def theory(t: Tuned, cells: pd.DataFrame, fits: pd.DataFrame, decided: Decided |
     if len(cells):
         share = cells.groupby("batch")["all_reach"].mean()
         small, large = share.index.min(), share.index.max()
-        words = (
-            "Small batches are the robust ones here, too"
-            if share[small] > share[large]
-            else ("Small batches are not the robust ones here")
-        )
+        words = "are the robust ones here, too" if share[small] > share[large] else "are not the robust ones here"
         told.append(
-            f"{words}: of the cells of rate and decay that were tried all seeds reach in {100 * share[small]:.0f} % at "
-            f"a batch of {small:,}, and in {100 * share[large]:.0f} % at {large:,}."
-        )
-    if decided is None:
-        told.append("What growth of the batch buys, tuned, is not known yet.")
-    else:
-        growing = decided.groks[decided.groks["family"] != "constants"]
-        n = int((growing["said"] == "groks sooner").sum())
-        told.append(
-            f"Of {len(growing)} contrasts of a schedule with the soonest constant {n} grok sooner: what a growing "
-            f"batch buys in pre-training it {'buys' if n else 'does not buy'} here."
+            f"Small batches {words}: of the cells of rate and decay that were tried all seeds reach in "
+            f"{100 * share[small]:.0f} % at a batch of {small:,}, and in {100 * share[large]:.0f} % at {large:,}."
         )
     return " ".join(told)

@@ -7,7 +7,7 @@ import pytest
 from support.studies import write_study
 
 from grok_utils.__main__ import main
-from grok_utils.errors import BadInput
+from grok_utils.errors import BadInput, Failed
 from grok_utils.page import export
 
 
@@ -32,7 +32,7 @@ def test_the_page_is_printed_by_what_chromium_names(tmp_path, monkeypatch):
 def test_a_failed_print_is_told_in_one_line_and_keeps_the_last_pdf(tmp_path, monkeypatch, body):
     (tmp_path / "page.pdf").write_text("before")
     monkeypatch.setenv("CHROMIUM", stand_in(tmp_path, body))
-    with pytest.raises(export.NoPrint, match=r"did not print .*page.html \(no memory\): try another one by CHROMIUM="):
+    with pytest.raises(Failed, match=r"did not print .*page.html \(no memory\): try another one by CHROMIUM="):
         export.print_pdf(tmp_path / "page.html", tmp_path / "page.pdf")
     assert (tmp_path / "page.pdf").read_text() == "before"
 
@@ -40,7 +40,7 @@ def test_a_failed_print_is_told_in_one_line_and_keeps_the_last_pdf(tmp_path, mon
 def test_a_print_that_hangs_is_ended(tmp_path, monkeypatch):
     monkeypatch.setenv("CHROMIUM", stand_in(tmp_path, "import time; time.sleep(60)"))
     monkeypatch.setattr(export, "SECONDS", 0.5)
-    with pytest.raises(export.NoPrint, match=r"within 0\.5 seconds: try another one by CHROMIUM="):
+    with pytest.raises(Failed, match=r"within 0\.5 seconds: try another one by CHROMIUM="):
         export.print_pdf(tmp_path / "page.html", tmp_path / "page.pdf")
 
 
@@ -49,7 +49,7 @@ def test_a_program_that_cannot_be_started_is_told(tmp_path, monkeypatch):
     path.write_text("neither a script nor a program")
     path.chmod(0o755)
     monkeypatch.setenv("CHROMIUM", str(path))
-    with pytest.raises(export.NoPrint, match=r"cannot be started \(Exec format error\): try another one by CHROMIUM="):
+    with pytest.raises(Failed, match=r"cannot be started \(Exec format error\): try another one by CHROMIUM="):
         export.print_pdf(tmp_path / "page.html", tmp_path / "page.pdf")
 
 
