@@ -119,14 +119,3 @@ def cost_table(t: Tuned) -> pd.DataFrame:
     stages = s.groupby("stage", sort=False)
     summed = stages[["models", "millions", "records", "planned", "hours"]].sum()
     return stages.size().rename("studies").to_frame().join(summed).reset_index()
-
-
-def power_line(t: Tuned) -> str:
-    """What the numbers of power are worth while stage 2 is not complete."""
-    if t.chosen.empty or t.complete(SELECT):
-        return ""
-    arms = in_order(t.chosen["schedule"])
-    return (
-        f"Power at a partial stage 2 is that of the {len(arms)} arms that are there, against the soonest constant so "
-        "far: it changes as others come."
-    )

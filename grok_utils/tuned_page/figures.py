@@ -207,8 +207,8 @@ def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
         line = rows[rows["kind"] == "constant"].sort_values("examples")
         ax.plot(line["examples"], line["rmst"], "o", color=INK, markersize=3.5)
         x, y = np.log(line["examples"].to_numpy()), np.log(line["rmst"].to_numpy())
-        every = [np.tile(of, (len(line), 1)) for of in (x, y)]
-        hull = line[np.abs(above_frontier(*every, x, y)) < 1e-9]  # not above it, nor outside its range
+        height = above_frontier(np.tile(x, (len(x), 1)), np.tile(y, (len(y), 1)), x, y)  # NaN outside its range
+        hull = line[np.abs(height) < 1e-9]
         ax.plot(hull["examples"], hull["rmst"], color=INK, linewidth=1)
         of = steps[(steps["operation"] == rows["operation"].iloc[0]) & (steps["form"] == "hyperbola")]
         found = of.drop_duplicates("coefficient").set_index("coefficient")["estimate"]

@@ -2,8 +2,9 @@
 
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation, in_order
-from grok_utils.analysis.intervals import mean_interval, share_interval
+from grok_utils.analysis.crossings import by_operation
+from grok_utils.analysis.intervals import mean_interval
+from grok_utils.analysis.summaries import summarise
 from grok_utils.page.prose import from_to
 from grok_utils.tasks import written
 from grok_utils.tuned import choices
@@ -115,18 +116,15 @@ def permutation(t: Tuned, members: pd.DataFrame, dose: pd.DataFrame) -> pd.DataF
     many seeds reached by 7,500 updates at the original's rate and decay. `members` as from `answer.tuned_members`."""
     if t.complete(SELECT, TUNED):
         members = at_chosen(t.horizons[HORIZONS[-1]], t.chosen).assign(horizon=HORIZONS[-1])
+    found = members[(members["operation"] == S5) & (members["outcome"] == "touch")]
+    if found.empty:
+        return found
+    table = summarise(found).rename(columns={"rmst": "updates", "share_low": "low", "share_high": "high"})
     there = dose[dose["operation"] == S5].set_index("schedule")
-    rows = []
-    of_task = members[(members["operation"] == S5) & (members["outcome"] == "touch")]
-    for arm in in_order(of_task["schedule"]):
-        of = of_task[of_task["schedule"] == arm]
-        n, reached = len(of), int(of["reached"].sum())
-        low, high = share_interval(reached, n)
-        row = {"schedule": arm, "n": n, "reached": reached, "share": reached / n, "low": low, "high": high}
-        row |= {"updates": of["restricted"].mean(), "horizon": int(of["horizon"].iloc[0])}
-        found = f"{there.loc[arm, 'reached']} of {there.loc[arm, 'n']}" if arm in there.index else "–"
-        rows.append(row | {"there": found})
-    return pd.DataFrame(rows).sort_values("updates", kind="stable", ignore_index=True) if rows else of_task
+    told = there["reached"].astype(str) + " of " + there["n"].astype(str)
+    table = table.join(told.rename("there"), on="schedule").fillna({"there": "–"})
+    columns = ["schedule", "n", "reached", "share", "low", "high", "updates", "horizon", "there"]
+    return table[columns].sort_values("updates", kind="stable", ignore_index=True)
 
 
 def permutation_line(t: Tuned, table: pd.DataFrame) -> str:
