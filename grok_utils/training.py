@@ -44,8 +44,9 @@ def deferred_interrupt() -> Iterator[Callable[[], bool]]:
 
 def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
     """The run's trainer at its start. Raises BadInput where it does not fit on the GPU."""
-    kind = graphed_trainer if path.device == "cuda" else Trainer
-    return kind(run.tasks(), run.courses, path, run.arm.settings, run.study.measures)
+    if path.device == "cuda":
+        return graphed_trainer(run, path)
+    return Trainer(run.tasks(), run.courses, path, run.arm.settings, run.study.measures)
 
 
 def load_checkpoint(run: Run) -> tuple[dict[str, Tensor] | None, dict[str, Any]]:

@@ -14,10 +14,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from grok_utils.engine.machine import does_not_fit, has_kernels, member_bytes
+from grok_utils.engine.machine import does_not_fit, has_kernels, stack_size
 from grok_utils.engine.trainer import Trainer
 from grok_utils.optimizers import hyper_table
-from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Settings
+from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Run, Settings
 from grok_utils.tasks import Task
 
 ROUND = 32  # batch sizes are rounded up to a multiple: at most 16 graphs up to 512, 5 % of rows wasted
@@ -120,21 +120,13 @@ class GraphedTrainer(Trainer):
         return super().logged()
 
 
-def graphed_trainer(
-    tasks: list[Task],
-    courses: Courses,
-    path: ExecutionPath,
-    settings: Settings = PROTOCOL,
-    measures: tuple[str, ...] = (),
-) -> GraphedTrainer:
-    """A `GraphedTrainer`. Raises BadInput where the GPU's memory does not suffice, saying how many members fit."""
+def graphed_trainer(run: Run, path: ExecutionPath) -> GraphedTrainer:
+    """The run's trainer. Raises BadInput where the GPU's memory does not suffice, saying how many members fit."""
     try:
-        return GraphedTrainer(tasks, courses, path, settings, measures)
+        return GraphedTrainer(run.tasks(), run.courses, path, run.arm.settings, run.study.measures)
     except torch.OutOfMemoryError:
         pass  # within this clause the error still holds the memory that it could not complete
     gc.collect()
     torch.cuda.empty_cache()
-    free, elements = torch.cuda.mem_get_info()[0], max(t.elements for t in tasks)
-    each = member_bytes(int(courses.batch_size.max()), elements, path.precision, True, settings.shape)
-    each = max(each, free // len(tasks) + 1)  # which they did take
-    raise does_not_fit(len(tasks), len({t.seed for t in tasks}), each, free)
+    free, (members, each) = torch.cuda.mem_get_info()[0], stack_size(run)
+    raise does_not_fit(members, len(run.seeds), max(each, free // members + 1), free)  # which they did take

@@ -1,7 +1,5 @@
 """What there is of the tuned answer's studies, each record reduced to a row a member, and what lacks."""
 
-from collections.abc import Iterator
-from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -79,7 +77,8 @@ def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
     chosen = pd.DataFrame()
     for stage in STAGES:
         of_stage = []
-        for study in studies_of(stage, folder):
+        files = (file for name in STAGES[stage] for file in sorted(folder.glob(f"{name}.yaml"), key=lambda f: f.stem))
+        for study in (load_study(str(file)) for file in files):
             loaded[study.name] = study
             there = records_there(study, results)
             seconds = 0.0
@@ -105,10 +104,3 @@ def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
     joined = {horizon: pd.concat(of, ignore_index=True) for horizon, of in at.items() if of}
     last = pd.concat(lasting, ignore_index=True) if lasting else pd.DataFrame()
     return Tuned(pd.DataFrame(rows), loaded, members, chosen, joined, last, metadata)
-
-
-def studies_of(stage: str, folder: Path) -> Iterator[Study]:
-    """The studies of a stage that have a file in `folder`, in the order of STAGES and then by name."""
-    names = sorted(path.stem for path in folder.glob("*.yaml"))
-    for pattern in STAGES[stage]:
-        yield from (load_study(str(folder / f"{name}.yaml")) for name in names if fnmatch(name, pattern))

@@ -18,6 +18,8 @@ from grok_utils.errors import BadInput
 from grok_utils.measures import MEASURES
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS
+from grok_utils.pipeline.parameters import make_run
+from grok_utils.pipeline.study_files import make_study
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import PROTOCOL, ExecutionPath, Settings
 from grok_utils.tasks import make_task
@@ -305,8 +307,12 @@ def test_nothing_waits_for_the_gpu_within_a_block(path, settings):
         torch.cuda.set_sync_debug_mode("default")
 
 
-def test_a_stack_that_does_not_fit_is_told_how_many_would():
+def test_a_stack_that_does_not_fit_is_told_how_many_would(tmp_path):
     from grok_utils.engine.cuda import graphed_trainer
+
+    def run(seeds):
+        values = {"arms": {"baseline": None}, "operations": ["x_plus_y", "permutation"], "updates": BLOCK}
+        return make_run(make_study("mine", values), "baseline", list(seeds), tmp_path, "cuda")
 
     torch.cuda.empty_cache()
     filler = torch.empty(torch.cuda.mem_get_info()[0] - 3 * 2**30, dtype=torch.uint8, device="cuda")
@@ -314,10 +320,10 @@ def test_a_stack_that_does_not_fit_is_told_how_many_would():
     with pytest.raises(
         BadInput, match=r"seeds: a stack of 120 members .* hold about (\d+): take SEEDS_PER_RUN="
     ) as told:
-        graphed_trainer(tasks(seeds=range(60)), courses_of([512], 120), path)
+        graphed_trainer(run(range(60)), path)
     fit = int(re.search(r"about (\d+):", str(told.value))[1])
-    some = tasks(seeds=range(max(fit // 8, 1)))  # two operations: a fourth of what is told, of which eager takes more
-    graphed_trainer(some, courses_of([512], len(some)), path)
+    # Two operations: a fourth of what is told, of which eager takes more.
+    graphed_trainer(run(range(max(fit // 8, 1))), path)
     del filler
 
 
