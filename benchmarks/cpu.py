@@ -6,7 +6,6 @@ import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import cache
 from itertools import islice
 from pathlib import Path
@@ -31,6 +30,7 @@ from grok_utils.studies import DEFAULTS, HYPER, PROTOCOL, Courses, ExecutionPath
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
+BATCH_SIZES, ROUNDS = (512, 272, 128, 32), 5  # that are measured, and how often each
 NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
 
 
@@ -184,22 +184,16 @@ def projected_hours(study: Study, rows: pd.DataFrame, start: float, cores: int) 
 def main() -> None:
     """Measure, print the table, and write it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__.split(":")[0])
-    parser.add_argument("--batch-sizes", type=int, nargs="+", default=[512, 272, 128, 32], metavar="N")
-    parser.add_argument("--rounds", type=int, default=5, metavar="N", help="measured rounds a batch size (default 5)")
-    parser.add_argument("--eager", action="store_true", help="without torch.compile, which a run of `paper` would use")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the table there, as cpu.csv")
     arguments = parser.parse_args()
 
     set_up(ExecutionPath("cpu", "float32", compiled=False, threads=1))
-    sizes = [size for size in arguments.batch_sizes for _ in range(arguments.rounds + 1)]
+    sizes = [size for size in BATCH_SIZES for _ in range(ROUNDS + 1)]
     engines, start = {}, {}
     for precision in ["float32", "bf16"] if ceiling("bf16") > 1.2 * ceiling("float32") else ["float32"]:
         began = time.perf_counter()
         run = make_run("paper", "baseline", [0], device="cpu", precision=precision)
-        path = choose_path(run)
-        if arguments.eager:
-            path = replace(path, compiled=False)
-        study, tasks = run.study, run.tasks()
+        path, study, tasks = choose_path(run), run.study, run.tasks()
         engines[precision] = Trainer(tasks, at_sizes(run, np.array(sizes)), path, run.arm.settings)
         start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
         print(f"ready: {path}", file=sys.stderr)
@@ -209,7 +203,7 @@ def main() -> None:
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
-    costs = costs_of_measures(engines["float32"], arguments.rounds)
+    costs = costs_of_measures(engines["float32"], ROUNDS)
     print("Each measure adds, ms a model: " + ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items()), end="\n\n")
     for precision, rows in summary.groupby("precision", sort=False):
         hours = projected_hours(study, rows, start[precision], cores())

@@ -23,6 +23,7 @@ from grok_utils.schedules import BLOCK
 from grok_utils.store.provenance import provenance
 from grok_utils.studies import ExecutionPath
 
+PRECISIONS = ("float32", "tf32", "bf16")
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
 STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the gradient is written and read
 
@@ -30,7 +31,7 @@ STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the
 def ceilings() -> dict[str, float]:
     """Operations a second of a large matrix product in each precision, and bytes a second of a large copy."""
     found = {}
-    for precision in ("float32", "tf32", "bf16"):
+    for precision in PRECISIONS:
         set_up(ExecutionPath("cuda", precision, compiled=False, threads=1))
         found[precision] = ceiling(precision, 8192, "cuda")
     big = torch.randn(2**29, device="cuda")
@@ -127,8 +128,6 @@ def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
 def main() -> None:
     """Measure, print what was found, and keep it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
-    parser.add_argument("--precisions", nargs="+", default=["float32", "tf32", "bf16"])
-    parser.add_argument("--members", type=int, nargs="*", default=[4, 12, 60, 240, 960], metavar="N")
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text and the tables there")
     arguments = parser.parse_args()
     found: dict[str, str] = {"cuda.txt": ""}
@@ -144,7 +143,7 @@ def main() -> None:
     block = statistics.median([seconds(usual.run_block, 512) for _ in range(6)][1:])
     say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
     paper = []
-    for precision in arguments.precisions:
+    for precision in PRECISIONS:
         paper.append(time_paper(precision, [0, 1, 2], limits))
         say(paper[-1].to_string(index=False, float_format="{:.2f}".format))
         one_by_one, together = paper[-1].train_s.iloc[:-1].sum(), paper[-1].train_s.iloc[-1]
@@ -154,10 +153,9 @@ def main() -> None:
     say("measures, each alone and all, 12 members in float32:")
     say(costs.to_string(index=False, float_format="{:.2f}".format) + "\n")
     found["cuda-measures.csv"] = costs.to_csv(index=False)
-    if arguments.members:
-        members = time_members(arguments.members)
-        say(members.to_string(index=False, float_format="{:.2f}".format))
-        found["cuda-members.csv"] = members.to_csv(index=False)
+    members = time_members([4, 12, 60, 240, 960])
+    say(members.to_string(index=False, float_format="{:.2f}".format))
+    found["cuda-members.csv"] = members.to_csv(index=False)
     for name, text in found.items():
         save(text, arguments.out, name)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.analysis.moves import APART, SMOOTH
+from grok_utils.analysis.moves import APART
 from grok_utils.analysis.summaries import cell_settings
 from grok_utils.measures import MEASURES, RATIOS
 from grok_utils.schedules import BLOCK, SCHEDULES
@@ -187,16 +187,7 @@ def moves(gaps: pd.DataFrame, summary: pd.DataFrame, unknown: pd.Series) -> str:
     for since, rows in summary.groupby("since", sort=False):
         each = [f"- {name.replace('_', ' ')}: {moved(of)}" for name, of in rows.groupby("measure", sort=False)]
         lines.append(f"Counted from {since}, beside validation accuracy:\n\n" + "\n".join(each))
-    lines.append(
-        "A measure's *half* is the first log at which it has covered half of its change to the touch, from "
-        "memorisation or from the first log. Half of a change comes before its end whatever happens, so a lead over "
-        "the touch says nothing by itself. The yardstick is the half of validation accuracy. *Before* means that the "
-        "exact 95 % interval of the median difference over seeds lies above 0, and *after* that it lies below. A "
-        "member counts where the measure's change is at least half of its range, so that it did not just go and come "
-        f"back. What goes over decades is taken in logarithms. A ratio is of means over {SMOOTH} logs. To move before "
-        "is not to cause."
-    )
-    return "\n\n".join(lines if len(summary) else lines[:2])
+    return "\n\n".join(lines)
 
 
 def moved(rows: pd.DataFrame) -> str:

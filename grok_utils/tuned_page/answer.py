@@ -197,16 +197,11 @@ def ways_line(beaten: pd.DataFrame) -> str:
 def times_line(table: pd.DataFrame) -> str:
     """How soon 512 and the soonest constant are, tuned, and how much sooner than at the original's setting."""
     usual = table[table["schedule"] == USUAL].set_index(["operation", "setting"])["rmst"]
-    best = soonest(table).query("constant and setting == @SETTINGS[1]").set_index("operation")
     told, times = [], []
-    for operation in in_order(best.index, OPERATIONS):
-        row = best.loc[operation]
-        told.append(
-            f"{row['rmst']:,.0f} on {written(operation)} (`{row['schedule']}`, "
-            f"{'no interval' if np.isnan(row['low']) else '95 % interval ' + interval(row['low'], row['high'])}, "
-            f"n = {row['n']})"
-        )
-        times.append(usual[operation, SETTINGS[0]] / usual[operation, SETTINGS[1]])
+    for row in soonest(table).query("constant and setting == @SETTINGS[1]").itertuples():
+        bounds = "no interval" if np.isnan(row.low) else f"95 % interval {interval(row.low, row.high)}"
+        told.append(f"{row.rmst:,.0f} on {written(row.operation)} (`{row.schedule}`, {bounds}, n = {row.n})")
+        times.append(usual[row.operation, SETTINGS[0]] / usual[row.operation, SETTINGS[1]])
     sooner = f"{from_to(times, '{:.1f}')} times"
     n = sample_sizes(table[(table["schedule"] == USUAL) & (table["setting"] == SETTINGS[0])])
     return (

@@ -57,7 +57,7 @@ def surface(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
 def laws(t: Tuned) -> pd.DataFrame:
     """`law.laws` of the sizes that LAW has; none before it is complete."""
     if not t.complete(LAW):
-        return pd.DataFrame()
+        return pd.DataFrame(columns=["operation", "schedule"])
     members = law_members(t)
     return law.laws(members[members["schedule"].isin(t.of(LAW)["schedule"])])
 
@@ -65,8 +65,6 @@ def laws(t: Tuned) -> pd.DataFrame:
 def law_table(table: pd.DataFrame) -> pd.DataFrame:
     """A row an operation and batch size: cells, seeds, the coefficients of rate × decay (product), of rate / decay
     (ratio) and gamma with their intervals, product_alone, and aic_difference, the product's less the timescale's."""
-    if table.empty:
-        return table
     rows = []
     for (operation, arm), of in table.groupby(["operation", "schedule"], sort=False):
         row = {"operation": operation, "schedule": arm, "cells": of["cells"].iloc[0], "seeds": of["seeds"].iloc[0]}
@@ -121,8 +119,6 @@ def edges(t: Tuned) -> pd.DataFrame:
 
 def edge_line(table: pd.DataFrame) -> str:
     """What a larger batch buys in rate and in decay."""
-    if table.empty:
-        return ""
     told = []
     first, last = table["batch"].min(), table["batch"].max()
     for of in ("rate", "decay"):
