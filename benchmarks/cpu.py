@@ -26,7 +26,7 @@ from grok_utils.model import initial_decoder
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import DEFAULTS, HYPER, PROTOCOL, Courses, ExecutionPath, Run, Settings, Shape, Study, runs_of
+from grok_utils.studies import DEFAULTS, HYPER, PROTOCOL, Courses, ExecutionPath, Run, Shape, Study, runs_of
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
@@ -58,9 +58,9 @@ class UsualLoop:
     positions; here results are looked up and the model is the plain `Decoder`. Its optimizer is AdamW.
     """
 
-    def __init__(self, task: Task, device: str = "cpu", settings: Settings = PROTOCOL) -> None:
+    def __init__(self, task: Task, device: str = "cpu") -> None:
         self.training, self.validation, self.device = Examples(task.train), Examples(task.validation), device
-        self.model = initial_decoder(task, settings.shape).to(device)
+        self.model = initial_decoder(task).to(device)
         s = DEFAULTS
         options = {"lr": s["learning_rate"], "betas": (s["beta1"], s["beta2"]), "weight_decay": s["weight_decay"]}
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
@@ -197,7 +197,7 @@ def main() -> None:
         engines[precision] = Trainer(tasks, at_sizes(run, np.array(sizes)), path, run.arm.settings)
         start[precision] = NOTEBOOK_SECONDS + time.perf_counter() - began
         print(f"ready: {path}", file=sys.stderr)
-    usual = [UsualLoop(task, settings=run.arm.settings) for task in tasks]
+    usual = [UsualLoop(task) for task in tasks]
     summary = measure(usual, engines, sizes)
 
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")

@@ -139,7 +139,7 @@ def main() -> None:
     limits, run, about = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda"), provenance("cuda")
     say(f"{about['device_name']}, " + ", ".join(f"{k} {about['versions'][k]}" for k in ("driver", "torch", "cuda")))
     say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
-    usual = UsualLoop(run.tasks()[0], "cuda", run.arm.settings)
+    usual = UsualLoop(run.tasks()[0], "cuda")
     block = statistics.median([seconds(usual.run_block, 512) for _ in range(6)][1:])
     say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
     paper = []

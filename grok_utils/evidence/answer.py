@@ -154,10 +154,6 @@ def protocol_alone(interactions: pd.DataFrame) -> str:
             f"({sample_sizes(interactions)}, [Table](#untuned)). So the original may have seen an untuned rate and "
             "decay rather than a good batch size."
         )
-    told.append(
-        "A study that tunes both for every batch size is under way: part two of `ANALYSIS_PLAN.md` has its rules. Its "
-        "first stage is done, and its confirmation is to come."
-    )
     return " ".join(told)
 
 

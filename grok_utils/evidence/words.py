@@ -25,9 +25,7 @@ def heading(evidence: Evidence) -> str:
         "# Does growing the batch make a transformer grok sooner? The evidence\n\n"
         f"{s['records'].sum():,} records of {(evidence.members['clock'] == CLOCKS[0]).sum():,} trained models, from "
         f"{(s['records'] > 0).sum()} of {len(s)} planned studies. Trained {days(made)}, commit {commits(made)}. "
-        f"{missing(s) or 'Every planned record is there.'} What becomes of the answer once learning rate and weight "
-        "decay are tuned for each batch size is on [the page of the tuned answer](../tuned/report.html), in the folder "
-        "beside this one."
+        f"{missing(s) or 'Every planned record is there.'}"
     )
 
 
@@ -67,24 +65,8 @@ def on_the_curve(dose: pd.DataFrame) -> str:
     apart = 100 * (rows["rmst"] / rows["added_up"] - 1)
     return (
         f"There are {len(rows)} changing arms and operations. The curve of the constants passes through the 95 % "
-        f"interval of {on}.\n\n"
-        "A mean batch size is a coarse dose, since a mixture of sizes need not take as long as a constant at its mean. "
-        "A finer prediction adds up the constants: an update at batch size $B$ takes the part $1/T(B)$ of the way, "
-        "with $T(B)$ the constants' RMST. It knows no effect of growth or order. "
-        f"It lies inside the interval of {sums} of {len(rows)}. The RMST differs from it by {span(apart)} % "
-        f"(median {signed(apart.median())} %). The analysis plan does not have this prediction."
-    )
-
-
-def order_beyond_dose(table: pd.DataFrame) -> str:
-    """How to read `order_explained`; empty without rows."""
-    if table.empty:
-        return ""
-    return (
-        "Orders of the same sizes use up their dose at different paces, so some difference needs no effect of order. "
-        "The constants added up, as above, predict how much ([Table](#order-explained)). The analysis plan does not "
-        "have this either. A prediction below the interval means that linear is later than its batch sizes explain. "
-        "Then the order itself costs it time."
+        f"interval of {on}. The constants added up lie inside the interval of {sums}. The RMST differs from them by "
+        f"{span(apart)} % (median {signed(apart.median())} %)."
     )
 
 
@@ -144,32 +126,20 @@ def advice(found: pd.Series) -> str:
     return ADVICE.get(found[3], unknown)
 
 
-def reading(found: pd.Series, interactions: pd.DataFrame) -> str:
-    """What the data say to the theory, and what they do not."""
+def reading(interactions: pd.DataFrame) -> str:
+    """What the data say to the theory of the critical batch size; empty without them."""
     usual = interactions[["learning_rate", "weight_decay"]].eq([DEFAULTS["learning_rate"], DEFAULTS["weight_decay"]])
     small = interactions[usual.all(axis=1) & (interactions["arm"] == "constant-128")]
-    told = []
-    if len(small):
-        p = from_to(small["p_holm"], "{:.2g}")
-        fewer = bool(((small["difference"] < 0) & (small["p_holm"] < ALPHA)).any())
-        told.append(
-            "**What the data say.** At the original's rate and decay a constant batch of 128 needs "
-            f"{more_or_fewer(small['percent'], ' %')} updates than one of 512 ({sample_sizes(small)}, corrected p "
-            f"{p}). "
-            + (
-                "At tuned rates the critical batch size does not allow that. Here the rate is fixed. So one reading is "
-                "that noise helps, and another that the rate is too small for 512."
-                if fewer
-                else "That agrees with the critical batch size, by which a small batch saves no updates."
-            )
+    if small.empty:
+        return ""
+    said = "That agrees with the critical batch size, by which a small batch saves no updates."
+    if ((small["difference"] < 0) & (small["p_holm"] < ALPHA)).any():
+        said = (
+            "At tuned rates the critical batch size does not allow that. Here the rate is fixed. So one reading is "
+            "that noise helps, and another that the rate is too small for 512."
         )
-    told.append(
-        "Suppose that only the ratio of rate and batch counted. Then scaling the rate would undo linear's difference "
-        "from the baseline, and a decayed rate would undo it from the other side "
-        "([above](#section-learning-rate-and-weight-decay))."
+    return (
+        "**What the data say.** At the original's rate and decay a constant batch of 128 needs "
+        f"{more_or_fewer(small['percent'], ' %')} updates than one of 512 ({sample_sizes(small)}, corrected p "
+        f"{from_to(small['p_holm'], '{:.2g}')}). {said}"
     )
-    told.append(
-        f"That growth matters beyond the dose is: {found[3]}. The data leave two things open. Nothing here measures "
-        "the gradient noise, and no arm tells noise from the number of passes over each pair."
-    )
-    return "\n\n".join(told)

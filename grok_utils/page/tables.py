@@ -7,7 +7,6 @@ import pandas as pd
 
 from grok_utils.analysis import summaries
 from grok_utils.analysis.crossings import by_cell, in_order
-from grok_utils.analysis.summaries import FINAL
 from grok_utils.page.prose import either, optimizers
 from grok_utils.studies import HYPER, Follows, Scheduled, Study
 from grok_utils.tasks import written
@@ -87,15 +86,6 @@ def final(metrics: pd.DataFrame) -> pd.DataFrame:
             row |= {m["metric"]: m["mean"], f"{m['metric']}_low": m["low"], f"{m['metric']}_high": m["high"]}
         rows.append(row)
     return pd.DataFrame(rows)
-
-
-def final_headings() -> dict[str | tuple[str, str], str]:
-    """Headings of `final` for `notebook.publish_table`."""
-    headings: dict[str | tuple[str, str], str] = {"operation": "operation", "schedule": "arm", "n": "n"}
-    for metric in FINAL:
-        headings[metric] = metric.removeprefix("final_").replace("_", " ")
-        headings[f"{metric}_low", f"{metric}_high"] = "95 % interval"
-    return headings
 
 
 def moves(summary: pd.DataFrame) -> pd.DataFrame:

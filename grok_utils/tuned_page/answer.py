@@ -86,11 +86,6 @@ def tuned_members(t: Tuned) -> pd.DataFrame:
     return members.merge(choices.best(choices.ranked(members))[[*ARM, *POINT]])
 
 
-def source(t: Tuned) -> str:
-    """Which seeds `tuned_members` are of, for a caption."""
-    return "stage 3" if t.complete(SELECT, TUNED) else "stage 1, three seeds, by which the cells were chosen"
-
-
 def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
     """Updates to 99 % against batch size: setting (of SETTINGS), operation, schedule, kind, n, reached, batch (the mean
     up to the touch), rmst, low, high, and, tuned, the mean of examples. Stage 1's have no interval: their cells were

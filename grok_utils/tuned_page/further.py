@@ -52,8 +52,6 @@ def shapes_line(t: Tuned, table: pd.DataFrame) -> str:
             f"Of {len(pairs)} pairs of a course and its reverse the growing one is sooner in {sooner[0]}, the "
             f"shrinking one in {sooner[1]}."
         )
-    if len(table):
-        told.append("These are three seeds, by which the cells were chosen; what stages 2 and 3 say decides.")
     return " ".join(told)
 
 

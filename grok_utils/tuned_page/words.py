@@ -21,9 +21,7 @@ def heading(t: Tuned) -> str:
     there, planned = (s[name].sum() if len(s) else 0 for name in ("records", "planned"))
     return (
         "# Does changing the batch size make a transformer grok sooner, once rate and decay are tuned for each?\n\n"
-        f"{there:,} of {planned:,} planned records, of {len(s)} studies{trained}. The original's claims at its own "
-        "learning rate and weight decay are judged on [the page of the claims](../evidence/report.html), in the folder "
-        "beside this one."
+        f"{there:,} of {planned:,} planned records, of {len(s)} studies{trained}."
     )
 
 
