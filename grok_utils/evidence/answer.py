@@ -13,7 +13,7 @@ from grok_utils.analysis.summaries import RMST
 from grok_utils.evidence.claims import CLAIMS, NOT_RUN, all_contrasts, verdicts
 from grok_utils.evidence.members import CLOCKS, Evidence, of_arm
 from grok_utils.evidence.rules import Claim
-from grok_utils.page.prose import from_to, listed, p_value, sample_sizes, signed
+from grok_utils.page.prose import from_to, listed, on_operations, p_value, sample_sizes, signed
 from grok_utils.studies import DEFAULTS
 from grok_utils.tasks import OPERATIONS, written
 
@@ -72,18 +72,16 @@ def order_of_sizes(rows: pd.DataFrame) -> str:
 
 def without_growing(dose: pd.DataFrame) -> str:
     """Which arm is soonest, and how linear does beside the best constant."""
-    best: dict[str, list[str]] = {}
-    behind = []
+    best, behind = {}, []
     for operation, rows in by_operation(dose[dose["reached"] == dose["n"]]):
         rows = rows.set_index("schedule")
         if rows["constant"].sum() > 1 and "linear" in rows.index:
-            best.setdefault(rows["rmst"].idxmin(), []).append(operation)
+            best[operation] = f"`{rows['rmst'].idxmin()}`"
             behind.append(100 * (rows.loc["linear", "rmst"] / rows.loc[rows["constant"], "rmst"].min() - 1))
     if not best:
         return ""
-    told = apart(f"`{arm}` on {listed(map(written, operations))}" for arm, operations in best.items())
     needs = f"`linear` needs {more_or_fewer(pd.Series(behind), ' %')} updates than the best constant batch"
-    return f"The soonest of all arms is {told} ({sample_sizes(dose)}). {needs}."
+    return f"The soonest of all arms is {apart(on_operations(best))} ({sample_sizes(dose)}). {needs}."
 
 
 def against_baseline(rows: pd.DataFrame) -> str:
@@ -183,15 +181,17 @@ def verdict_table(evidence: Evidence, rows: pd.DataFrame, by_clock: pd.DataFrame
 
     `rows` are its contrasts, and `by_clock` its verdicts as from `robustness`.
     """
-    found, changed = by_clock.set_index("claim")[CLOCKS[0]], changed_by_clocks(by_clock)
+    found = by_clock.set_index("claim")
     members = evidence.members[evidence.members["clock"] == CLOCKS[0]]
     table = []
     for claim in CLAIMS:
         mine = rows[(rows["claim"] == claim.number) & rows["decides"]]
         share_of = of_arm(members, claim.share_of, "permutation") if claim.share_of else None
         told = {"claim": claim.number, "text": claim.text, "reported": reported_words(claim, mine)}
-        told |= our_words(claim, mine, share_of) | {"verdict": found[claim.number]}
-        table.append(told | {"other_clocks": changed.get(claim.number, "–")})
+        first, *others = found.loc[claim.number, list(CLOCKS)]
+        other = [f"{v} ({clock})" for clock, v in zip(CLOCKS[1:], others, strict=True) if v not in ("", first)]
+        told |= our_words(claim, mine, share_of) | {"verdict": first}
+        table.append(told | {"other_clocks": listed(other) if other else "–"})
     return pd.DataFrame(table)
 
 
@@ -255,12 +255,3 @@ def robustness(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
             rows = all_contrasts(evidence.members[evidence.members["clock"] == clock])
         table[clock] = verdicts(evidence, rows, clock).to_numpy()
     return table
-
-
-def changed_by_clocks(by_clock: pd.DataFrame) -> dict[int, str]:
-    """What other clocks make of each claim's verdict, where they change it (see `robustness`)."""
-    changed = {}
-    for row in by_clock.to_dict("records"):
-        if other := [f"{row[clock]} ({clock})" for clock in CLOCKS[1:] if row[clock] not in ("", row[CLOCKS[0]])]:
-            changed[row["claim"]] = listed(other)
-    return changed

@@ -77,12 +77,12 @@ def order_added_up(rows: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:
     """
     known = dose.loc[dose["constant"], "operation"]
     found = rows[(rows["claim"] == 3) & (rows["n"] > 0) & rows["operation"].isin(known)].reset_index(drop=True)
-    table = found[["operation", "reference", "n", "difference", "low", "high"]].assign(predicted=np.nan)
-    for i, row in found.iterrows():
-        study, curve = load_study(row["study"]), constant_curve(dose, row["operation"])
-        linear, control = (constants_added_up(batch_sizes(study, row[k]), *curve) for k in ("arm", "reference"))
-        table.loc[i, "predicted"] = linear - control
-    return table
+    predicted = []
+    for row in found.itertuples():
+        study, curve = load_study(row.study), constant_curve(dose, row.operation)
+        linear, control = (constants_added_up(batch_sizes(study, arm), *curve) for arm in (row.arm, row.reference))
+        predicted.append(linear - control)
+    return found[["operation", "reference", "n", "difference", "low", "high"]].assign(predicted=predicted)
 
 
 def compared(study: Study) -> Iterator[tuple[Arm, Arm, Cell]]:

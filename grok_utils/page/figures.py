@@ -30,7 +30,8 @@ POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
 BANDED = 6  # arms
 CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)  # from 50 on a colour bar is no longer drawn in lines
 CELL_WORDS = 0.062  # inches that a digit of 7 points takes
-SPREAD = ("pi", 100)  # the band of a curve: from the lowest seed to the highest
+NO_BAND: dict[str, Any] = {"errorbar": None}
+BAND = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "linewidth": 0}}  # from the lowest seed to the highest
 
 
 def thin(frame: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
@@ -52,11 +53,11 @@ def curves_show(frame: pd.DataFrame) -> str:
 
 def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
     """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin."""
-    band: dict[str, Any] = {"errorbar": None}
+    band = NO_BAND
     if few_arms(frame):
         train = thin(measured(frame, f"train_{measure}"))
         curve(ax, train, x, f"train_{measure}", marked=0, estimator="median", **band, linewidth=0.6, alpha=0.6)
-        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
+        band = BAND
     curve(ax, thin(measured(frame, f"val_{measure}")), x, f"val_{measure}", estimator="median", **band)
 
 
@@ -146,9 +147,7 @@ def measure(course: pd.DataFrame, column: str) -> Picture:
     axis, not positive.
     """
     points, logarithmic = np.sort(course["update"].unique()), over_decades(course[column])
-    band: dict[str, Any] = {"errorbar": None}
-    if few_arms(course) and not logarithmic:
-        band = {"errorbar": SPREAD, "err_kws": {"alpha": 0.15, "linewidth": 0}}
+    band = BAND if few_arms(course) and not logarithmic else NO_BAND
 
     def draw(ax: Axes, of: pd.DataFrame) -> None:
         curve(ax, of, "update", column, estimator="mean", **band)
@@ -272,14 +271,14 @@ def rmst_by_cell(cells: pd.DataFrame) -> Picture:
         height = len(arms) * each * (0.17 * len(rows) + 0.32) + 1.1
         figure = Figure((WIDTH, height), layout="constrained")
         grid = figure.subplots(len(arms) * each, width, sharex=True, sharey=True, squeeze=False)
-        for i, (arm, operation) in enumerate(product(arms, operations)):
-            line, place = divmod(i % len(operations), width)
-            ax = grid[i // len(operations) * each + line, place]
+        of_arms = grid.reshape(len(arms), -1)
+        for (i, arm), (j, operation) in product(enumerate(arms), enumerate(operations)):
+            ax = of_arms[i, j]
             of = table[(table["schedule"] == arm) & (table["operation"] == operation)]
             texts = ["×" if c.reached == 0 else f"{c.rmst:.0f}" if fits else "" for c in of.itertuples()]
             draw_cells(ax, of["column"], of["row"], colours.to_rgba(of["rmst"]), texts)
-            ax.set_title(f"{written(operation)}\n" if i < len(operations) or each > 1 else "")
-            ax.set_title("" if place else arm, loc="left")
+            ax.set_title(f"{written(operation)}\n" if i == 0 or each > 1 else "")
+            ax.set_title("" if j % width else arm, loc="left")
         for ax in grid.flat:
             ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
             ax.set_xticks(range(len(columns)), columns)

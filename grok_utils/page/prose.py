@@ -15,6 +15,7 @@ from grok_utils.measures import MEASURES, RATIOS
 from grok_utils.schedules import BLOCK, SCHEDULES
 from grok_utils.store.records import makings
 from grok_utils.studies import PROTOCOL, Study
+from grok_utils.tasks import written
 
 FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles no claim
 
@@ -34,6 +35,14 @@ def listed(things: Iterable[str], last: str = "and") -> str:
     """Such as `a, b and c`."""
     *front, end = list(things)
     return f"{', '.join(front)} {last} {end}" if front else end
+
+
+def on_operations(values: Mapping[str, str]) -> list[str]:
+    """Such as `a on x + y` and `b on x − y and x / y`, of a text for each operation."""
+    alike: dict[str, list[str]] = {}
+    for operation, text in values.items():
+        alike.setdefault(text, []).append(written(operation))
+    return [f"{text} on {listed(operations)}" for text, operations in alike.items()]
 
 
 def named(names: Iterable[str]) -> str:
@@ -148,10 +157,9 @@ def grid(cells: pd.DataFrame) -> str:
     return (
         f"## The grid\n\nEach arm was trained in {from_to(tried)} cells, "
         f"combinations of {settings}. [Figure](#grid) shows the restricted mean number of updates to 99 % in each "
-        "(RMST, [explained below](#section-updates-to-99)). [Table](#best-cells) has the best cell of each arm on each "
-        "operation, which is that of the smallest RMST. The answer and all that follows show each arm at its best "
-        "cell, and [Table](#cells) has all cells. The seeds that chose a cell are those shown in it. So its RMST errs "
-        "on the small side, the more the more cells were tried."
+        "(RMST, [explained below](#section-updates-to-99)), [Table](#cells) all numbers. The answer and all that "
+        "follows show each arm at its best cell, that of the smallest RMST ([Table](#best-cells)). The seeds that "
+        "chose a cell are those shown in it. So its RMST errs on the small side, the more the more cells were tried."
     )
 
 

@@ -90,8 +90,8 @@ OF_MEASURES = dict(zip(TOGETHER, LOOKS.values(), strict=False))
 
 def look(arm: str) -> Look:
     """The arm's look; one of another name gets one of the other colours, a marker and dashes by its name alone."""
-    if arm in LOOKS or arm in OF_MEASURES:
-        return LOOKS.get(arm) or OF_MEASURES[arm]
+    if known := LOOKS.get(arm) or OF_MEASURES.get(arm):
+        return known
     n = zlib.crc32(arm.encode())
     return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (1 + n // 49 % 5, 1 + n // 245 % 2))
 

@@ -178,9 +178,8 @@ def chosen(members: pd.DataFrame) -> pd.DataFrame:
             found = in_turn(cells.assign(failed=cells["n"] - cells["reached"]), ["failed", "restricted"])
         first, *others = cells["restricted"].nsmallest(2)
         rows.append(found.head(1).assign(eligible=len(eligible) > 0, second_to_first=(others or [first])[0] / first))
-    return pd.concat(rows, ignore_index=True)[
-        [*ARM, *POINT, "n", "reached", "restricted", "eligible", "second_to_first"]
-    ]
+    columns = [*ARM, *POINT, "n", "reached", "restricted", "eligible", "second_to_first"]
+    return pd.concat(rows, ignore_index=True)[columns]
 
 
 def chosen_again(of_arm: pd.DataFrame, column: str, resamples: int) -> np.ndarray:

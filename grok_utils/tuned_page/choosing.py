@@ -87,8 +87,8 @@ def selection_line(t: Tuned) -> str:
     if chosen.empty:
         return t.lacks(SELECT)
     several = chosen.loc[chosen["second_to_first"] > 1, "second_to_first"]
-    told = [t.lacks(SELECT), "Stage 2 fixed the comparators, the soonest constants ([Table](#chosen))."]
-    told[1:] = ["So far:"] if told[0] else told[1:]
+    fixed = "Stage 2 fixed the comparators, the soonest constants ([Table](#chosen))."
+    told = [fixed if t.complete(SELECT) else f"{t.lacks(SELECT)} So far:"]
     told.append(
         f"Of {len(chosen)} choices {(~chosen['eligible']).sum()} are *not tuned*: in every cell more than one of 16 "
         "seeds fails."
@@ -98,7 +98,7 @@ def selection_line(t: Tuned) -> str:
             f"The second cell of an arm needs {several.median():.2f} times the updates of its first (median of "
             f"{len(several)}; up to {several.max():.2f}): a smaller difference between two arms is called unresolved."
         )
-    return " ".join(filter(None, told))
+    return " ".join(told)
 
 
 def power_table(t: Tuned) -> pd.DataFrame:

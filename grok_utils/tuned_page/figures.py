@@ -61,12 +61,8 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
         log_axes(ax, SIZES, TIMES)
 
     def say(rows: pd.DataFrame) -> str:
-        told = []
-        for setting in SETTINGS:
-            constants = rows[(rows["setting"] == setting) & (rows["kind"] == "constant")]
-            if len(constants):
-                told.append(f"{setting} {extremes(constants.set_index('schedule')['rmst'])}")
-        return ", ".join(told)
+        constants = rows[rows["kind"] == "constant"].set_index("schedule").groupby("setting", sort=False)["rmst"]
+        return ", ".join(f"{setting} {extremes(rmst)}" for setting, rmst in constants)
 
     alt = (
         "Updates to 99 % validation accuracy against mean batch size, both logarithmic, a panel for each operation: a "
@@ -111,15 +107,13 @@ def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Pictur
             axis.set_ticks(np.log2(ticks), [f"{value:g}" for value in ticks])
         ax.grid(False)
 
-    def say(rows: pd.DataFrame) -> str:
-        soonest = found.loc[in_order(rows["schedule"]), "median"]
-        never = int((~np.isfinite(soonest)).sum())
-        return f"{extremes(soonest)}" + (f", in {never} of {len(soonest)} none" if never else "")
-
     arms = in_order(of["schedule"])
+    soonest = found.loc[arms, "median"]
+    never = int((~np.isfinite(soonest)).sum())
+    none = f", in {never} of {len(arms)} none" if never else ""
     alt = (
         f"Heat maps of median updates to 99 % on {written(operation)} over learning rate and weight decay, a panel for "
-        f"each of {len(arms)} arms, {len(of)} cells in all. The best cell of an arm: {say(of)}."
+        f"each of {len(arms)} arms, {len(of)} cells in all. The best cell of an arm: {extremes(soonest)}{none}."
     )
     words, columns = ("learning rate, in thousandths", "weight decay"), columns_for(len(arms))
     picture = panels(of, draw, alt, *words, height=1.15, by="schedule", columns=columns)

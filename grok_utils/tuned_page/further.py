@@ -79,12 +79,9 @@ def controls(t: Tuned) -> pd.DataFrame:
         return table
     usual = table[table["schedule"] == USUAL].set_index(["control", "operation"])["updates"]
     reference = table[table["control"] == REFERENCE].set_index(["operation", "schedule"])["updates"]
-    for name, of, by in (
-        ("to_512", usual, ["control", "operation"]),
-        ("to_reference", reference, ["operation", "schedule"]),
-    ):
-        table[name] = table["updates"] / table.join(of.rename("other"), on=by)["other"]
-    return table
+    table["to_512"] = table["updates"] / table.join(usual.rename("other"), on=["control", "operation"])["other"]
+    other = table.join(reference.rename("other"), on=["operation", "schedule"])["other"]
+    return table.assign(to_reference=table["updates"] / other)
 
 
 def controls_line(t: Tuned, table: pd.DataFrame) -> str:

@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
-from grok_utils.page.prose import count, from_to, listed
+from grok_utils.analysis.crossings import by_operation, in_order
+from grok_utils.page.prose import count, from_to, listed, on_operations
 from grok_utils.store.records import read_study
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices, costs, decisions, law
@@ -37,10 +37,7 @@ def sizes(t: Tuned) -> dict[str, int]:
 
 def law_members(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
     """The members of the constants on OF_LAW by one outcome: stage 1's grid, and the further seeds of LAW."""
-    parts = [t.of(stage) for stage in (SURFACE, LAW) if len(t.of(stage))]
-    if not parts:
-        return pd.DataFrame(columns=["operation"])
-    rows = pd.concat(parts)
+    rows = pd.concat([t.members[stage] for stage in (SURFACE, LAW) if stage in t.members] or [t.of(SURFACE)])
     kept = rows["study"].isin(GRID) & rows["operation"].isin(OF_LAW) & rows["schedule"].isin(kinds(rows)[0])
     return rows[kept & (rows["outcome"] == outcome)]
 
@@ -123,11 +120,8 @@ def edge_line(table: pd.DataFrame) -> str:
     first, last = table["batch"].min(), table["batch"].max()
     for of in ("rate", "decay"):
         highest = table[table["of"] == of].groupby(["operation", "batch"])["reach"].max()
-        each = [
-            f"from {highest[o, first]:g} to {highest[o, last]:g} on {written(o)}"
-            for o in in_order(table["operation"], OPERATIONS)
-        ]
-        told.append(f"the highest {of} at which all seeds reach goes {listed(each)}")
+        ends = {o: f"from {highest[o, first]:g} to {highest[o, last]:g}" for o, _ in by_operation(table)}
+        told.append(f"the highest {of} at which all seeds reach goes {listed(on_operations(ends))}")
     return f"From a batch of {first:,} to one of {last:,}, {', and '.join(told)}."
 
 

@@ -5,7 +5,7 @@
 
 import pandas as pd
 
-from grok_utils.page.prose import listed, signed
+from grok_utils.page.prose import listed, on_operations, signed
 from grok_utils.tasks import written
 from grok_utils.tuned import claims
 from grok_utils.tuned.claims import COMPARATOR, FAMILIES, NOT_TESTED
@@ -91,8 +91,8 @@ def no_longer(t: Tuned, points: pd.DataFrame, decided: Decided | None, first: pd
     first_constant, constant = ({o: v for (s, o), v in best["schedule"].items() if s == of} for of in SETTINGS)
     first_percent, percent_now = ({o: v for (s, o), v in percent.items() if s == of} for of in SETTINGS)
     said = [
-        f"The soonest constant is {by_operation(first_constant)}",
-        f"linear needs beside the soonest constant, in updates, {by_operation(first_percent)}",
+        f"The soonest constant is {listed(on_operations(first_constant))}",
+        f"linear needs beside the soonest constant, in updates, {listed(on_operations(first_percent))}",
         f"Growth matters beyond the dose (claim 3): {first[3]}",
     ]
     if decided is None:
@@ -101,16 +101,8 @@ def no_longer(t: Tuned, points: pd.DataFrame, decided: Decided | None, first: pd
     holds = f"On {listed(map(written, same))} alone" if same else "No longer"
     again = claims.by_outcome(t.horizons, t.chosen, first.loc[[3]], "touch")[3]
     tuned = [
-        f"{'Still so' if len(same) == len(constant) else holds}: it is {by_operation(constant)}",
-        by_operation(percent_now) if percent_now else "Stage 3 does not have linear: stage 2 left it behind",
+        f"{'Still so' if len(same) == len(constant) else holds}: it is {listed(on_operations(constant))}",
+        listed(on_operations(percent_now)) if percent_now else "Stage 3 does not have linear: stage 2 left it behind",
         f"linear over W updates beside the shrinking one and beside the soonest constant: {again}",
     ]
     return pd.DataFrame({"said": said, "tuned": tuned})
-
-
-def by_operation(values: dict[str, str]) -> str:
-    """Such as `a on x + y and b on x / y`."""
-    groups: dict[str, list[str]] = {}
-    for operation, value in values.items():
-        groups.setdefault(value, []).append(written(operation))
-    return listed(f"{value} on {listed(operations)}" for value, operations in groups.items())

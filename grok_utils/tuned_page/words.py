@@ -11,7 +11,7 @@ from grok_utils.store.records import makings
 from grok_utils.studies import DEFAULTS
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, soonest
-from grok_utils.tuned_page.reading import LAW, SELECT, TUNED, Tuned
+from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
 
 
 def heading(t: Tuned) -> str:
@@ -95,7 +95,7 @@ def schedule_advice(decided: Decided | None) -> str:
 # --- theory -----------------------------------------------------------------------------------------------------------
 
 
-def theory(t: Tuned, cells: pd.DataFrame, fits: pd.DataFrame) -> str:
+def theory(cells: pd.DataFrame, fits: pd.DataFrame) -> str:
     """What our numbers say to the papers on the timescale and on small batches."""
     told = []
     if len(fits):
@@ -105,8 +105,6 @@ def theory(t: Tuned, cells: pd.DataFrame, fits: pd.DataFrame) -> str:
             f"the intervals hold −1 in {int(((fits['product_low'] <= -1) & (fits['product_high'] >= -1)).sum())} of "
             f"{len(fits)} fits."
         )
-    else:
-        told.append(f"Of the exponent of rate × decay: {t.lacks(LAW).removeprefix('**Not known yet**: ')}")
     if len(cells):
         share = cells.groupby("batch")["all_reach"].mean()
         small, large = share.index.min(), share.index.max()
