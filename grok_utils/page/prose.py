@@ -129,10 +129,12 @@ def model(study: Study) -> str:
     """What is trained, and how."""
     blocks, width, heads = (either(study, name) for name in ("blocks", "width", "heads"))
     original = ", as the original's," if all(arm.settings.shape == PROTOCOL.shape for arm in study.arms) else ""
+    whole = [arm.settings.batch_size == "all" for arm in study.arms]
+    batches = dict.fromkeys("of all training pairs" if all_pairs else "drawn with replacement" for all_pairs in whole)
     return (
         f"Every model is a decoder transformer (blocks: {blocks}, width: {width}, heads: {heads}){original} that reads "
         "`x ∘ y =` and names the result. A fixed share of all pairs is for training, the rest for validation. "
-        f"{optimizers(study)} minimises cross-entropy on batches drawn with replacement. A log is kept every {BLOCK} "
+        f"{optimizers(study)} minimises cross-entropy on batches {listed(batches, 'or')}. A log is kept every {BLOCK} "
         "updates. The same seed means the same split and, at one shape, the same initial weights in every arm."
     )
 

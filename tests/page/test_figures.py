@@ -353,6 +353,9 @@ def test_what_a_page_says_of_the_model_is_the_study_s():
     assert "(blocks: 2, width: 128, heads: 4)" in said[0] and " AdamW minimises " in said[0]
     assert "(blocks: 3, width: 64, heads: 2)" in said[1] and " Muon minimises " in said[1]
     assert "(blocks: 2 or 3, width: 128 or 64, heads: 4 or 2)" in said[2] and " AdamW or Muon minimises " in said[2]
+    both = prose.model(make_study("mine", {"arms": usual | {"whole": {"batch_size": "all"}}}))
+    assert "on batches drawn with replacement or of all training pairs. " in both
+    assert "on batches drawn with replacement. " in said[0]
     settings = [
         tables.settings(make_study("mine", {"arms": arms, "warm_up": warm_up})).set_index("setting")["value"]
         for arms, warm_up in ((usual, 50), (narrow, 20), (usual | narrow, 50))
