@@ -32,6 +32,7 @@ from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
 BATCH_SIZES, ROUNDS = (512, 272, 128, 32), 5  # that are measured, and how often each
 NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
+SWEEP, SWEEP_UPDATES = 1000, 7500  # models of a sweep that is projected, and the updates of each
 
 
 # --- the usual loop --------------------------------------------------------------------------------------------------
@@ -203,13 +204,18 @@ def main() -> None:
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+    print(f"Peak memory {peak / 1e9:.2f} GB, both loops and all precisions in one process.\n")
     costs = costs_of_measures(engines["float32"], ROUNDS)
     print("Each measure adds, ms a model: " + ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items()), end="\n\n")
     for precision, rows in summary.groupby("precision", sort=False):
         hours = projected_hours(study, rows, start[precision], cores())
+        sweep = rows.set_index("batch_size").engine_ms / 3.6e6 * SWEEP * SWEEP_UPDATES / BLOCK / cores()
         print(f"`paper` in {precision} on {cores()} cores: {hours:.2f} h; a run begins after {start[precision]:.0f} s")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(f"peak memory {peak / 1e9:.2f} GB, both loops and all precisions in one process")
+        print(
+            f"A sweep of {SWEEP:,} models, {SWEEP_UPDATES:,} updates each, in {precision} on {cores()} cores: ", end=""
+        )
+        print(", ".join(f"{hours:.1f} h at batch {size}" for size, hours in sweep.items()))
     save(summary.to_csv(index=False), arguments.out, "cpu.csv")
 
 

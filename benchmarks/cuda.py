@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.cpu import UsualLoop, at_sizes, block_flops, ceiling, seconds
+from benchmarks.cpu import NOTEBOOK_SECONDS, SWEEP, SWEEP_UPDATES, UsualLoop, at_sizes, block_flops, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
 from grok_utils.measures import MEASURES
@@ -171,7 +171,12 @@ def main() -> None:
     say(costs.to_string(index=False, float_format="{:.2f}".format) + "\n")
     found["cuda-measures.csv"] = costs.to_csv(index=False)
     members = time_members([4, 12, 60, 240, 960])
-    say(members.to_string(index=False, float_format="{:.2f}".format))
+    say(members.to_string(index=False, float_format="{:.2f}".format) + "\n")
+    first = paper[0]
+    begins, trains = NOTEBOOK_SECONDS + first.set_up_s.iloc[:-1].max(), first.train_s.iloc[-1]
+    sweep = members.s_a_member.min() * SWEEP / 60
+    say(f"`paper` in {PRECISIONS[0]}, its runs side by side: {begins:.0f} s until they train and {trains:.0f} s of it")
+    say(f"A sweep of {SWEEP:,} models, {SWEEP_UPDATES:,} updates each, in float32: {sweep:.0f} minutes at batch 512")
     found |= {"cuda-members.csv": members.to_csv(index=False), "cuda-members.svg": svg(scaling(members), "scaling")}
     for name, text in found.items():
         save(text, arguments.out, name)
