@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, IterableDataset
 from torch.utils.flop_counter import FlopCounterMode
 
+from grok_utils.engine import products
 from grok_utils.engine.machine import choose_path, cores, set_up
 from grok_utils.engine.stack import Layout, stacked_logits
 from grok_utils.engine.trainer import Trainer
@@ -31,8 +32,8 @@ from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
 BATCH_SIZES, ROUNDS = (512, 272, 128, 32), 5  # that are measured, and how often each
+SWEEP = 1000  # models, of which is said how long they take
 NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
-SWEEP, SWEEP_UPDATES = 1000, 7500  # models of a sweep that is projected, and the updates of each
 
 
 # --- the usual loop --------------------------------------------------------------------------------------------------
@@ -129,34 +130,42 @@ def seconds(f: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def ceiling(precision: str, n: int = 1024, device: str = "cpu") -> float:
-    """Operations a second that a product of two n × n matrices reaches: the best of five."""
+def ceiling(precision: str, n: int = 1024, device: str = "cpu", product: Callable[..., Tensor] = torch.mm) -> float:
+    """Operations a second that a `product` of two n × n matrices reaches: the best of five."""
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    return 2 * n**3 / min(seconds(torch.mm, a, a) for _ in range(5))
+    return 2 * n**3 / min(seconds(product, a, a) for _ in range(5))
+
+
+def fastest(precision: str) -> float:
+    """The ceiling of what the engine multiplies by: in float32 that is not `torch.mm` where there is better."""
+    own = precision == "float32" and products.AVAILABLE
+    return ceiling(precision, product=(lambda a, b: products.product(a, b, None)) if own else torch.mm)
 
 
 def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int]) -> pd.DataFrame:
     """Times of a block of the whole stack, by turns: the usual loop, each engine; then the same again.
 
     `sizes` are the engines' batch sizes, block by block. One row for each precision and batch size: medians, the
-    rounds' range of the ratio, the share of the ceiling.
+    rounds' range of the ratio, the shares of both ceilings, that of `torch.mm` and that of the engine's own products.
     """
     rows = []
     for i, size in enumerate(sizes):
         theirs = sum(seconds(loop.run_block, size) for loop in usual)
         for precision, engine in engines.items():
-            rows.append((precision, size, theirs, seconds(engine.run_block), ceiling(precision)))
+            took = seconds(engine.run_block)
+            rows.append((precision, size, theirs, took, ceiling(precision), fastest(precision)))
         print(f"round {i + 1} of {len(sizes)} done (batch {size})", file=sys.stderr)
-    rounds = pd.DataFrame(rows, columns=["precision", "batch_size", "usual", "engine", "ceiling"])
+    rounds = pd.DataFrame(rows, columns=["precision", "batch_size", "usual", "engine", "ceiling", "fastest"])
     rounds = rounds[rounds.groupby(["precision", "batch_size"]).cumcount() > 0]  # the first of each was a warm-up
     stacks = rounds.assign(ratio=rounds.usual / rounds.engine).groupby(["precision", "batch_size"], sort=False)
     table = stacks[["usual", "engine"]].median().add_suffix("_ms") * 1e3 / len(usual)
     table = table.assign(n=stacks.size(), times_faster=table.usual_ms / table.engine_ms)
     table = table.assign(lowest=stacks.ratio.min(), highest=stacks.ratio.max())
-    table = table.assign(ceiling_gflops=stacks.ceiling.max() / 1e9).reset_index()
+    table = table.assign(ceiling_gflops=stacks.ceiling.max() / 1e9, fastest_gflops=stacks.fastest.max() / 1e9)
+    table = table.reset_index()
     done = [block_flops(engines[row.precision], row.batch_size) / len(usual) for row in table.itertuples()]
     table["gflops"] = done / table.engine_ms / 1e6
-    return table.assign(reached=table.gflops / table.ceiling_gflops)
+    return table.assign(reached=table.gflops / table.ceiling_gflops, of_fastest=table.gflops / table.fastest_gflops)
 
 
 def costs_of_measures(engine: Trainer, rounds: int) -> pd.Series:
@@ -172,6 +181,13 @@ def costs_of_measures(engine: Trainer, rounds: int) -> pd.Series:
         ]
         costs[name] = 1e3 * float(np.median(times[1:])) / len(engine.tasks)
     return pd.Series(costs)
+
+
+def sweep_hours(rows: pd.DataFrame, models: int, batch_size: int, cores: int) -> float:
+    """Hours for so many models of 7,500 updates at a batch size: block times as in `projected_hours`."""
+    rows = rows.sort_values("batch_size")
+    block = float(np.interp(batch_size, rows.batch_size, rows.engine_ms / 1e3))
+    return models * Study.updates / BLOCK * block / cores / 3600
 
 
 def projected_hours(study: Study, rows: pd.DataFrame, start: float, cores: int) -> float:
@@ -210,12 +226,10 @@ def main() -> None:
     print("Each measure adds, ms a model: " + ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items()), end="\n\n")
     for precision, rows in summary.groupby("precision", sort=False):
         hours = projected_hours(study, rows, start[precision], cores())
-        sweep = rows.set_index("batch_size").engine_ms / 3.6e6 * SWEEP * SWEEP_UPDATES / BLOCK / cores()
-        print(f"`paper` in {precision} on {cores()} cores: {hours:.2f} h; a run begins after {start[precision]:.0f} s")
-        print(
-            f"A sweep of {SWEEP:,} models, {SWEEP_UPDATES:,} updates each, in {precision} on {cores()} cores: ", end=""
-        )
-        print(", ".join(f"{hours:.1f} h at batch {size}" for size, hours in sweep.items()))
+        sweeps = [f"{sweep_hours(rows, SWEEP, size, cores()):.1f} h at batch {size}" for size in (64, 512)]
+        after = f"(a run begins after {start[precision]:.0f} s)"
+        print(f"On {cores()} cores in {precision}: `paper` takes {hours:.2f} h {after},")
+        print(f"a sweep of {SWEEP:,} models of {Study.updates:,} updates {' and '.join(sweeps)}.")
     save(summary.to_csv(index=False), arguments.out, "cpu.csv")
 
 

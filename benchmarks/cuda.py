@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.cpu import NOTEBOOK_SECONDS, SWEEP, SWEEP_UPDATES, UsualLoop, at_sizes, block_flops, ceiling, seconds
+from benchmarks.cpu import NOTEBOOK_SECONDS, SWEEP, UsualLoop, at_sizes, block_flops, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
 from grok_utils.measures import MEASURES
@@ -24,7 +24,7 @@ from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
 from grok_utils.store.provenance import provenance
-from grok_utils.studies import ExecutionPath
+from grok_utils.studies import ExecutionPath, Study
 
 PRECISIONS = ("float32", "tf32", "bf16")
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
@@ -176,7 +176,7 @@ def main() -> None:
     begins, trains = NOTEBOOK_SECONDS + first.set_up_s.iloc[:-1].max(), first.train_s.iloc[-1]
     sweep = members.s_a_member.min() * SWEEP / 60
     say(f"`paper` in {PRECISIONS[0]}, its runs side by side: {begins:.0f} s until they train and {trains:.0f} s of it")
-    say(f"A sweep of {SWEEP:,} models, {SWEEP_UPDATES:,} updates each, in float32: {sweep:.0f} minutes at batch 512")
+    say(f"A sweep of {SWEEP:,} models, {Study.updates:,} updates each, in float32: {sweep:.0f} minutes at batch 512")
     found |= {"cuda-members.csv": members.to_csv(index=False), "cuda-members.svg": svg(scaling(members), "scaling")}
     for name, text in found.items():
         save(text, arguments.out, name)

@@ -48,11 +48,11 @@ class Stack:
         self.gradient_sum.zero_()
         self.square_sum.zero_()
 
-    def each_update(self, gradient: Float[Tensor, "M P"]) -> None:
-        """Add an update's `gradient`, in place: a CUDA graph holds these additions too."""
+    def each_update(self, gradient: Float[Tensor, "m P"], members: slice = slice(None)) -> None:
+        """Add the gradient of an update of `members`, in place: a CUDA graph holds these additions too."""
         if self.gradients:
-            self.gradient_sum += gradient
-            self.square_sum += squares(gradient)
+            self.gradient_sum[members] += gradient
+            self.square_sum[members] += squares(gradient)
 
     def made(self, make: "Callable[[Stack], Any]") -> Any:
         """What `make` makes of this stack, once: at a log, a copy to the device would have the host wait."""

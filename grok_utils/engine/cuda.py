@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from grok_utils.engine.machine import does_not_fit, has_kernels, stack_size
+from grok_utils.engine.stack import PLAIN
 from grok_utils.engine.trainer import Trainer
 from grok_utils.optimizers import hyper_table
 from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Run, Settings
@@ -58,7 +59,7 @@ class GraphedTrainer(Trainer):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
             from grok_utils.engine import attention
 
-            self.attention = attention.first_attention, attention.last_attention
+            self.kernels = PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
         sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]
         sizes = sorted({rounded_up(int(size)) for size in sizes}, reverse=True)
         self.buffer = torch.zeros(3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)

@@ -9,6 +9,7 @@ import numpy as np
 import psutil
 import torch
 
+from grok_utils.engine import products
 from grok_utils.errors import BadInput
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import PROTOCOL, ExecutionPath, Run, Shape
@@ -17,6 +18,9 @@ from grok_utils.tasks import OPERATIONS, count_pairs, count_train
 # Examples' forward passes from which torch.compile earns its minute of compiling on a CPU: eager needs some 18 µs each
 # and compiled saves a quarter.
 COMPILE_FROM = 20_000_000
+APART_FROM = (
+    130  # examples a batch in the default shape: at some 100 side by side took a sixth less, at 160 a sixth more
+)
 PROCESS_BYTES = 3 * 2**29  # that a process takes of a GPU before its stack: CUDA's context and compiled code
 
 
@@ -45,12 +49,25 @@ def has_kernels(path: ExecutionPath, shape: Shape) -> bool:
     return path.device == "cuda" and path.compiled and tiles
 
 
+def one_by_one(path: ExecutionPath, shape: Shape, batch_size: float) -> bool:
+    """Whether members are computed one after another, each by oneDNN's products, which know no stacks.
+
+    That is so on a CPU in float32, but not uncompiled for small members, of small batches on average: there each call
+    on its own costs more than the products save. It hangs on nothing of a member's neighbours, as no bit may.
+    """
+    fits = path.device == "cpu" and path.precision == "float32" and products.AVAILABLE
+    return fits and (path.compiled or size_of_pass(shape) * batch_size >= APART_FROM)
+
+
 def set_up(path: ExecutionPath) -> None:
     """All of PyTorch's process-wide switches, as `path` wants them."""
     torch.set_num_threads(path.threads)
     if path.device == "cuda":
         torch.set_float32_matmul_precision("high" if path.precision == "tf32" else "highest")
     if path.compiled:
+        # On a CPU one C++ file a graph, not one a kernel, for which headers would be precompiled first: half a minute.
+        torch._inductor.config.cpp_wrapper = path.device == "cpu"
+        torch._inductor.config.cpp_cache_precompile_headers = path.device != "cpu"
         torch._inductor.config.deterministic = path.device == "cuda"  # no benchmarking that could choose other code
         torch._inductor.config.combo_kernels = path.device == "cuda"  # small kernels launched together: a tenth
         torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
@@ -81,8 +98,13 @@ def work_by_block(run: Run) -> np.ndarray:
     """The forward passes of each block of 10 updates with its validation: [blocks]."""
     s = run.arm.settings
     validation = {o: count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations}
-    size = s.blocks * s.width**2 / (PROTOCOL.blocks * PROTOCOL.width**2)  # of a pass, that of its products
-    return size * (3 * BLOCK * run.courses.batch_size.sum(axis=1) + sum(validation[m.operation] for m in run.members))
+    pairs = sum(validation[m.operation] for m in run.members)
+    return size_of_pass(s.shape) * (3 * BLOCK * run.courses.batch_size.sum(axis=1) + pairs)
+
+
+def size_of_pass(shape: Shape) -> float:
+    """What an example's products cost in this shape, of what they cost in the default one."""
+    return shape.blocks * shape.width**2 / (PROTOCOL.blocks * PROTOCOL.width**2)
 
 
 # --- memory --------------------------------------------------------------------------------------------------------

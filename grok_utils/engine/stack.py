@@ -8,7 +8,7 @@
 import math
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -46,10 +46,14 @@ class Layout:
 
 
 def linear(
-    x: Float[Tensor, "M R I"], weight: Float[Tensor, "M O I"], bias: Float[Tensor, "M O"]
+    x: Float[Tensor, "M R I"], weight: Float[Tensor, "M O I"], bias: Float[Tensor, "M O"] | None
 ) -> Float[Tensor, "M R O"]:
     """`x` through each member's own map."""
-    return torch.bmm(x, weight.mT) + bias.unsqueeze(1)
+    y = torch.bmm(x, weight.mT)
+    return y if bias is None else y + bias.unsqueeze(1)
+
+
+Linear = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def layer_norm(
@@ -76,7 +80,11 @@ def attend(scores: list[Float[Tensor, "M _ heads"]], values: list[Float[Tensor, 
 
 
 def rest_of_block(
-    p: dict[str, Tensor], block: int, x: Float[Tensor, "M R D"], attention: Float[Tensor, "M R D"]
+    p: dict[str, Tensor],
+    block: int,
+    x: Float[Tensor, "M R D"],
+    attention: Float[Tensor, "M R D"],
+    linear: Linear = linear,
 ) -> Float[Tensor, "M R D"]:
     """What follows the heads in a block: projection, residual, LayerNorm, FFN, LayerNorm."""
 
@@ -177,8 +185,15 @@ def last_attention(
     return attend([scaled_product(query, k, heads) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
 
 
-Attention = tuple[Callable[..., tuple[Tensor, Tensor]], Callable[..., Tensor]]
-PLAIN: Attention = (first_attention, last_attention)
+class Kernels(NamedTuple):
+    """What a machine may have faster ways for: the attention of the first and of the last block, and linear maps."""
+
+    first: Callable[..., tuple[Tensor, Tensor]] = first_attention
+    last: Callable[..., Tensor] = last_attention
+    linear: Linear = linear
+
+
+PLAIN = Kernels()
 
 
 def stacked_logits(
@@ -187,20 +202,20 @@ def stacked_logits(
     x: Int64[Tensor, "M B"],
     y: Int64[Tensor, "M B"],
     distinct: bool,
-    attention: Attention = PLAIN,
+    kernels: Kernels = PLAIN,
 ) -> Float[Tensor, "M B classes"]:
     """Logits of M members with parameters `flat` for elements `x`, `y`.
 
     With `distinct`, whatever depends on x alone or y alone is computed once for each element and gathered; otherwise
-    once for each example. The numbers are the same. `attention` are the functions of the first and the last block, such
-    as the kernels, which need rows for each element.
+    once for each example. The numbers are the same to rounding, whatever the `kernels`; a GPU's need rows for each
+    element.
     """
     p, batch, (width, heads, blocks) = layout.views(flat), x.shape[1], layout.shape
     embedding, position = p["tokens.weight"], p["positions.weight"]
     elements = embedding[:, SPECIAL_TOKENS:]
     ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
     of_x, of_y = (x, y) if distinct else (None, None)
-    first, last = attention
+    first, last, linear = kernels
 
     # Block 1. Queries, keys and values are functions of (token, position): x, operator, y, equals at positions 0 to 3.
     tokens = (ex, embedding[:, OPERATOR, None], ey, embedding[:, EQUALS, None])
@@ -208,13 +223,13 @@ def stacked_logits(
     w, b = p["blocks.0.attention.in_proj_weight"], p["blocks.0.attention.in_proj_bias"]
     residual, mixed = first(rows, linear(rows, w, b), of_x, of_y, heads)
     for i in range(1, blocks):
-        out = rest_of_block(p, i - 1, residual, mixed)
+        out = rest_of_block(p, i - 1, residual, mixed, linear)
         w, b = p[f"blocks.{i}.attention.in_proj_weight"], p[f"blocks.{i}.attention.in_proj_bias"]
         if i < blocks - 1:
             residual, mixed = out, middle_attention(linear(out, w, b), batch, of_x, heads)
         else:  # read at the last position only
             residual = out[:, -batch:]
-            query, kv = torch.bmm(residual, w[:, :width].mT), torch.bmm(out, w[:, width:].mT)
+            query, kv = linear(residual, w[:, :width], None), linear(out, w[:, width:], None)
             mixed = last(query, kv, b, of_x, heads)
-    out = rest_of_block(p, blocks - 1, residual[:, -batch:], mixed[:, -batch:])
+    out = rest_of_block(p, blocks - 1, residual[:, -batch:], mixed[:, -batch:], linear)
     return linear(layer_norm(out, p["norm.weight"], p["norm.bias"]), p["head.weight"], p["head.bias"])

@@ -8,9 +8,10 @@ from jaxtyping import Float, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
+from grok_utils.engine import products
 from grok_utils.engine.examples import draw_batches, validation_chunks
-from grok_utils.engine.machine import set_up
-from grok_utils.engine.stack import PLAIN, Attention, Layout, stacked_logits
+from grok_utils.engine.machine import one_by_one, set_up
+from grok_utils.engine.stack import PLAIN, Kernels, Layout, stacked_logits
 from grok_utils.measures import MEASURES, Stack, columns_of
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS, Hyper, OfMembers, State, hyper_table
@@ -28,14 +29,14 @@ def loss_and_accuracy(
     weight: Float[Tensor, "..."],
     beyond: Float[Tensor, "M 1 classes"],
     distinct: bool,
-    attention: Attention,
+    kernels: Kernels,
 ) -> Float[Tensor, "M 2"]:
     """Cross-entropy and correctness of each member's examples, summed by their `weight`, which broadcasts to them.
 
-    `beyond` is -inf for the classes that a member's task does not have, else 0. `distinct`, `attention`: see
+    `beyond` is -inf for the classes that a member's task does not have, else 0. `distinct`, `kernels`: see
     `stacked_logits`.
     """
-    logits = stacked_logits(layout, flat, x, y, distinct, attention).float() + beyond
+    logits = stacked_logits(layout, flat, x, y, distinct, kernels).float() + beyond
     loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
     correct = (logits.argmax(-1) == label).float()
     return torch.stack([(loss * weight).sum(1), (correct * weight).sum(1)], dim=1)
@@ -81,7 +82,12 @@ class Trainer:
         self.validation = validation_chunks(tasks, path.device)
         # Members are independent, so the gradient of each is that of its own loss; accuracy has none.
         self.of_loss = torch.tensor([1.0, 0.0], device=path.device).expand(len(tasks), 2).contiguous()
-        self.attention, self.measure = PLAIN, loss_and_accuracy
+        self.apart = [slice(None)]  # members that are computed side by side, one such slice after another
+        self.kernels, self.measure = PLAIN, loss_and_accuracy
+        batch_size = float(courses.batch_size[:, 0].mean())
+        if one_by_one(path, settings.shape, batch_size) and self.flat.dtype == torch.float32:
+            self.apart = [slice(i, i + 1) for i in range(len(tasks))]
+            self.kernels = PLAIN._replace(linear=products.linear)
         self.step: Callable[[Tensor, Tensor, State, Tensor], None] = self.step_by_rule
         if path.compiled:
             self.measure, self.step = torch.compile(loss_and_accuracy), torch.compile(self.step_by_rule)
@@ -97,9 +103,7 @@ class Trainer:
         The examples lie in memory as a block's do: where they lay otherwise, the first block compiled all once more.
         """
         pairs = self._pairs(torch.zeros(1, len(self.splits), 509, dtype=torch.int64))[0]
-        weight = torch.ones(len(self.tasks), 509)
-        flat = self.flat.detach().requires_grad_()
-        self._measure(flat, slice(None), pairs, weight).backward(self.of_loss)
+        self._gradient(self.apart[0], pairs, torch.ones(len(self.tasks), 509))
         self._validate(self.flat)
 
     def step_by_rule(
@@ -124,17 +128,26 @@ class Trainer:
             # Rows for each element cost less than rows for each example from about one example an element on. Compiled,
             # there is one way for all batch sizes, and a GPU's kernels have no other; with 97 classes it costs little.
             distinct = compiled or x.shape[1] > self.beyond.shape[-1]
-            measure, attention = (self.measure, self.attention) if compiled else (loss_and_accuracy, PLAIN)
-            return measure(self.layout, flat, x, y, label, weight, self.beyond[members], distinct, attention)
+            measure = self.measure if compiled else loss_and_accuracy
+            return measure(self.layout, flat, x, y, label, weight, self.beyond[members], distinct, self.kernels)
+
+    def _gradient(self, members: slice, pairs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """What `_measure` gives of some members for `pairs` [3, M, B], and their losses' gradient: [m, 2], [m, P]."""
+        flat = self.flat[members].detach().requires_grad_()
+        if len(self.apart) > 1:  # a copy, as compiled code would hold where in memory a slice begins
+            weight = weight[members].clone()
+        measured = self._measure(flat, members, pairs[:, members], weight)
+        (gradient,) = torch.autograd.grad(measured, flat, self.of_loss[members])
+        return measured.detach(), gradient
 
     def _update(self, pairs: Tensor, weight: Tensor, hyper: Tensor) -> None:
         """One update from `pairs` [3, M, B], each example weighing `weight` [M, B], with its `hyper` [K, M, 1]."""
-        flat = self.flat.detach().requires_grad_()
-        measured = self._measure(flat, slice(None), pairs, weight)
-        (gradient,) = torch.autograd.grad(measured, flat, self.of_loss)
-        self.stack.each_update(gradient)
-        self.step(self.flat, gradient, self.state_of_rule, hyper)
-        self.trained += measured.detach()
+        for members in self.apart:
+            measured, gradient = self._gradient(members, pairs, weight)
+            self.stack.each_update(gradient, members)
+            state = {name: value[members] for name, value in self.state_of_rule.items()}
+            self.step(self.flat[members], gradient, state, hyper[:, members])
+            self.trained[members] += measured
 
     def _batches(self) -> tuple[Tensor, Tensor]:
         """This block's examples, and their weights in the mean, of each split: int64 [10 or 1, splits, B], [splits, B].

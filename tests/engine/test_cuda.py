@@ -68,7 +68,7 @@ def relative(a, b):
 def kernels():
     from grok_utils.engine import attention
 
-    return attention.first_attention, attention.last_attention
+    return PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
 
 
 def compare_with_plain_models(logits_of, shape=PROTOCOL.shape):
