@@ -16,7 +16,8 @@ NOTEBOOKS = ROOT / "notebooks"
 def require_clone() -> None:
     """Raise BadInput where the package is installed without the notebooks and the studies, as from a wheel."""
     if not (NOTEBOOKS / "run.ipynb").is_file():
-        raise BadInput("grok_utils runs from a clone of its repository, which has the notebooks and the studies")
+        says = "grok_utils runs from a clone of its repository, which has the notebooks and the studies"
+        raise BadInput(f"{says}: clone it, then `pip install -e .` there")
 
 
 def from_notebook(path: Path | str) -> Path:

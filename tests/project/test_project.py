@@ -112,6 +112,7 @@ def test_what_was_installed_without_the_notebooks_says_so(tmp_path):
         done = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
         assert (done.returncode, done.stdout, len(done.stderr.splitlines())) == (2, "", 1)
         assert "runs from a clone of its repository" in done.stderr
+        assert done.stderr.endswith(": clone it, then `pip install -e .` there\n")
 
 
 # --- workflows -----------------------------------------------------------------------------------------------------
@@ -129,6 +130,29 @@ def test_every_command_of_a_workflow_runs_here_too():
     assert targets == ["lint", "test", "test-browser", "test-readme"]
     asked = ["make", "-n", *targets, "test-faults", "VENV=", "PYTHON=true"]
     assert subprocess.run(asked, cwd=ROOT, capture_output=True).returncode == 0
+
+
+@pytest.mark.parametrize("browser", ["chromium", "apt-get", None])
+def test_what_ci_runs_in_its_order_with_and_without_a_browser(tmp_path, browser):
+    for name, text in {"make": f'echo "$@" >> {tmp_path}/log', **({browser: ""} if browser else {})}.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    for name in ("bash", "dirname"):
+        (tmp_path / name).symlink_to(shutil.which(name))
+    done = subprocess.run([ROOT / ".ci" / "run"], env={"PATH": str(tmp_path)}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
+    targets = ["lint", "test", *(["test-browser"] if browser else []), "test-readme"]
+    assert (tmp_path / "log").read_text().split() == targets
+    assert done.stdout.startswith("make test-browser: skipped") != bool(browser)
+
+
+@pytest.mark.parametrize("fails", ["lint", "test"])
+def test_ci_ends_with_the_first_target_that_fails(tmp_path, fails):
+    (tmp_path / "make").write_text(f'#!/bin/sh\necho "$@" >> {tmp_path}/log\n[ "$1" != {fails} ]\n')
+    (tmp_path / "make").chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run([ROOT / ".ci" / "run"], env=environment, capture_output=True).returncode == 1
+    assert (tmp_path / "log").read_text().split()[-1] == fails
 
 
 def test_the_workflows_run_the_oldest_and_the_newest_python_of_the_lock():
