@@ -20,11 +20,13 @@ from grok_utils.tasks import OPERATIONS, written
 FEW = 6  # contrasts that are told one by one; of more, how many came out which way
 METRIC = {"restricted": RMST, "final_accuracy": "final_val_acc"}
 CONTROLS = {"linear-reversed": "its reverse", "linear-mean": "the constant at its mean"}  # of linear's dose
+BASELINE = f"the constant {DEFAULTS['batch_size']}"
+DOSE = "its mean batch size (its *dose*)"
 ANSWERS = {
-    "supported": "Yes: growing the batch helps, beyond the dose",
-    "contradicted": "No: growing the batch does not help beyond its dose",
-    "cannot tell": "These data do not say whether growing the batch helps beyond its dose",
-    NOT_RUN: "Whether growing the batch helps beyond its dose is not known yet",
+    "supported": f"Yes: growing the batch helps more than {DOSE} explains",
+    "contradicted": f"No: growing the batch helps no more than {DOSE} explains",
+    "cannot tell": f"These data do not say whether growing the batch helps more than {DOSE} explains",
+    NOT_RUN: f"Whether growing the batch helps more than {DOSE} explains is not known yet",
 }
 
 
@@ -63,11 +65,9 @@ def order_of_sizes(rows: pd.DataFrame) -> str:
     ours = of_claim(rows, 3)
     if ours.empty:
         return ""
-    beside = {words: ours[ours["reference"] == name] for name, words in CONTROLS.items()}
-    beside |= {"five random orders": ours[~ours["decides"]]}
-    who, *others = [f"Beside {words}, {outcome(rows)}." for words, rows in beside.items()]
-    others = [told.replace("`linear` is", "it is") for told in others]
-    return f"Three comparisons hold the dose ({sample_sizes(ours)} seeds). {' '.join([who, *others])}"
+    beside = [words for name, words in CONTROLS.items() if (ours["reference"] == name).any()]
+    beside += ["random orders of its batch sizes"] * int((~ours["decides"]).any())
+    return sides(ours, listed(beside))
 
 
 def without_growing(dose: pd.DataFrame) -> str:
@@ -89,8 +89,7 @@ def against_baseline(rows: pd.DataFrame) -> str:
     ours = of_claim(rows, 1)
     if ours.empty:
         return ""
-    differs = f"Its mean differs by {span(ours['percent'])} % ({sample_sizes(ours)})."
-    return f"Beside the constant {DEFAULTS['batch_size']}, {outcome(ours)}. {differs}"
+    return f"{sides(ours, BASELINE)} Its mean differs by {span(ours['percent'])} %."
 
 
 def apart(clauses: Iterable[str]) -> str:
@@ -99,23 +98,19 @@ def apart(clauses: Iterable[str]) -> str:
     return f"{', '.join(front)}, and {end}" if front else end
 
 
-def outcome(rows: pd.DataFrame) -> str:
-    """What linear is in these contrasts: `linear is sooner on x + y, and on x / y one cannot tell`.
-
-    Counts instead of operations where an operation has several rows.
-    """
-    many = rows["operation"].duplicated().any()
-
-    def where(of: pd.Series) -> str:
-        return f"in {len(of)} of {len(rows)}" if many else f"on {listed(map(written, of))}"
-
+def outcomes(rows: pd.DataFrame) -> pd.Series:
+    """What linear is in each of these contrasts: sooner, later, equivalent, or one cannot tell."""
     sides = rows["difference"].lt(0).map({True: "sooner", False: "later"})
-    kind = rows["verdict"].map({"equivalent": "equivalent", "cannot tell": ""}).fillna(sides)
-    found = dict(list(rows["operation"].groupby(kind, sort=False)))
-    unknown = found.pop("", None)
-    told = [f"{words} {where(of)}" for words, of in found.items()]
-    told[:1] = [f"`linear` is {first}{' contrasts' if many else ''}" for first in told[:1]]
-    return apart(told if unknown is None else [*told, f"{where(unknown)} one cannot tell"])
+    return rows["verdict"].where(rows["verdict"].isin(["equivalent", "cannot tell"]), sides)
+
+
+def sides(rows: pd.DataFrame, others: str) -> str:
+    """In how many of these contrasts, which are with `others`, linear is sooner, and in how many later."""
+    n = Counter(outcomes(rows))
+    return (
+        f"Of {len(rows)} contrasts of `linear` with {others}, it is sooner in {n['sooner'] or 'none'} and later in "
+        f"{n['later'] or 'none'} ({sample_sizes(rows)} seeds)."
+    )
 
 
 def more_or_fewer(differences: pd.Series, unit: str = "") -> str:
@@ -164,13 +159,18 @@ def by_rate_and_decay(interactions: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
-    """The answer in numbers: a row an operation, linear less its reverse, its mean and the baseline."""
-    columns = CONTROLS | {"baseline": f"constant {DEFAULTS['batch_size']}"}
+    """The answer in numbers: a row an operation, linear less its reverse, its mean and the baseline, and after each
+    what linear is there, as `outcomes` has it."""
+    columns = CONTROLS | {"baseline": BASELINE}
     ours = rows[rows["claim"].isin([1, 3]) & rows["reference"].isin(columns) & (rows["n"] > 0)]
-    ours = ours.assign(words=[estimate(row) for _, row in ours.iterrows()])
-    table = ours.pivot_table("words", "operation", "reference", aggfunc="first").rename(columns=columns)
-    told = [words for words in columns.values() if words in table]
-    return table.loc[in_order(table.index, OPERATIONS), told].reset_index()
+    ours = ours.assign(words=[estimate(row) for _, row in ours.iterrows()], verdict=outcomes(ours))
+    table = pd.DataFrame({"operation": in_order(ours["operation"], OPERATIONS)})
+    for reference, words in columns.items():
+        of = ours[ours["reference"] == reference].set_index("operation")
+        if len(of):
+            told = of[["words", "verdict"]].set_axis([words, f"{words}: verdict"], axis="columns")
+            table = table.join(told, on="operation")
+    return table
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------

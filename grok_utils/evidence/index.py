@@ -10,6 +10,7 @@ import pandas as pd
 from bs4 import BeautifulSoup
 
 from grok_utils.evidence import answer
+from grok_utils.evidence.claims import WAITS
 from grok_utils.evidence.members import STUDIES
 from grok_utils.page.prose import listed, sample_sizes
 from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
@@ -40,12 +41,11 @@ def index(results: Path) -> str:
     told = answer.answer(contrasts, verdicts.set_index("claim")["verdict"], dose)
     parts = [
         "# Does growing the batch make a transformer grok sooner? The results",
-        told.replace("[Table](#verdicts)", "below"),
+        told.replace("[Table](#verdicts)", "[below](#the-claims-and-their-verdicts)"),
         untuned(interactions),
         "There are two pages, each one file to download and open in a browser: [the tuned answer](tuned/report.html), "
         "and [the original's claims](evidence/report.html) at its own rate and decay, with methods, intervals and "
-        "limits. "
-        "The rules were written before the records, in `ANALYSIS_PLAN.md`.",
+        f"limits. {not_complete(results)}The rules were written before the records, in `ANALYSIS_PLAN.md`.",
         figures(results / "evidence"),
         "## The claims and their verdicts",
         markdown(verdicts[["claim", "text", "verdict", "n"]].rename(columns={"claim": "no.", "text": "claim"})),
@@ -59,6 +59,13 @@ def index(results: Path) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
+def not_complete(results: Path) -> str:
+    """How many of the tuned answer's records are there, while its page still waits for some; else empty."""
+    claims, studies = (pd.read_csv(results / "tuned" / "tables" / f"{name}.csv") for name in ("claims", "studies"))
+    there = f"{studies['records'].sum():,} of {studies['planned'].sum():,} planned records"
+    return f"The tuned answer is not complete yet: {there} are there. " if WAITS in set(claims["tuned"]) else ""
+
+
 def untuned(interactions: pd.DataFrame) -> str:
     """What the answer's rate and decay are worth: words, and where there are data the constant batch at others."""
     told, table = answer.protocol_alone(interactions), answer.by_rate_and_decay(interactions)
@@ -66,8 +73,8 @@ def untuned(interactions: pd.DataFrame) -> str:
         return told
     headings = {name: written(name).replace("_", " ") for name in table}
     numbers = markdown(table.rename(columns=headings).map(lambda of: of if isinstance(of, str) else f"{of:,.0f}"))
-    caption = f"Updates to 99 % (RMST) of the constant batch of 512, {sample_sizes(interactions)} seeds."
-    return f"{told.replace('[Table](#untuned)', 'below')}\n\n{caption}\n\n{numbers}"
+    caption = "Updates to 99 % (RMST, the mean restricted at the run's end) of the constant batch of 512,"
+    return f"{told.replace(', [Table](#untuned)', '')}\n\n{caption} {sample_sizes(interactions)} seeds.\n\n{numbers}"
 
 
 def figures(evidence: Path) -> str:
@@ -83,8 +90,8 @@ def figures(evidence: Path) -> str:
         )
         caption = figure.select("figcaption")[0]
         caption.select("b")[0].decompose()  # its number on that page
-        captions.append(f"({i}) {caption.get_text().strip()}")
-    return "\n".join(pictures) + "\n\n" + " ".join(captions)
+        captions.append(f"{i}. {caption.get_text().strip()}")
+    return "\n".join(pictures) + "\n\n" + "\n".join(captions)
 
 
 def studies(results: Path) -> pd.DataFrame:

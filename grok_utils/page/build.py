@@ -78,6 +78,7 @@ def build_site(results: Path, folder: Path) -> Path:
         for page in dict.fromkeys(re.findall(r"\]\(([\w./-]+\.html)\)", text)):
             (folder / page).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(results / page, folder / page)
+        text = text.replace("](#", "](#section-")  # as `name_headings` has it
         text = re.sub(r'(?<=")[\w./-]+\.svg(?=")', inline, text)  # the pages' policy allows no file beside them
     except FileNotFoundError as error:
         raise Damaged(f"{error.filename} is not there: make evidence builds it") from None

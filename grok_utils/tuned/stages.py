@@ -271,5 +271,6 @@ def study_text(stage: Stage, draft: Draft, folder: Path) -> str:
         crossed = [{k: v for k, v in mapping.items() if k not in own} for mapping in grid]
         arms[arm] = own | {"operations": operations, "grid": crossed}
     after = f"# Derived from the records of {', '.join(stage.parents)} by make select (ANALYSIS_PLAN.md, part two).\n"
-    study = {"title": stage.title, "arms": arms} | draft.settings
+    within = "" if draft.name == stage.name else f", within {draft.settings['updates']:,} updates"
+    study = {"title": stage.title + within, "arms": arms} | draft.settings
     return after + yaml.safe_dump(study, sort_keys=False, default_flow_style=None, width=110, allow_unicode=True)

@@ -17,7 +17,7 @@ from grok_utils.studies import DEFAULTS, Arm, Scheduled
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.choices import ARM, POINT
-from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, SOONER, WAYS
+from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, SOONER
 from grok_utils.tuned.stages import constant_of
 from grok_utils.tuned_page.reading import SELECT, SURFACE, TUNED, Tuned
 
@@ -170,20 +170,13 @@ def verdict_line(beaten: pd.DataFrame) -> str:
 
 
 def ways_line(beaten: pd.DataFrame) -> str:
-    """In which ways how many schedules beat the constants, with the names of few, and what is to be said beside it."""
-    told = []
-    for way, words in WAYS.items():
-        rows = beaten[beaten["way"] == way]
-        both = rows[rows["said"].str.startswith(BEATS)]
-        one = int((rows["said"] != "").sum()) - len(both)
-        names = [f"`{r.schedule}` on {written(r.operation)}" for r in both.itertuples()]
-        of_them = f" ({listed(names)})" if 0 < len(names) <= FEW else ""
-        told.append(f"{words} in {len(both)}{of_them}, by one outcome alone in {one}")
-    n = len(beaten.drop_duplicates(["operation", "schedule"]))
-    line = f"Of {n} schedules and operations: {'; '.join(told)} ([Table](#beaten))."
+    """How many schedules beat the constants, and what is to be said beside it."""
+    pair = ["operation", "schedule"]
+    n, both = (len(rows.drop_duplicates(pair)) for rows in (beaten, beaten[beaten["said"].str.startswith(BEATS)]))
+    line = f"Of {n} schedules and operations {both} beat the constants by both outcomes ([Table](#beaten))."
     alike = int(beaten["said"].str.contains(BESIDE).sum())
     if alike:
-        line += f" In {alike} of these the contrast with the soonest constant is equivalent or unresolved, too."
+        line += f" In {alike} rows of it the contrast with the soonest constant is equivalent or unresolved, too."
     if (beaten.loc[beaten["way"] == "frontier", "said"] != "").any():
         line += f" {CONVEX}"
     return line
@@ -223,12 +216,12 @@ def until_then(table: pd.DataFrame) -> str:
     rows = soonest(table).query("setting == @SETTINGS[1]")
     if rows.empty:
         return ""
-    told = [f"`{r.schedule}` on {written(r.operation)}, {r.rmst:,.0f}" for r in rows[rows["constant"]].itertuples()]
-    others = [f"`{r.schedule}`, {r.rmst:,.0f}" for r in rows[~rows["constant"]].itertuples()]
+    constant, schedule = (rows[rows["constant"] == is_one].set_index("operation")["rmst"] for is_one in (True, False))
+    both = constant.index.intersection(schedule.index)
     return (
-        f"Stage 1 alone: the soonest constants are {listed(told)} updates; the soonest schedules of these operations "
-        f"{listed(others)} ({sample_sizes(rows)}). The cells were chosen by these very seeds, so the numbers err on "
-        "the small side and decide nothing."
+        f"Stage 1 alone: on {(constant[both] < schedule[both]).sum()} of {len(both)} operations the soonest constant "
+        f"is sooner than the soonest schedule ([Table](#answer-table), {sample_sizes(rows)}). These seeds also chose "
+        "the cells, so the numbers err on the small side and decide nothing."
     )
 
 
@@ -243,11 +236,11 @@ def lasting_line(t: Tuned) -> str:
     """What is left of a touch 500 updates later, in stage 3."""
     rows = t.lasting[t.lasting["outcome"] == "touch"] if len(t.lasting) else t.lasting
     if not t.complete(SELECT, TUNED) or rows.empty:
-        return f"What is left of a touch 500 updates later: {t.lacks(SELECT, TUNED)}"
+        return f"**What lasts.** {t.waits(SELECT, TUNED)}"
     share = rows["above"].sum() / rows["n"].sum()
     worst = rows.sort_values("share", kind="stable").iloc[0]
     return (
         f"**What lasts.** Of {rows['n'].sum():,} members of stage 3 that touch 99 % by their horizon less 500 updates, "
-        f"{100 * share:.0f} % are above it 500 updates later; the least, {100 * worst['share']:.0f} %, are those of "
+        f"{100 * share:.0f} % are above it 500 updates later. The least, {100 * worst['share']:.0f} %, are those of "
         f"`{worst['schedule']}` on {written(worst['operation'])} (n = {worst['n']})."
     )

@@ -85,18 +85,18 @@ def selection_line(t: Tuned) -> str:
     """What stage 2 chose: cells that are not eligible, and the ratio of second to first."""
     chosen = t.chosen
     if chosen.empty:
-        return t.lacks(SELECT)
+        return t.waits(SELECT)
     several = chosen.loc[chosen["second_to_first"] > 1, "second_to_first"]
     fixed = "Stage 2 fixed the comparators, the soonest constants ([Table](#chosen))."
-    told = [fixed if t.complete(SELECT) else f"{t.lacks(SELECT)} So far:"]
+    told = [fixed if t.complete(SELECT) else f"{t.waits(SELECT)} So far"]
     told.append(
-        f"Of {len(chosen)} choices {(~chosen['eligible']).sum()} are *not tuned*: in every cell more than one of 16 "
-        "seeds fails."
+        f"{(~chosen['eligible']).sum()} of {len(chosen)} choices are *not tuned*. In every cell of theirs more than "
+        "one of 16 seeds fails."
     )
     if len(several):
         told.append(
             f"The second cell of an arm needs {several.median():.2f} times the updates of its first (median of "
-            f"{len(several)}; up to {several.max():.2f}): a smaller difference between two arms is called unresolved."
+            f"{len(several)}, {several.max():.2f} at most). We call a smaller difference between two arms unresolved."
         )
     return " ".join(told)
 

@@ -95,7 +95,7 @@ def controls_line(t: Tuned, table: pd.DataFrame) -> str:
         same = int(((rows["to_512"] < 1) == (rows["there"] < 1)).sum())
         told.append(
             f"In {same} of {len(rows)} arms, operations and controls an arm is on the same side of 512 as in the "
-            f"reference; there the ratios to 512 are {from_to(there, '{:.2f}')}, in the controls "
+            f"reference. There the ratios to 512 are {from_to(there, '{:.2f}')}, in the controls "
             f"{from_to(rows['to_512'], '{:.2f}')}."
             if len(rows)
             else "There is nothing yet to compare with the reference."
@@ -124,13 +124,13 @@ def permutation(t: Tuned, members: pd.DataFrame, dose: pd.DataFrame) -> pd.DataF
 
 def permutation_line(t: Tuned, table: pd.DataFrame) -> str:
     """Whether permutation groks once rate and decay are tuned."""
-    told = [t.lacks(SELECT, TUNED)]
+    told = [t.waits(SELECT, TUNED)]
     if len(table):
         source = "Stage 3" if not told[0] else "Stage 1 alone, whose cells were chosen by these seeds"
         whole = table[table["reached"] == table["n"]]
         best = table.iloc[0]
         told.append(
-            f"{source}: {written(S5)} groks in every seed of {len(whole)} of {len(table)} arms; the soonest, "
+            f"{source}: {written(S5)} groks in every seed of {len(whole)} of {len(table)} arms. The soonest, "
             f"`{best['schedule']}`, touches 99 % after {best['updates']:,.0f} updates ({best['reached']} of "
             f"{best['n']} seeds)."
         )

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import by_operation, in_order
-from grok_utils.page.prose import count, from_to, listed, on_operations
+from grok_utils.page.prose import count, from_to, listed
 from grok_utils.store.records import read_study
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices, costs, decisions, law
@@ -99,7 +99,7 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
     if len(counting):
         spread = counting.groupby(["operation", "batch"])["in_tau"].mean()
         told.append(
-            f"Over the {len(counting)} cells that count, T / τ is {from_to(counting['in_tau'], '{:.2f}')}; its means "
+            f"Over the {len(counting)} cells that count, T / τ is {from_to(counting['in_tau'], '{:.2f}')}. Its means "
             f"at one batch size are {from_to(spread, '{:.2f}')}."
         )
     return " ".join(told)
@@ -114,15 +114,24 @@ def edges(t: Tuned) -> pd.DataFrame:
     return table.assign(batch=table["schedule"].map(sizes(t)))
 
 
+def limits(table: pd.DataFrame) -> pd.DataFrame:
+    """The highest rate and the highest decay (limit) at which all seeds reach, an operation a row, at the smallest and
+    the largest batch size; `table` as from `edges`."""
+    rows, ends = [], (table["batch"].min(), table["batch"].max())
+    for limit in ("rate", "decay"):
+        for operation, of in by_operation(table[table["of"] == limit]):
+            reach = of.groupby("batch")["reach"].max()
+            told = {f"at {size:,}": f"{reach[size]:g}" for size in ends if reach.get(size, 0) > 0}
+            rows.append({"limit": limit, "operation": operation} | told)
+    return pd.DataFrame(rows)
+
+
 def edge_line(table: pd.DataFrame) -> str:
-    """What a larger batch buys in rate and in decay."""
-    told = []
-    first, last = table["batch"].min(), table["batch"].max()
-    for of in ("rate", "decay"):
-        highest = table[table["of"] == of].groupby(["operation", "batch"])["reach"].max()
-        ends = {o: f"from {highest[o, first]:g} to {highest[o, last]:g}" for o, _ in by_operation(table)}
-        told.append(f"the highest {of} at which all seeds reach goes {listed(on_operations(ends))}")
-    return f"From a batch of {first:,} to one of {last:,}, {', and '.join(told)}."
+    """Whether a larger batch bears a higher rate and a higher decay, from `limits`."""
+    small, large = (table.iloc[:, i].astype(float) for i in (2, -1))
+    higher = (large > small).groupby(table["limit"], sort=False)
+    told = [f"a higher {limit} on {more.sum()} of {len(more)} operations" for limit, more in higher]
+    return f"Beside the smallest batch, the largest bears {listed(told)} ([Table](#limits))."
 
 
 # --- steps and examples -----------------------------------------------------------------------------------------------
@@ -160,7 +169,7 @@ def noise(t: Tuned, results: Path | str) -> pd.DataFrame:
 
 def steps_line(t: Tuned, table: pd.DataFrame, scale: pd.DataFrame) -> str:
     """What B_c is, from either stage, whether γ is 1, and whether the noise scale predicts it."""
-    lacking = t.lacks(SELECT, TUNED)
+    lacking = t.waits(SELECT, TUNED)
     if table.empty:
         return lacking
     told = [lacking] if lacking else []
@@ -181,7 +190,7 @@ def steps_line(t: Tuned, table: pd.DataFrame, scale: pd.DataFrame) -> str:
 def noise_line(t: Tuned, fits: pd.DataFrame, scale: pd.DataFrame) -> str:
     """Whether the noise scale at 512 predicts B_c."""
     if scale.empty:
-        return f"Of the gradient noise scale: {t.lacks(NOISE).removeprefix('**Not known yet**: ')}"
+        return f"The gradient noise scale{t.lacks(NOISE).removeprefix('**Not known yet**: this')}"
     of = fits[(fits["form"] == "hyperbola") & (fits["coefficient"] == "B_c")].set_index("operation")["estimate"]
     at = scale[scale["schedule"] == "baseline"].set_index("operation")["noise_scale"]
     both = [o for o in in_order(of.index, OPERATIONS) if o in at.index and o != HELD_OUT]

@@ -66,6 +66,10 @@ class Tuned(NamedTuple):
             told += [f"`{r.study}` ({r.records:,} of {r.planned:,} records)" for r in short.itertuples()]
         return f"**Not known yet**: this waits for {listed(told)}." if told else ""
 
+    def waits(self, *stages: str) -> str:
+        """`lacks` in short, for these stages are among those of the answer, which tells it in full."""
+        return "" if self.complete(*stages) else "**Not known yet**: see [the answer](#section-the-answer)."
+
 
 def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
     """All that `results` holds of the studies of part two, whose files are in `folder`. Raises Damaged on a bad record.

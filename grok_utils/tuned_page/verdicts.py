@@ -5,14 +5,13 @@
 
 import pandas as pd
 
+from grok_utils.evidence.claims import WAITS
 from grok_utils.page.prose import listed, on_operations, signed
 from grok_utils.tasks import written
 from grok_utils.tuned import claims
 from grok_utils.tuned.claims import COMPARATOR, FAMILIES, NOT_TESTED
 from grok_utils.tuned_page.answer import SETTINGS, Decided, soonest
 from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
-
-WAITS = "not known yet"
 
 
 def second_verdicts(t: Tuned, claimed: pd.DataFrame) -> pd.DataFrame:
@@ -55,12 +54,12 @@ def verdict_line(t: Tuned, table: pd.DataFrame) -> str:
         f"At the original's rate and decay {supported} of {len(table)} claims {'is' if supported == 1 else 'are'} "
         "supported."
     ]
-    if lacking := t.lacks(SELECT, TUNED):
-        return f"{told[0]} Tuned: {lacking}"
+    if waits := t.waits(SELECT, TUNED):
+        return f"{waits} {told[0]}"
     survive = table[table["survives"] == "yes"]
     settled = table["tuned"].str.startswith(claims.SETTLED)
     counts = table.loc[~settled, "tuned"].value_counts()
-    told.append(f"Tuned, {listed(f'{n} {verdict}' for verdict, n in counts.items())}; {settled.sum()} stay wrong.")
+    told.append(f"Tuned, {listed(f'{n} {verdict}' for verdict, n in counts.items())}. {settled.sum()} stay wrong.")
     told.append(
         f"What survives tuning, supported in the first and holding in the second: "
         f"{listed(f'claim {n}' for n in survive['claim'])}."

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation, in_order
+from grok_utils.analysis.crossings import in_order
 from grok_utils.evidence.effects import COSTS, with_seconds
 from grok_utils.page.prose import commits, days, from_to, listed
 from grok_utils.store.records import makings
@@ -17,11 +17,11 @@ from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
 def heading(t: Tuned) -> str:
     """The page's title, and how many records of how many studies it stands on."""
     s, made = t.studies, makings(t.metadata)
-    trained = f"; trained {days(made)}, commit {commits(made)}" if made else ""
+    trained = f" Trained {days(made)}, commit {commits(made)}." if made else ""
     there, planned = (s[name].sum() if len(s) else 0 for name in ("records", "planned"))
     return (
         "# Does changing the batch size make a transformer grok sooner, once rate and decay are tuned for each?\n\n"
-        f"{there:,} of {planned:,} planned records, of {len(s)} studies{trained}."
+        f"{there:,} of {planned:,} planned records, of {len(s)} studies.{trained}"
     )
 
 
@@ -35,9 +35,9 @@ def prices(points: pd.DataFrame, bench: Path) -> pd.DataFrame:
     return with_seconds(tuned[["operation", "schedule", "kind", "n", "reached", *COSTS[:2]]], bench)
 
 
-def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.DataFrame, best: pd.DataFrame) -> str:
-    """What to set, in what order, and at what price: `best` as from `cheapest`."""
-    told = [t.lacks(SELECT, TUNED)]
+def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.DataFrame) -> str:
+    """What to set, and in what order."""
+    told = [t.waits(SELECT, TUNED)]
     rmst = points.set_index(["setting", "operation", "schedule"])["rmst"]
     operations = [o for o in in_order(points["operation"], OPERATIONS) if (SETTINGS[1], o, USUAL) in rmst.index]
     if not operations:
@@ -49,21 +49,13 @@ def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.Da
     source = "" if decided else " (stage 1, three seeds)"
     items = [
         f"**Tune learning rate and weight decay first**, up to the edge of stability. At a batch of "
-        f"{DEFAULTS['batch_size']} that makes training {from_to(by_tuning, '{:.1f}')} times as fast{source}; the best "
-        f"batch size at the original's rate and decay makes it {from_to(by_batch, '{:.1f}')} times as fast.",
+        f"{DEFAULTS['batch_size']} that makes training {from_to(by_tuning, '{:.1f}')} times as fast{source}. At the "
+        f"original's rate and decay the best batch size makes it {from_to(by_batch, '{:.1f}')} times as fast.",
         f"**Then choose the batch size**, and tune again: the soonest constant is {from_to(after, '{:.1f}')} times as "
         f"fast as a tuned {DEFAULTS['batch_size']}{source}. {critical(steps)}".strip(),
         schedule_advice(decided),
     ]
     told.append("\n" + "\n".join(f"{i}. {item}" for i, item in enumerate(items, start=1)))
-    if len(best):
-        each = []
-        for operation, of in by_operation(best):
-            least = [f"`{of.loc[of[c].idxmin(), 'schedule']}` in {c}" for c in COSTS if c in of]
-            each.append(f"on {written(operation)} {listed(least)}")
-        told.append(
-            f"\nThe cheapest arms are {'; '.join(each)} ([Table](#prices)). Floating-point operations go with examples."
-        )
     return "\n".join(filter(None, told))
 
 
@@ -88,7 +80,7 @@ def schedule_advice(decided: Decided | None) -> str:
         names = [f"`{r.schedule}` on {written(r.operation)}" for r in sooner.itertuples()]
         return f"**Then a schedule of the batch size**, if updates are what counts: {listed(names)} groks sooner."
     if decided.beaten["said"].str.startswith("beats").any():
-        return "**A schedule of the batch size** saves no updates beside the soonest constant; some save examples."
+        return "**A schedule of the batch size** saves no updates beside the soonest constant. Some save examples."
     return "**Leave the batch size constant**: no schedule that was tried is worth its trouble."
 
 
@@ -110,7 +102,7 @@ def theory(cells: pd.DataFrame, fits: pd.DataFrame) -> str:
         small, large = share.index.min(), share.index.max()
         words = "are the robust ones here, too" if share[small] > share[large] else "are not the robust ones here"
         told.append(
-            f"Small batches {words}: of the cells of rate and decay that were tried all seeds reach in "
-            f"{100 * share[small]:.0f} % at a batch of {small:,}, and in {100 * share[large]:.0f} % at {large:,}."
+            f"Small batches {words}. All seeds reach 99 % in {100 * share[small]:.0f} % of the cells tried at a batch "
+            f"of {small:,}, and in {100 * share[large]:.0f} % at {large:,}."
         )
     return " ".join(told)

@@ -272,11 +272,11 @@ def test_the_answer_says_what_the_world_is():
         rows, found = decided(crossing)
         text = answer.answer(rows, found, effects.dose_response(world(crossing).members))
         assert text.startswith(start) and "n = 120 seeds" in text and "claims" in text
-    assert "Beside its reverse, `linear` is sooner on x + y, x − y and x / y." in text
-    assert "beside five random orders, it is sooner in 15 of 15 contrasts." in text.replace("Beside", "beside")
+    others = "its reverse, the constant at its mean and random orders of its batch sizes"
+    assert f"Of 21 contrasts of `linear` with {others}, it is sooner in 21 and later in none (n = 120" in text
 
 
-def test_an_outcome_is_told_by_operation_or_counted():
+def test_an_outcome_is_a_word_and_is_counted():
     sides = pd.DataFrame(
         {
             "operation": ["x_plus_y", "x_minus_y", "x_div_y"],
@@ -284,12 +284,22 @@ def test_an_outcome_is_told_by_operation_or_counted():
             "verdict": ["contradicted", "equivalent", "cannot tell"],
         }
     )
-    assert answer.outcome(sides) == "`linear` is later on x + y, equivalent on x − y, and on x / y one cannot tell"
-    assert answer.outcome(sides[2:]) == "on x / y one cannot tell"
-    several = pd.concat([sides] * 2)
-    assert answer.outcome(several[several["operation"] != "x_minus_y"]) == (
-        "`linear` is later in 2 of 4 contrasts, and in 2 of 4 one cannot tell"
-    )
+    assert answer.outcomes(sides).tolist() == ["later", "equivalent", "cannot tell"]
+    told = answer.sides(pd.concat([sides] * 2).assign(n=30), "its mean")
+    assert told == "Of 6 contrasts of `linear` with its mean, it is sooner in none and later in 2 (n = 30 seeds)."
+
+
+def test_the_answer_in_numbers_has_a_verdict_beside_each_difference():
+    rows, _ = decided(dose_only)
+    table = answer.answer_table(rows)
+    names = ["its reverse", "the constant at its mean", "the constant 512"]
+    assert list(table) == ["operation", *(f"{name}{end}" for name in names for end in ("", ": verdict"))]
+    assert table["operation"].tolist() == ["x_plus_y", "x_minus_y", "x_div_y"]
+    mean = rows[(rows["claim"] == 3) & (rows["reference"] == "linear-mean")].set_index("operation")
+    assert table["the constant at its mean: verdict"].tolist() == answer.outcomes(mean)[table["operation"]].tolist()
+    assert (table["the constant 512: verdict"] == "sooner").all()
+    assert table["the constant 512"].str.startswith("−").all()
+    assert list(answer.answer_table(rows[rows["claim"] == 1])) == ["operation", *list(table)[-2:]]
 
 
 def test_differences_are_more_or_fewer():

@@ -1,14 +1,17 @@
 """results/README.md and the site: made anew they are what is committed, and they name what is there."""
 
 import re
+import shutil
 
+import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from support.commands import make
 from support.project import ROOT
 
 from grok_utils.__main__ import main
-from grok_utils.evidence.index import NOT_KEPT, index, markdown, not_begun, studies
+from grok_utils.evidence.claims import WAITS
+from grok_utils.evidence.index import NOT_KEPT, index, markdown, not_begun, not_complete, studies
 
 RESULTS = ROOT / "results"
 README = (RESULTS / "README.md").read_text(encoding="utf-8")
@@ -38,13 +41,28 @@ def test_every_study_file_without_a_record_is_told():
 def test_it_is_short_and_what_it_names_is_there_for_light_and_for_dark_ground():
     assert len(README.splitlines()) < 80
     links = re.findall(r"\]\(([^)]+)\)", README)
-    assert "evidence/report.html" in links and all((RESULTS / link).exists() for link in links)
+    headings = {f"#{title.lower().replace(' ', '-')}" for title in re.findall(r"^#+ (.+)$", README, re.MULTILINE)}
+    assert "evidence/report.html" in links and all(link in headings or (RESULTS / link).exists() for link in links)
+    assert "(below)" not in README and len(re.findall(r"^\d\. ", README, re.MULTILINE)) == 4
     pictures = re.findall(r"<picture>(.*)</picture>", README)
     assert len(pictures) == 4
     for picture in pictures:
         dark, light = re.search(r'srcset="(.+)".*<img alt="[^"]{99,}" src="(.+\.svg)"', picture).groups()
         assert dark == light.replace(".svg", "-dark.svg") and (RESULTS / light).exists() and (RESULTS / dark).exists()
     assert "](results/README.md)" in (ROOT / "README.md").read_text(encoding="utf-8").split("## Start")[0]
+
+
+def test_it_says_how_much_of_the_tuned_answer_is_there_until_it_decides(tmp_path):
+    shutil.copytree(RESULTS / "tuned" / "tables", tmp_path / "tuned" / "tables")
+    pd.DataFrame({"records": [12, 0], "planned": [15, 1200]}).to_csv(tmp_path / "tuned/tables/studies.csv")
+    said = {}
+    for tuned in (WAITS, "cannot tell"):
+        pd.DataFrame({"tuned": ["wrong by its own formula", tuned]}).to_csv(tmp_path / "tuned/tables/claims.csv")
+        said[tuned] = not_complete(tmp_path)
+    assert said == {
+        WAITS: "The tuned answer is not complete yet: 12 of 1,215 planned records are there. ",
+        "cannot tell": "",
+    }
 
 
 def test_it_says_that_the_answer_is_of_one_rate_and_decay_as_the_front_page_does():
@@ -67,6 +85,7 @@ def test_the_site_has_every_page_and_an_index_that_asks_for_nothing(tmp_path):
     assert (code, out, err) == (0, [f"the site: open {tmp_path}/site/index.html"], [])
     page = BeautifulSoup((tmp_path / "site" / "index.html").read_text(encoding="utf-8"), "html.parser")
     links = [a["href"] for a in page.select("main a") if not a["href"].startswith("#")]
+    assert page.find(id="section-the-claims-and-their-verdicts") and len(links) < len(page.select("main a"))
     pages = {str(path.relative_to(RESULTS)) for path in RESULTS.glob("*/report.html")} - {f"{NOT_KEPT}/report.html"}
     assert set(links) == pages
     for link in links:
