@@ -30,7 +30,7 @@ def project(tmp_path_factory):
         cell.source, found = re.subn(rf"(?m)^{name} = .*$", lambda _, n=name, v=value: f"{n} = {v!r}", cell.source)
         assert found == 1, name
     nbformat.write(notebook, path)
-    shrink(folder / "notebooks" / "studies" / "quick.yaml")
+    shrink(folder / "notebooks" / "studies" / "quick.yaml", most=2)
     return folder
 
 

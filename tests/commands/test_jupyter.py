@@ -30,7 +30,7 @@ def set_parameters(path: Path, values: dict[str, object]) -> None:
 def project(tmp_path_factory) -> Path:
     """A copy of the project in which study `quick` and explore.ipynb are tiny."""
     folder = copy_project(tmp_path_factory.mktemp("clone"))
-    shrink(folder / "notebooks" / "studies" / "quick.yaml")
+    shrink(folder / "notebooks" / "studies" / "quick.yaml", most=2)
     set_parameters(folder / "notebooks" / "explore.ipynb", TINY)
     return folder
 

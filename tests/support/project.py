@@ -4,6 +4,7 @@ import os
 import shutil
 import subprocess
 import sys
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -33,12 +34,12 @@ def copy_project(folder: Path) -> Path:
     return folder
 
 
-def shrink(study: Path) -> None:
-    """Make the study file tiny: of a list two arms, one operation on 11 residues, a seed, 60 updates, small batches."""
+def shrink(study: Path, most: int | None = None) -> None:
+    """Make the study file tiny: one operation on 11 residues, a seed, 60 updates, small batches; `most` arms."""
     values = yaml.safe_load(study.read_text(encoding="utf-8"))
     values |= {"operations": ["x_plus_y"], "seeds": [0], "modulus": 11, "updates": 60}
-    arms = values.pop("arms", None) or dict.fromkeys(values.pop("schedules", [])[:2])
-    values["arms"] = {name: shrunk(name, settings or {}) for name, settings in arms.items()}
+    arms = values.pop("arms", None) or dict.fromkeys(values.pop("schedules", []))
+    values["arms"] = {name: shrunk(name, settings or {}) for name, settings in islice(arms.items(), most)}
     study.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
 
 
