@@ -72,7 +72,7 @@ def test_the_notebooks_run_from_the_root_and_from_their_folder(project, variable
     jupyter(["jupyter", "execute", *asked], project / folder, variables)
     explored = nbformat.read(project / "notebooks" / "explored.ipynb", as_version=4)
     shown = [list(o.get("data", [])) for c in explored.cells if c.cell_type == "code" for o in c.outputs]
-    assert len(shown) == 6 and sum("image/svg+xml" in kinds for kinds in shown) == 4
+    assert len(shown) == 7 and sum("image/svg+xml" in kinds for kinds in shown) == 4
     assert not (project / "results" / "explore" / "checkpoints" / "mine-seed0.safetensors").exists()
     assert not (project.parent / "results").exists() and not (project / "notebooks" / "results").exists()
 
