@@ -207,15 +207,15 @@ def stacked_logits(
     """Logits of M members with parameters `flat` for elements `x`, `y`.
 
     With `distinct`, whatever depends on x alone or y alone is computed once for each element and gathered; otherwise
-    once for each example. The numbers are the same to rounding, whatever the `kernels`; a GPU's need rows for each
-    element.
+    once for each example. The numbers are the same to rounding, whatever the `kernels`: those of attention may need
+    rows for each element, and are left out without.
     """
     p, batch, (width, heads, blocks) = layout.views(flat), x.shape[1], layout.shape
     embedding, position = p["tokens.weight"], p["positions.weight"]
     elements = embedding[:, SPECIAL_TOKENS:]
     ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
     of_x, of_y = (x, y) if distinct else (None, None)
-    first, last, linear = kernels
+    first, last, linear = kernels if distinct else PLAIN._replace(linear=kernels.linear)
 
     # Block 1. Queries, keys and values are functions of (token, position): x, operator, y, equals at positions 0 to 3.
     tokens = (ex, embedding[:, OPERATOR, None], ey, embedding[:, EQUALS, None])

@@ -7,6 +7,7 @@ from support.courses import courses_of, varied
 from torch.nn.functional import linear as plain
 
 from grok_utils.engine import machine, products
+from grok_utils.engine.stack import PLAIN, Layout, stacked_logits
 from grok_utils.engine.trainer import Trainer
 from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.studies import ExecutionPath, Settings
@@ -25,9 +26,8 @@ def test_products_and_gradients_are_those_in_float64(rows, given, made, bias, ly
     def drawn(*shape):
         if lying == "whole":
             return torch.randn(shape, generator=generator).requires_grad_()
-        return torch.randn(3, *(2 * n for n in shape), generator=generator)[
-            1, *(slice(n) for n in shape)
-        ].requires_grad_()
+        larger = torch.randn(3, *(2 * n for n in shape), generator=generator)
+        return larger[1, *(slice(n) for n in shape)].requires_grad_()
 
     inputs = [drawn(rows, given), drawn(made, given)] + ([drawn(made)] if bias else [])
     seed = torch.randn(rows, made, generator=generator)
@@ -44,6 +44,14 @@ def test_the_operator_is_what_pytorch_asks_of_one():
     inputs = [torch.randn(6, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True), torch.randn(5)]
     for bias in (inputs[2].requires_grad_(), None):
         torch.library.opcheck(torch.ops.grok_utils.product.default, (*inputs[:2], bias))
+
+
+def test_attention_that_needs_rows_for_each_element_is_left_out_without():
+    layout, x = Layout([make_task("x_plus_y", 0, 11)]), torch.zeros(1, 2, dtype=torch.int64)
+    flat, never = torch.zeros(1, sum(layout.sizes)), PLAIN._replace(first=None, last=None)
+    assert stacked_logits(layout, flat, x, x, False, never).equal(stacked_logits(layout, flat, x, x, False))
+    with pytest.raises(TypeError, match="not callable"):
+        stacked_logits(layout, flat, x, x, True, never)
 
 
 def trained(members, courses, settings, blocks):
