@@ -51,8 +51,8 @@ class Stack:
     def each_update(self, gradient: Float[Tensor, "m P"], members: slice = slice(None)) -> None:
         """Add the gradient of an update of `members`, in place: a CUDA graph holds these additions too."""
         if self.gradients:
-            self.gradient_sum[members] += gradient
-            self.square_sum[members] += squares(gradient)
+            self.gradient_sum[members].add_(gradient)  # `+=` would copy the slice onto itself
+            self.square_sum[members].add_(squares(gradient))
 
     def made(self, make: "Callable[[Stack], Any]") -> Any:
         """What `make` makes of this stack, once: at a log, a copy to the device would have the host wait."""

@@ -147,7 +147,7 @@ class Trainer:
             self.stack.each_update(gradient, members)
             state = {name: value[members] for name, value in self.state_of_rule.items()}
             self.step(self.flat[members], gradient, state, hyper[:, members])
-            self.trained[members] += measured
+            self.trained[members].add_(measured)  # `+=` would copy the slice onto itself
 
     def _batches(self) -> tuple[Tensor, Tensor]:
         """This block's examples, and their weights in the mean, of each split: int64 [10 or 1, splits, B], [splits, B].

@@ -129,8 +129,8 @@ def model(study: Study) -> str:
     """What is trained, and how."""
     blocks, width, heads = (either(study, name) for name in ("blocks", "width", "heads"))
     original = ", as the original's," if all(arm.settings.shape == PROTOCOL.shape for arm in study.arms) else ""
-    whole = [arm.settings.batch_size == "all" for arm in study.arms]
-    batches = dict.fromkeys("of all training pairs" if all_pairs else "drawn with replacement" for all_pairs in whole)
+    sizes = [arm.settings.batch_size for arm in study.arms]
+    batches = dict.fromkeys("of all training pairs" if size == "all" else "drawn with replacement" for size in sizes)
     return (
         f"Every model is a decoder transformer (blocks: {blocks}, width: {width}, heads: {heads}){original} that reads "
         "`x ∘ y =` and names the result. A fixed share of all pairs is for training, the rest for validation. "
