@@ -28,6 +28,8 @@ from grok_utils.store.records import is_complete
 from grok_utils.studies import Run
 from grok_utils.training import load_checkpoint
 
+STARTS = 3  # of a kernel: of many that start at once, two may be given the same port
+NOT_STARTED = "Kernel died before replying"  # as jupyter_client says it
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to tell of a failure, `Failed` tells
 
@@ -75,7 +77,13 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, graceful_stop() as received:
         os.environ["IPYTHONDIR"] = profile  # no start-up file of the user's runs, and the home need not be writable
         try:
-            papermill.execute_notebook(str(NOTEBOOKS / notebook), str(part), parameters, **options)
+            for start in range(1, STARTS + 1):
+                try:
+                    papermill.execute_notebook(str(NOTEBOOKS / notebook), str(part), parameters, **options)
+                    break
+                except RuntimeError as error:
+                    if received or start == STARTS or NOT_STARTED not in str(error):
+                        raise
         except Exception as error:
             if received:
                 raise SystemExit(128 + received[0]) from None

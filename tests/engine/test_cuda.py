@@ -105,11 +105,12 @@ def test_logits_and_gradients_equal_the_plain_models(rows, kernels):
 
 
 @pytest.mark.parametrize("shape", [PROTOCOL.shape, *SHAPES], ids=str)
-def test_compiled_logits_and_gradients_equal_the_plain_models_in_every_shape(shape, kernels):
+def test_logits_and_gradients_equal_the_plain_models_in_every_shape_as_a_run_computes_it(shape, kernels):
     path = ExecutionPath("cuda", "float32", compiled=True, threads=1)
     set_up(path)
-    compiled, attention = torch.compile(stacked_logits), kernels if has_kernels(path, shape) else PLAIN
-    compare_with_plain_models(lambda *inputs: compiled(*inputs, True, attention), shape)
+    compiled = has_kernels(path, shape)
+    logits, attention = (torch.compile(stacked_logits), kernels) if compiled else (stacked_logits, PLAIN)
+    compare_with_plain_models(lambda *inputs: logits(*inputs, True, attention), shape)
 
 
 @pytest.mark.parametrize("examples", [1, 37, 600])  # 600: more than a program looks through at once

@@ -32,6 +32,16 @@ def test_a_run_is_compiled_where_a_compiler_exists_and_the_work_repays_it(tmp_pa
     assert choose_path(run).compiled
 
 
+@pytest.mark.parametrize(("shape", "compiled"), [({}, True), ({"width": 60, "heads": 5}, False), ({"heads": 1}, True)])
+def test_on_a_gpu_models_are_compiled_where_attention_has_kernels(tmp_path, monkeypatch, shape, compiled):
+    monkeypatch.setattr(machine, "COMPILE_FROM", 0)
+    monkeypatch.setattr(machine, "has_compiler", lambda device: True)
+    run = run_of(tmp_path, **{"width": 128, "heads": 4} | shape)
+    assert choose_path(run).compiled
+    monkeypatch.setattr(machine, "on_cuda", lambda device: True)
+    assert choose_path(run).compiled == compiled
+
+
 def test_work_is_counted_in_forward_passes(tmp_path):
     # baseline: 6 blocks of 10 updates at 16 count three each; 6 validations of ceil(121 / 2) pairs; 2 operations
     assert machine.forward_passes(run_of(tmp_path, "baseline")) == 2 * (3 * 6 * 10 * 16 + 6 * 61)

@@ -1,5 +1,6 @@
 """Notebooks executed by papermill, and the command line that the Makefile calls."""
 
+import contextlib
 import dataclasses
 import errno
 import os
@@ -529,6 +530,24 @@ def test_a_stop_asked_for_more_than_once_is_one_stop_and_the_kernel_has_its_time
     process.start()
     process.join()
     assert process.exitcode == 0
+
+
+@pytest.mark.parametrize(("failures", "made"), [(2, True), (3, False)])
+def test_a_kernel_that_did_not_start_is_started_again(tmp_path, monkeypatch, failures, made):
+    starts, papermill_s = [], execution.papermill.execute_notebook
+
+    def begin(*arguments, **options):
+        starts.append(1)
+        if len(starts) <= failures:
+            raise RuntimeError("Kernel died before replying to kernel_info")
+        return papermill_s(*arguments, **options)
+
+    monkeypatch.setattr(execution.papermill, "execute_notebook", begin)
+    path = write_study(tmp_path)
+    run = make_run(path, "baseline", [0], str(tmp_path / "results"), "cpu")
+    with contextlib.nullcontext() if made else pytest.raises(Failed, match="Kernel died before replying"):
+        execute_run(run, path)
+    assert (run.notebook.exists(), len(starts)) == (made, 3)
 
 
 def test_a_kernel_that_died_is_told_with_what_to_do():
