@@ -25,6 +25,8 @@ STAGE_2 = tuple(f"{name}-{horizon}" for name in ("select", "select-shapes") for 
 SLOW = ("constant-32", "constant-64")  # the constants without neighbours
 SELECTION = {"seeds": "1100..1102", "precision": "tf32", "every_tenth": ["train_loss", "train_accuracy", "val_loss"]}
 CHOICE = {"seeds": "1200..1215", "precision": "float32"}
+NOISE = {"seeds": "3000..3007", "precision": "float32", "measures": ["gradient_noise"]}
+NOISE |= {"every_tenth": SELECTION["every_tenth"]}
 HELD_OUT, ITS_CHOICE = "x_minus_y", "x_div_y"  # the operation that nothing was chosen on, and whose cells it takes
 Cells = dict[tuple[str, str], set[Point]]  # of each (operation, arm)
 
@@ -97,10 +99,12 @@ def shape_candidates(members: pd.DataFrame) -> list[Draft]:
     return by_horizon("select-shapes", {key: found[key] for key in going_on}, choices.horizons(every))
 
 
-def by_horizon(name: str, cells: Cells, horizons: dict[tuple[str, str], int]) -> list[Draft]:
+def by_horizon(
+    name: str, cells: Cells, horizons: dict[tuple[str, str], int], settings: dict[str, Any] = CHOICE
+) -> list[Draft]:
     """A study for each horizon of stage 2."""
     of = {h: {key: found for key, found in cells.items() if horizons[key] == h} for h in choices.HORIZONS}
-    return [Draft(f"{name}-{h}", found, {"updates": h} | CHOICE) for h, found in of.items()]
+    return [Draft(f"{name}-{h}", found, {"updates": h} | settings) for h, found in of.items()]
 
 
 def confirmation(members: pd.DataFrame) -> list[Draft]:
@@ -121,6 +125,15 @@ def confirmation(members: pd.DataFrame) -> list[Draft]:
         Draft(f"tuned-{h}-{n}", cells, {"updates": h, "seeds": f"3000..{2999 + n}", "precision": "float32"})
         for (h, n), cells in sorted(drafts.items())
     ]
+
+
+def noise(members: pd.DataFrame) -> list[Draft]:
+    """The constants at the cells chosen for them by touch, with seeds of stage 3, whose gradients are measured."""
+    second, constants = members[~members["study"].isin(STAGE_1)], kinds(members)[0]
+    found = choices.compared(second, choices.chosen(second), constants)
+    found = found.query("outcome == 'touch' and schedule in @constants")
+    horizons = found.set_index(ARM[:2])["horizon"].to_dict()
+    return by_horizon("noise", points(found), horizons, NOISE)
 
 
 def oracle(members: pd.DataFrame) -> list[Draft]:
@@ -211,6 +224,7 @@ STAGES = (
     Stage("select", AGAIN.format("arm"), STAGE_1, candidates),
     Stage("select-shapes", AGAIN.format("shape that goes on"), (*STAGE_1, "shapes"), shape_candidates),
     Stage("tuned", "Stage 3: each arm at the cells chosen for it", (*STAGE_1, "shapes", *STAGE_2), confirmation),
+    Stage("noise", "The gradient noise scale along tuned runs", (*STAGE_1, *STAGE_2[:3]), noise),
     Stage("controls", "The tuned constants with one thing changed", (*STAGE_1, *STAGE_2[:3]), controls),
 )
 

@@ -221,6 +221,7 @@ def steps_table(table: pd.DataFrame) -> pd.DataFrame:
         digits = ".2f" if row.coefficient == "gamma" else ",.0f"
         if row.estimate > MUCH or (row.coefficient == "S_min" and row.estimate < 1):
             return "none: a power of B throughout"
-        return f"{row.estimate:{digits}} ({row.low:{digits}} to {row.high:{digits}})"
+        high = f"{row.high:{digits}}" if row.high <= MUCH else "no bound"
+        return f"{row.estimate:{digits}} ({row.low:{digits}} to {high})"
 
     return table.assign(told=[words(row) for row in table.itertuples()])

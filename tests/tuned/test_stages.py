@@ -87,6 +87,11 @@ def test_each_stage_waits_for_the_records_of_the_one_before(tmp_path, monkeypatc
     assert {arm.name for arm in tuned.arms} == {"baseline", "constant-64", "linear", shape.name}
     assert all(arm.settings.operations == ("x_plus_y", "x_minus_y", "x_div_y") for arm in tuned.arms)
     assert tuned.seeds == tuple(range(3000, 3060)) and all(len(arm.cells) == 1 for arm in tuned.arms)
+    noise = load("noise-1000")
+    assert {arm.name for arm in noise.arms} == {"baseline", "constant-64"} and noise.measures == ("gradient_noise",)
+    for arm in noise.arms:  # by touch alone; stage 3 has the cells chosen by kept too
+        assert {c.name for c in arm.cells} <= {c.name for c in tuned.arm(arm.name).cells}
+    assert {*noise.seeds} < {*tuned.seeds} and "x_minus_y" not in noise.operations
     oracle, controls = load("oracle"), load("controls")
     (ours,) = oracle.arms[0].cells  # all are equal: the lowest rate × decay of all that were tried
     assert ours == Cell((("learning_rate", 0.0001768), ("weight_decay", 0.7071)), stages.ORACLE)
