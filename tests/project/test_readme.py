@@ -317,6 +317,20 @@ def test_the_front_page_says_what_a_constant_does_at_other_rates_and_decays():
     assert "is under way" in README and "surface" not in README.replace("grok_utils", "")
 
 
+def test_the_front_page_says_what_the_second_stage_of_tuning_found():
+    chosen = pd.read_csv(ROOT / "results" / "tuned" / "tables" / "chosen.csv").query("outcome == 'touch'")
+    assert set(chosen["n"]) == {16} and "(16 seeds, " in README
+    constant = chosen["schedule"].str.fullmatch(r"baseline|constant-\d+")
+    schedule = ~constant & (chosen["schedule"] != "all-pairs")
+    order = ["x_plus_y", "x_div_y", "permutation"]
+    at = chosen[chosen["schedule"] == "baseline"].set_index("operation").loc[order]
+    soonest, other = (chosen[of].groupby("operation")["restricted"].min()[order] for of in (constant, schedule))
+    assert at["reached"].eq(16).all() and (soonest < other).all()
+    front = " ".join(README.split("## Start")[0].split())
+    assert "after {:.0f} updates on x + y and {:.0f} on x / y, and after {:.0f} on S₅".format(*at["restricted"]) in front
+    assert "the soonest constant: {:.0f}, {:.0f} and {:.0f}.".format(*soonest) in front
+
+
 def test_what_is_said_of_lower_precisions_is_what_was_measured():
     same = pd.read_csv(ROOT / "results" / "evidence" / "tables" / "precision.csv").set_index("precision")["equivalent"]
     assert "All six differences of tf32 and five of six of bf16 are equivalent" in " ".join(ALL.split())

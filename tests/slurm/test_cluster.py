@@ -30,7 +30,8 @@ pytestmark = pytest.mark.slurm
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LAUNCH = "srun -N1 -n1 -c1 -J $@"  # a job's name is Make's target, such as run/linear/0
 ARMS = small("baseline", "logarithmic", "linear", hi=8)
-STUDY = {"arms": ARMS, "seeds": [0, 1], "operations": ["x_plus_y"], "modulus": 11, "updates": 500}
+GRID = {"learning_rate": [1.0e-3, 4.0e-3]}
+STUDY = {"arms": ARMS, "grid": GRID, "seeds": [0, 1], "operations": ["x_plus_y"], "modulus": 11, "updates": 500}
 
 
 JOBS = [f"run/{arm}/{seed}" for arm in ARMS for seed in (0, 1)]
