@@ -1,22 +1,27 @@
 """Shapes, controls, and the permutation task that "did not grok": tables and words."""
 
+import re
+
+import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation
-from grok_utils.analysis.intervals import mean_interval
+from grok_utils.analysis.crossings import by_operation, in_order
 from grok_utils.analysis.summaries import summarise
-from grok_utils.page.prose import from_to
+from grok_utils.page.prose import from_to, listed
 from grok_utils.tasks import written
 from grok_utils.tuned import choices
-from grok_utils.tuned.choices import ARM, POINT
+from grok_utils.tuned.choices import ARM
 from grok_utils.tuned.decisions import HORIZONS, at_chosen
+from grok_utils.tuned.stages import CONTROLS as CHANGES
+from grok_utils.tuned.stages import FOLLOWS, OTHER, UNCHANGED, constant_of, kinds
 from grok_utils.tuned.stages import SHAPES as COURSES
-from grok_utils.tuned.stages import constant_of
 from grok_utils.tuned_page.answer import USUAL
-from grok_utils.tuned_page.choosing import best_cells, cell
+from grok_utils.tuned_page.choosing import best_cells
 from grok_utils.tuned_page.reading import CONTROLS, SELECT, SHAPES, TUNED, Tuned
 
-PREFIX, REFERENCE = "controls-", "reference"
+KNOWN = (*CHANGES, FOLLOWS, OTHER)  # with what the names of their arms end; after FOLLOWS the rate at 512
+NAMED = rf"^(?P<schedule>.+?)-(?P<control>{'|'.join(map(re.escape, KNOWN))})(?:-(?P<rate>.+))?$"
+THERE = ["control", "operation", "outcome"]  # where arms are compared
 S5 = "permutation"
 
 
@@ -59,47 +64,93 @@ def shapes_line(t: Tuned, table: pd.DataFrame) -> str:
 
 
 def controls(t: Tuned) -> pd.DataFrame:
-    """The best cell by touch of each arm in each study `controls-*`, six seeds by which it was chosen.
+    """The best cell of each arm, operation and outcome in each control, six seeds by which it was chosen.
 
-    control, operation, schedule, tried, cell, edge, n, reached, updates (restricted mean) with low and high, to_512
-    (over that of 512 in the same control), and to_reference (over the same arm's in the control `reference`).
+    Rows of `choosing.best_cells`, schedule without the control (a rate that follows the batch is that at 512), with
+    control, tuned (the arm's median where nothing is changed; NaN in those rows) and ratio (the median over that of 512
+    in the same control, a schedule's over tuned; inf where it never groks, NaN where the other does not).
     """
-    rows, members = [], t.of(CONTROLS)
-    for study in members["study"].unique():
-        of = members[members["study"] == study]
-        for best in best_cells(choices.ranked(of), of).query("outcome == 'touch'").itertuples():
-            at = pd.DataFrame([{name: getattr(best, name) for name in (*ARM, *POINT)}])
-            found = mean_interval(of.merge(at)["restricted"])
-            row = {"control": study.removeprefix(PREFIX), "operation": best.operation, "schedule": best.schedule}
-            row |= {"tried": best.tried, "cell": cell(best), "edge": best.edge}
-            row |= {"n": found.n, "reached": int(best.reached), "updates": found.mean}
-            rows.append(row | {"low": found.low, "high": found.high})
-    table = pd.DataFrame(rows)
-    if table.empty:
-        return table
-    usual = table[table["schedule"] == USUAL].set_index(["control", "operation"])["updates"]
-    reference = table[table["control"] == REFERENCE].set_index(["operation", "schedule"])["updates"]
-    table["to_512"] = table["updates"] / table.join(usual.rename("other"), on=["control", "operation"])["other"]
-    other = table.join(reference.rename("other"), on=["operation", "schedule"])["other"]
-    return table.assign(to_reference=table["updates"] / other)
+    members = t.of(CONTROLS)
+    if members.empty:
+        return members
+    named = members["schedule"].str.extract(NAMED)
+    rate = named.pop("rate").astype(float).fillna(members["learning_rate"])
+    members = members.assign(**named, learning_rate=rate)
+    each = [(c, of) for c in KNOWN for _, of in by_operation(members[members["control"] == c])]
+    best = pd.concat([best_cells(choices.ranked(of), of).assign(control=control) for control, of in each])
+    best["edge"] = best["edge"].where(best["tried"] > 1, "")
+    usual = best[best["schedule"] == USUAL].set_index(THERE)["median"]
+    tuned = best[best["control"] == UNCHANGED].set_index(ARM)["median"]
+    best = best.join(usual.rename("usual"), on=THERE).join(tuned.rename("tuned"), on=ARM)
+    best["tuned"] = best["tuned"].mask(best["control"] == UNCHANGED)
+    over = best.pop("usual").where(best["schedule"].isin(kinds(best)[0]), best["tuned"])
+    best["ratio"] = best["median"] / over.where(np.isfinite(over))
+    return best.sort_values("outcome", ascending=False, kind="stable")  # touch, then kept
+
+
+def orders(table: pd.DataFrame) -> pd.Series:
+    """Of THERE, whether the constants' order is that of where nothing is changed: yes, soonest only, no, or – where
+    that is not known or more than one never groks. Equal medians stand in either order."""
+
+    def kept(of: pd.DataFrame) -> str:
+        of = of[of["schedule"].isin(kinds(of)[0])].dropna(subset="tuned")
+        if len(of) < 2 or np.isinf(of["median"]).sum() > 1:
+            return "–"
+        here, there = (of.sort_values(by)["schedule"].tolist() for by in (["median", "tuned"], ["tuned", "median"]))
+        return "yes" if here == there else "soonest only" if here[0] == there[0] else "no"
+
+    return table.groupby(THERE, sort=False)[["schedule", "median", "tuned"]].apply(kept)
+
+
+def controls_table(table: pd.DataFrame) -> pd.DataFrame:
+    """A row a control and operation: of each arm median and ratio by touch / by kept, and `orders` by either."""
+    told = [
+        (f"{row.median:,.0f}" if np.isfinite(row.median) else "never")
+        + (" *" if row.edge else "")
+        + (f" ({row.ratio:.2f})" if np.isfinite(row.ratio) and row.schedule != USUAL else "")
+        for row in table.itertuples()
+    ]
+    arms = table.assign(told=told).pivot_table("told", THERE[:2], "schedule", " / ".join, sort=False)
+    order = orders(table).groupby(THERE[:2], sort=False).agg(" / ".join)
+    return arms[in_order(arms)].join(order.rename("order as tuned")).fillna("–").reset_index()
 
 
 def controls_line(t: Tuned, table: pd.DataFrame) -> str:
-    """How the order of the constants fares under other settings."""
+    """Whether the order of the constants stays as tuned, and the ratios to 512."""
     told = [t.lacks(CONTROLS)] if not t.complete(CONTROLS) else []
-    if len(table):
-        others = table[table["schedule"] != USUAL].dropna(subset=["to_512"])
-        there = others[others["control"] == REFERENCE].set_index(["operation", "schedule"])["to_512"]
-        rows = others[others["control"] != REFERENCE].join(there.rename("there"), on=["operation", "schedule"])
-        rows = rows.dropna(subset=["there"])
-        same = int(((rows["to_512"] < 1) == (rows["there"] < 1)).sum())
-        told.append(
-            f"In {same} of {len(rows)} arms, operations and controls an arm is on the same side of 512 as in the "
-            f"reference. There the ratios to 512 are {from_to(there, '{:.2f}')}, in the controls "
-            f"{from_to(rows['to_512'], '{:.2f}')}."
-            if len(rows)
-            else "There is nothing yet to compare with the reference."
+    if table.empty:
+        return " ".join(told)
+    order = orders(table)
+    if len(order := order[order != "–"]):
+        same, first = (
+            listed(f"{of.isin(kept).sum()} of {len(of)} by {by}" for by, of in order.groupby("outcome", sort=False))
+            for kept in (["yes"], ["yes", "soonest only"])
         )
+        told.append(
+            f"Of the pairs of a control and an operation, {same} leave the constants' order as tuned, and {first} "
+            "leave the soonest of them."
+        )
+    constants, finite = kinds(table)[0], table[np.isfinite(table["ratio"])]
+
+    def span(of: pd.DataFrame) -> str:
+        return f"{from_to(of['ratio'], '{:.2f}')} times" if len(of) else "an unknown multiple of"
+
+    for arm in in_order(set(table["schedule"]) - {USUAL}):
+        of = finite[finite["schedule"] == arm]
+        unchanged, changed = (span(of[(of["control"] == UNCHANGED) == is_it]) for is_it in (True, False))
+        told.append(
+            f"`{arm}` needs {unchanged} the updates of 512 as tuned, {changed} those of 512 in the controls."
+            if arm in constants
+            else f"Where its rate follows √(B/512), `{arm}` needs {changed} its updates as tuned."
+        )
+    soonest = (
+        table[(table["control"] == OTHER) & np.isfinite(table["median"])]
+        .sort_values("median")
+        .drop_duplicates("outcome")
+    )
+    if len(soonest):
+        of = listed(f"`{row.schedule}` by {row.outcome}" for row in soonest.itertuples())
+        told.append(f"On {written(OTHER)}, at the common cells alone, the soonest constant is {of}.")
     return " ".join(told)
 
 

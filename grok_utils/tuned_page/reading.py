@@ -16,7 +16,7 @@ from grok_utils.tuned.stages import STAGE_1, STAGE_2, kinds
 
 # Of each, the names of its studies; * stands for anything.
 STAGES = {"surface": STAGE_1, "law": ("law",), "shapes": ("shapes",), "select": STAGE_2}
-STAGES |= {"tuned": ("tuned-*",), "controls": ("controls-*",), "noise": ("noise*",)}
+STAGES |= {"tuned": ("tuned-*",), "controls": ("controls",), "noise": ("noise*",)}
 SURFACE, LAW, SHAPES, SELECT, TUNED, CONTROLS, NOISE = STAGES
 
 # Of `choices.outcomes`, with study.
@@ -27,8 +27,8 @@ MEMBERS += ["outcome", *POINT, "final_accuracy", "study"]
 class Tuned(NamedTuple):
     """What there is of the studies of part two.
 
-    studies: stage, study, title, models and updates (planned), records, planned, seconds (of training, told by the
-    records). loaded: the studies by name. members: of each stage that has records but TUNED, the rows of
+    studies: stage, study, title, seeds, models and updates (planned), records, planned, seconds (of training, told
+    by the records). loaded: the studies by name. members: of each stage that has records but TUNED, the rows of
     `choices.outcomes` with study. chosen: stage 2's table, as `choices.compared` gives. horizons: stage 3's members at
     each, as `decisions.at_horizons` gives. lasting: of stage 3, as `decisions.after_touch_at` gives. metadata: of
     every record.
@@ -97,8 +97,9 @@ def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
                 else:
                     of_stage.append(choices.outcomes(frame).assign(study=study.name))
             models = sum(len(arm.members(study.seeds)) for arm in study.arms)
-            row = {"stage": stage, "study": study.name, "title": study.title, "models": models}
-            row |= {"updates": study.updates, "records": sum(there), "planned": len(there), "seconds": seconds}
+            row = {"stage": stage, "study": study.name, "title": study.title, "seeds": len(study.seeds)}
+            row |= {"models": models, "updates": study.updates}
+            row |= {"records": sum(there), "planned": len(there), "seconds": seconds}
             rows.append(row)
         if of_stage:
             members[stage] = pd.concat(of_stage, ignore_index=True)

@@ -13,7 +13,11 @@ from support.stages import write_stages
 
 from grok_utils.page.export import export_html
 from grok_utils.pipeline.execution import execute
-from grok_utils.tuned_page import laws
+from grok_utils.pipeline.study_files import load_study
+from grok_utils.store.records import read_study
+from grok_utils.tuned import choices
+from grok_utils.tuned_page import further, laws
+from grok_utils.tuned_page.reading import CONTROLS, Tuned
 
 SECTIONS = [
     "The answer",
@@ -130,12 +134,56 @@ def test_limits_are_the_highest_at_the_smallest_and_the_largest_batch():
     assert said in laws.edge_line(limits)
 
 
-def test_every_control_stands_beside_the_reference(world, page):
-    controls = pd.read_csv(world[1] / "tuned" / "tables" / "controls.csv")
-    assert set(controls["control"]) == {"reference", "beta2"} and len(controls) == 16
-    assert controls.query("control == 'reference'")["to_reference"].eq(1).all()
-    assert controls.query("schedule == 'baseline'")["to_512"].eq(1).all()
-    assert "In 6 of 6 arms, operations and controls an arm is on the same side of 512" in section(page, "Controls")
+def test_a_control_that_turns_the_order_of_the_constants_is_told_from_one_that_leaves_it(world, page):
+    controls = pd.read_csv(world[1] / "tuned" / "tables" / "controls.csv", index_col=["control", "operation"])
+    both = ["x_plus_y", "x_div_y"]
+    assert controls["order as tuned"].to_dict() == (
+        {(c, o): "– / –" for c in ("as-tuned", "rate-follows") for o in both}
+        | {("x3_plus_xy",) * 2: "– / –"}
+        | {("beta2-0.995", o): "no / no" for o in both}
+        | {("width-64", o): "yes / yes" for o in both}
+    )
+    said = section(page, "Controls")
+    assert "2 of 4 by touch and 2 of 4 by kept leave the constants' order as tuned" in said
+    assert "On x³ + xy, at the common cells alone, the soonest constant is constant-1024 by touch" in said
+
+
+def test_controls_are_compared_at_the_soonest_of_all_cells_each_with_its_own(world):
+    members = choices.outcomes(read_study(load_study(str(world[0] / "controls.yaml")), world[1])[0])
+    none = pd.DataFrame()
+    table = further.controls(Tuned(none, {}, {CONTROLS: members}, none, {}, none, []))
+    by = table.set_index(["control", "operation", "schedule", "outcome"]).sort_index()
+    at = by.loc["rate-follows", "x_plus_y", "linear", "touch"]
+    members = members[(members["operation"] == "x_plus_y") & (members["outcome"] == "touch")]
+    follows = members[members["schedule"].str.startswith("linear-rate-follows-")].fillna({"updates": np.inf})
+    soonest = follows.groupby(["schedule", "weight_decay"])["updates"].median()
+    assert at["tried"] == len(soonest) == 9 and at["median"] == soonest.min()
+    assert f"linear-rate-follows-{at['learning_rate']:g}" == soonest.idxmin()[0]
+    assert at["ratio"] == at["median"] / by.loc["as-tuned", "x_plus_y", "linear", "touch"]["median"]
+    large, usual = (by.loc["beta2-0.995", "x_plus_y", arm, "touch"]["median"] for arm in ("constant-1024", "baseline"))
+    assert by.loc["beta2-0.995", "x_plus_y", "constant-1024", "touch"]["ratio"] == large / usual > 1
+    assert (by.loc["x3_plus_xy", "edge"] == "").all()
+    never = members.assign(reached=False, updates=np.nan).where(members["schedule"] == "baseline-width-64", members)
+    lost = further.controls(Tuned(none, {}, {CONTROLS: never}, none, {}, none, [])).query("control == 'width-64'")
+    assert lost["ratio"].isna().all()  # nothing is over 512's median where 512 never groks
+    assert further.controls_table(lost)["baseline"].str.startswith("never").all()
+
+
+@pytest.mark.parametrize(
+    ("medians", "kept"),
+    [
+        ([300, 200, 100], "yes"),
+        ([300, 200, 200], "yes"),
+        ([200, 300, 100], "soonest only"),
+        ([100, 200, 300], "no"),
+        ([np.inf, 200, 100], "yes"),
+        ([np.inf, np.inf, 100], "–"),
+    ],
+)
+def test_equal_medians_keep_an_order_and_two_that_never_grok_have_none(medians, kept):
+    arms = {"schedule": ["constant-128", "baseline", "constant-1024"], "median": medians, "tuned": [30.0, 20.0, 10.0]}
+    table = pd.DataFrame(arms).assign(control="sgd", operation="x_plus_y", outcome="touch")
+    assert further.orders(table).tolist() == [kept]
 
 
 LATER = {"beaten", "steps", "frontier-table", "controls", "contrasts", "claims-contrasts", "law", "noise"}  # tables
@@ -145,6 +193,7 @@ def test_without_any_record_every_section_says_so_and_nothing_is_made_up(tmp_pat
     shutil.copytree(ROOT / "results" / "evidence" / "tables", tmp_path / "evidence" / "tables")
     said = carried_out(tmp_path, ROOT / "notebooks" / "studies", monkeypatch)
     assert said.count("**Not known yet**") == 11 and said.count("this waits for `select-2500` (0 of ") == 1
+    assert "this waits for `controls` (0 of 264 records)" in said
     made = {path.stem for path in (tmp_path / "tuned" / "tables").glob("*.csv")}
     assert not made & (LATER | {"best-cells", "power", "chosen", "permutation", "prices"})
     assert {path.stem for path in (tmp_path / "tuned" / "figures").glob("*[!k].svg")} == {"answer"}
