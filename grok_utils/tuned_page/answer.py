@@ -117,10 +117,10 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The answer in numbers, a row an operation: updates of 512, of the soonest constant and of the soonest schedule,
-    at either setting, from `points`."""
+    """The answer in numbers, a row an operation and setting: updates of 512, of the soonest constant and of the soonest
+    schedule, from `points`."""
     best = soonest(table)
-    rows: dict[str, dict[str, str]] = {}
+    rows: dict[tuple[str, str], dict[str, str]] = {}
     usual = table[table["schedule"] == USUAL]
     for setting in SETTINGS:
         here = best[best["setting"] == setting]
@@ -130,9 +130,10 @@ def answer_table(table: pd.DataFrame) -> pd.DataFrame:
             for row in found.itertuples():
                 bounds = "" if np.isnan(row.low) else f" ({interval(row.low, row.high)})"
                 name = "" if row.schedule == USUAL and words.isdigit() else f"{row.schedule}: "
-                rows.setdefault(row.operation, {})[f"{setting}, {words}"] = f"{name}{row.rmst:,.0f}{bounds}"
-    order = in_order(rows, OPERATIONS)
-    return pd.DataFrame([{"operation": written(operation)} | rows[operation] for operation in order])
+                rows.setdefault((row.operation, setting), {})[words] = f"{name}{row.rmst:,.0f}{bounds}"
+    order = [(o, setting) for o in in_order({o for o, _ in rows}, OPERATIONS) for setting in SETTINGS]
+    told = [{"operation": written(o), "setting": of} | rows[o, of] for o, of in order if (o, of) in rows]
+    return pd.DataFrame(told).fillna("–")
 
 
 # --- the sentences ----------------------------------------------------------------------------------------------------
