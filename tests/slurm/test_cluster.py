@@ -27,7 +27,7 @@ from grok_utils.training import train
 
 pytestmark = pytest.mark.slurm
 
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTED = (ROOT / "docs" / "machines.md").read_text(encoding="utf-8")
 LAUNCH = "srun -N1 -n1 -c1 -J $@"  # a job's name is Make's target, such as run/linear/0
 ARMS = small("baseline", "logarithmic", "linear", hi=8)
 GRID = {"learning_rate": [1.0e-3, 4.0e-3]}
@@ -103,8 +103,8 @@ def story(cluster, tmp_path_factory):
             os.killpg(make.pid, signal.SIGKILL)
 
 
-def test_the_lines_of_the_readme_are_accepted(cluster):
-    lines = re.findall(r"LAUNCH='(srun [^']*)'|^(sbatch .*)$", README, re.MULTILINE)
+def test_the_documented_lines_are_accepted(cluster):
+    lines = re.findall(r"LAUNCH='(srun [^']*)'|^(sbatch .*)$", DOCUMENTED, re.MULTILINE)
     assert len(lines) == 3
     for line in map("".join, lines):
         program, *options = shlex.split(line.replace("$@", "run/linear/0"))
