@@ -79,17 +79,18 @@ def kind_of(arm: Arm) -> str:
 
 
 def tuned_members(t: Tuned) -> pd.DataFrame:
-    """The members at the cell chosen for each arm, by each outcome: stage 3's, or stage 1's until it is complete."""
-    if t.complete(SELECT, TUNED):
-        return decisions.at_chosen(t.horizons[HORIZON], t.chosen)
+    """The members at the cell chosen for each arm, by each outcome: those of `Tuned.source`."""
+    if t.complete(SELECT):
+        members = t.horizons[HORIZON] if t.complete(TUNED) else t.of(SELECT)
+        return decisions.at_chosen(members, t.chosen)
     members = t.of(SURFACE)
     return members.merge(choices.best(choices.ranked(members))[[*ARM, *POINT]])
 
 
 def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
     """Updates to 99 % against batch size: setting (of SETTINGS), operation, schedule, kind, n, reached, batch (the mean
-    up to the touch), rmst, low, high, and, tuned, the mean of examples. Stage 1's have no interval: their cells were
-    chosen by the same seeds."""
+    up to the touch), rmst, low, high, and, tuned, the mean of examples. Those before stage 3 have no interval:
+    their cells were chosen by the same seeds."""
     arms = {arm.name: arm for arm in load_study(FIRST_STUDY).arms} | t.arms
     first = dose.rename(columns={"dose": "batch"}).assign(setting=SETTINGS[0])
     rows, of_stage_3 = [], t.complete(SELECT, TUNED)
@@ -140,9 +141,9 @@ def answer_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer(t: Tuned, decided: Decided | None, table: pd.DataFrame) -> str:
-    """The answer: one line, and the sentences that carry it; what lacks, and what stage 1 alone says, until then."""
+    """The answer: one line, and the sentences that carry it; what lacks, and what the stages before say, until then."""
     if decided is None:
-        return f"{t.lacks(SELECT, TUNED)} {until_then(table)}".strip()
+        return f"{t.lacks(SELECT, TUNED)} {until_then(table, t.source)}".strip()
     line = f"**{verdict_line(decided.beaten)}**"
     of_families = [family_line(decided.groks, family) for family in ("constants", "dynamic arms", "shapes")]
     return " ".join([line, times_line(table), *filter(None, of_families), ways_line(decided.beaten)])
@@ -212,17 +213,18 @@ def family_line(groks: pd.DataFrame, family: str) -> str:
     return f"{who}: {listed(told)} of {len(rows)} contrasts{names}."
 
 
-def until_then(table: pd.DataFrame) -> str:
-    """What stage 1 alone shows, and why it is no verdict."""
+def until_then(table: pd.DataFrame, source: str) -> str:
+    """What the stage `source` alone shows, and why it is no verdict."""
     rows = soonest(table).query("setting == @SETTINGS[1]")
     if rows.empty:
         return ""
     constant, schedule = (rows[rows["constant"] == is_one].set_index("operation")["rmst"] for is_one in (True, False))
     both = constant.index.intersection(schedule.index)
+    sooner = (constant[both] < schedule[both]).sum()
     return (
-        f"Stage 1 alone: on {(constant[both] < schedule[both]).sum()} of {len(both)} operations the soonest constant "
-        f"is sooner than the soonest schedule ([Table](#answer-table), {sample_sizes(rows)}). These seeds also chose "
-        "the cells, so the numbers err on the small side and decide nothing."
+        f"{source.capitalize()} alone: on {sooner} of {len(both)} operations the soonest constant is sooner than "
+        f"the soonest schedule ([Table](#answer-table), {sample_sizes(rows)}). These seeds also chose the cells, so "
+        "the numbers err on the small side and decide nothing."
     )
 
 

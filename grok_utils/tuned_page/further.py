@@ -177,7 +177,7 @@ def permutation_line(t: Tuned, table: pd.DataFrame) -> str:
     """Whether permutation groks once rate and decay are tuned."""
     told = [t.waits(SELECT, TUNED)]
     if len(table):
-        source = "Stage 3" if not told[0] else "Stage 1 alone, whose cells were chosen by these seeds"
+        source = t.source.capitalize() + (" alone, whose seeds chose the cells too" if told[0] else "")
         whole = table[table["reached"] == table["n"]]
         best = table.iloc[0]
         told.append(

@@ -66,6 +66,13 @@ class Tuned(NamedTuple):
             told += [f"`{r.study}` ({r.records:,} of {r.planned:,} records)" for r in short.itertuples()]
         return f"**Not known yet**: this waits for {listed(told)}." if told else ""
 
+    @property
+    def source(self) -> str:
+        """The stage that tells how soon tuned arms are: the third, or the last complete one until it is."""
+        if self.complete(SELECT, TUNED):
+            return "stage 3"
+        return "stage 2" if self.complete(SELECT) else "stage 1"
+
     def waits(self, *stages: str) -> str:
         """`lacks` in short, for these stages are among those of the answer, which tells it in full."""
         return "" if self.complete(*stages) else "**Not known yet**: see [the answer](#section-the-answer)."

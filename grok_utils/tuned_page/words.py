@@ -46,7 +46,7 @@ def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.Da
     by_tuning = [rmst[SETTINGS[0], o, USUAL] / rmst[SETTINGS[1], o, USUAL] for o in operations]
     by_batch = [rmst[SETTINGS[0], o, USUAL] / first[SETTINGS[0], o] for o in operations]
     after = [rmst[SETTINGS[1], o, USUAL] / first[SETTINGS[1], o] for o in operations]
-    source = "" if decided else " (stage 1, three seeds)"
+    source = "" if decided else f" ({t.source})"
     items = [
         f"**Tune learning rate and weight decay first**, up to the edge of stability. At a batch of "
         f"{DEFAULTS['batch_size']} that makes training {from_to(by_tuning, '{:.1f}')} times as fast{source}. At the "

@@ -207,5 +207,5 @@ def test_with_all_but_a_record_of_stage_3_nothing_is_decided(world, tmp_path, mo
     assert "this waits for `tuned-2000-60` (143 of 144 records)" in said
     made = {path.stem for path in (tmp_path / "results" / "tuned" / "tables").glob("*.csv")}
     assert {"law", "steps", "power", "controls"} <= made and not made & {"beaten", "contrasts", "frontier-table"}
-    assert "Stage 1 alone: on 3 of 3 operations the soonest constant is sooner" in said
+    assert "Stage 2 alone: on 3 of 3 operations the soonest constant is sooner" in said
     assert "from stage 2, selection redone" in said
