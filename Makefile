@@ -148,7 +148,7 @@ slurm:
 	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || $(call INSTALL,SLURM,slurm-wlm munge) || \
 		{ echo "SLURM was not found, and apt-get did not install it: install slurm-wlm and munge" >&2; exit 2; }
 
-lint: $(STAMP) ## change it: style, errors, types, and the workflow files by their schema
+lint: $(STAMP) ## check it: style, errors, types, and the workflow files by their schema
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m mypy

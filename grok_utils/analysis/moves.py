@@ -160,3 +160,11 @@ def aligned(frame: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
     found = table.groupby([*GROUP, "measure", "share"], sort=False)["level"].agg(["median", "count", "size"])
     known = found[2 * found["count"] >= found["size"]]
     return known["median"].dropna().rename("level").reset_index()
+
+
+def counts(summary: pd.DataFrame) -> pd.DataFrame:
+    """In how many pairs of operation and arm each measure moves before or after validation accuracy, by what it is
+    counted from: measure, since, pairs, before, after, cannot tell; rows as from `summary`."""
+    table = summary.pivot_table("n", ["measure", "since"], "moves", "count", fill_value=0, sort=False)
+    table = table.reindex(columns=["before", "after", "cannot tell"], fill_value=0).astype(int)
+    return table.assign(pairs=table.sum(axis=1))[["pairs", *table]].reset_index()

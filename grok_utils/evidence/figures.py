@@ -70,7 +70,8 @@ def forest(table: pd.DataFrame, margins: Mapping[str, float], xlabel: str, less:
         ax.set_ylim(len(labels) - 0.4, -0.6)
 
     def say(rows: pd.DataFrame) -> str:
-        names = rows["label"] if rows["label"].is_unique else rows["label"] + " " + rows["arm"]
+        both = rows["label"].where(rows["label"] == rows["arm"], rows["label"] + " " + rows["arm"])
+        names = rows["label"] if rows["label"].is_unique else both
         return extremes(rows.set_index(names)["difference"], "{:+,.0f}")
 
     alt = (

@@ -181,7 +181,7 @@ def measures(names: Iterable[str]) -> str:
     return f"## Measures\n\nWhat the study measures at every log beside losses and accuracies.\n\n{told}"
 
 
-def moves(gaps: pd.DataFrame, summary: pd.DataFrame, unknown: pd.Series) -> str:
+def moves(gaps: pd.DataFrame, unknown: pd.Series) -> str:
     """The section on what moves before a member groks, but for its figure and tables; all as from `analysis.moves`."""
     touched, together = gaps["touched"].sum(), gaps["together"].sum()
     told = [f"{touched} of {gaps['n'].sum()} members reach 99 % validation accuracy, the *touch*."]
@@ -193,21 +193,7 @@ def moves(gaps: pd.DataFrame, summary: pd.DataFrame, unknown: pd.Series) -> str:
     for name, share in unknown.items():
         why = ", since the estimate below the line is not positive" if name in RATIOS else ""
         told.append(f"In {100 * share:.0f} % of their logs until then the {name.replace('_', ' ')} is not known{why}.")
-    lines = ["## What moves before a member groks", " ".join(told)]
-    for since, rows in summary.groupby("since", sort=False):
-        each = [f"- {name.replace('_', ' ')}: {moved(of)}" for name, of in rows.groupby("measure", sort=False)]
-        lines.append(f"Counted from {since}, beside validation accuracy:\n\n" + "\n".join(each))
-    return "\n\n".join(lines)
-
-
-def moved(rows: pd.DataFrame) -> str:
-    """In how many groups a measure moves before and after validation accuracy; rows of one measure, of `moves`."""
-    told = [f"{words} it in {(rows['moves'] == words).sum()}" for words in ("before", "after")]
-    ahead = from_to(rows["ahead"].round().astype(int), "{:+,d}").replace("-", "−")
-    return (
-        f"{' and '.join(told)} of {count(rows, 'pair')} of operation and arm. In the others one cannot tell. The "
-        f"medians are {ahead} updates before it ({sample_sizes(rows)})."
-    )
+    return f"## What moves before a member groks\n\n{' '.join(told)}"
 
 
 def measure_words(column: str) -> str:
@@ -230,8 +216,9 @@ def answer(cells: pd.DataFrame, differences: pd.DataFrame, reference: str = "bas
     if len(differences):
         of = differences["verdict"].value_counts()
         told = [f"{v} in {of[v]}" for v in ("sooner", "later") if v in of]
-        outcome = f"an arm is {' and '.join(told)}, and one cannot tell in {of.get('cannot tell', 0)}"
-        outcome = outcome if told else "one can never tell which is sooner"
+        outcome = f"an arm is {' and '.join(told)}" if told else "one can never tell which is sooner"
+        if told and "cannot tell" in of:
+            outcome += f", and one cannot tell in {of['cannot tell']}"
         lines = [
             f"**In {count(differences, 'comparison')} with `{reference}`, {outcome}.** "
             f"Arms are paired by seed ({sample_sizes(differences)}). The 95 % intervals are not corrected for their "
@@ -278,7 +265,7 @@ def beside_reported_sentence(table: pd.DataFrame, unlike: list[str]) -> str:
     if table.empty:
         return "The original reported none of this study's arms on its operations."
     count = table["verdict"].value_counts()
-    told = listed(f"{count.get(v, 0)} {words}" for v, words in VERDICTS.items())
+    told = listed(f"{count[v]} {words}" for v, words in VERDICTS.items() if v in count)
     return f"Of {len(table)} reported means of 3 seeds, {told} ({sample_sizes(table)} here)."
 
 

@@ -90,6 +90,9 @@ def test_the_yardstick_is_validation_accuracy_whose_half_comes_before_the_touch_
     assert (as_it["lead"], as_it["ahead"], as_it["moves"]) == (30, 0, "cannot tell")
     late = table.loc["memorisation", "fourier_concentration"]
     assert (late["lead"], late["ahead"], late["low"], late["high"], late["moves"]) == (10, -20, -20, -20, "after")
+    of = moves.counts(table.reset_index()).set_index(["measure", "since"])
+    assert of.loc["fourier_concentration", "memorisation"].tolist() == [1, 0, 1, 0]  # pairs, before, after, cannot tell
+    assert of.loc["weight_norm", "memorisation"].tolist() == [1, 0, 0, 1]
     early = study(seeds=8, weight_norm=np.r_[9.0, 9.0, [1.0] * 10])
     assert set(moves.summary(moves.halves(early, ["weight_norm"]))["moves"]) == {"before"}
     few = moves.summary(moves.halves(early[early["seed"] < 5], ["weight_norm"]))

@@ -232,12 +232,18 @@ def differ_in_length_alone(a, b) -> bool:
     return both and a != b and dataclasses.replace(a, length=None) == dataclasses.replace(b, length=None)
 
 
-@pytest.mark.parametrize("study", [*sorted({p.stem for p in STUDIES.glob("*.yaml")} - {"shapes"}), "explore"])
+TOLD_BY_TABLES = ("controls", "shapes", "select-shapes")
+COLOURED = sorted(p.stem for p in STUDIES.glob("*.yaml") if not p.stem.startswith(TOLD_BY_TABLES))
+
+
+@pytest.mark.parametrize("study", [*COLOURED, "explore"])
 def test_arms_of_a_study_differ_in_colour_for_colour_blind_readers_too(study):
     """Not arms of one schedule at several lengths, for so many colours that all differ do not exist: they have one
-    colour, and differ in marker and in dashes. Nor the 40 arms of shapes, which tables tell."""
+    colour, and differ in marker and in dashes. Nor the 40 courses of shapes and the arms of controls, which tables
+    tell."""
     explored = dict.fromkeys(["mine", *ARMS])
     sizes = explored if study == "explore" else {a.name: a.settings.batch_size for a in load_study(study).arms}
+    sizes = {name: size for name, size in sizes.items() if not name.startswith("geometric")}
     for seen, matrix in SEEN_BY.items():
         places = oklab([style.look(arm).colour for arm in sizes], matrix)
         for (a, at_a), (b, at_b) in itertools.combinations(zip(sizes, places, strict=True), 2):
