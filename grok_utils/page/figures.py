@@ -303,4 +303,4 @@ def draw_cells(ax: Axes, columns: pd.Series, rows: pd.Series, colours: np.ndarra
     ax.bar(columns, 1, 1, rows - 0.5, color=colours, edgecolor=INK, linewidth=0.5)
     for column, row, colour, text in zip(columns, rows, colours, texts, strict=False):
         ink = ("black" if seaborn.utils.relative_luminance(colour) > 0.179 else "white") if colour[3] else INK
-        ax.text(column, row, text, color=ink, fontsize=7, ha="center", va="center_baseline")
+        ax.text(column, row, text, color=ink, fontsize=8.25, ha="center", va="center_baseline")

@@ -244,7 +244,8 @@ def shapes(table: pd.DataFrame) -> Picture:
         texts = [f"{median:.0f}" if np.isfinite(median) else "–" for median in rows["median"]]
         draw_cells(ax, x, y, colours_of(rows["median"], norm), texts)
         for axis in (ax.xaxis, ax.yaxis):
-            axis.set_ticks(range(len(sizes)), [f"{size:,}" for size in sizes], fontsize="small")
+            axis.set_ticks(range(len(sizes)), [f"{size:,}" for size in sizes])
+        ax.tick_params(axis="x", labelrotation=45)
         ax.grid(False)
 
     told = [

@@ -41,16 +41,24 @@ DANGLING = """() => {
     return wanted.filter(id => document.querySelectorAll('#' + CSS.escape(id)).length != 1);
 }"""
 
-# The contrast (WCAG 2) and size on the screen of every piece of text in a figure.
+# The contrast (WCAG 2) with the page, or with the opaque cell that it is in, and size on the screen of every piece of
+# text in a figure.
 FIGURE_TEXT = """() => {
     const light = c => c.map(v => v / 255).map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
         .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
     const colour = text => text.match(/[\\d.]+/g).map(Number).slice(0, 3);
-    const ground = light(colour(getComputedStyle(document.body).backgroundColor));
-    return [...document.querySelectorAll('figure svg text')].filter(e => e.textContent.trim()).map(e => {
-        const ink = light(colour(getComputedStyle(e).fill));
-        return {words: e.textContent.trim(), contrast: (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05),
-                pixels: parseFloat(getComputedStyle(e).fontSize) * Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b)};
+    const page = getComputedStyle(document.body).backgroundColor;
+    return [...document.querySelectorAll('figure svg')].flatMap(svg => {
+        const cells = [...svg.querySelectorAll('path')].map(e => [getComputedStyle(e), e.getBoundingClientRect()])
+            .filter(([style]) => style.fill.startsWith('rgb(') && style.fillOpacity == 1 && style.opacity == 1);
+        return [...svg.querySelectorAll('text')].filter(e => e.textContent.trim()).map(e => {
+            const at = e.getBoundingClientRect(), x = at.x + at.width / 2, y = at.y + at.height / 2;
+            const under = cells.filter(([_, r]) => r.left < x && x < r.right && r.top < y && y < r.bottom).pop();
+            const ground = light(colour(under ? under[0].fill : page)), ink = light(colour(getComputedStyle(e).fill));
+            const contrast = (Math.max(ink, ground) + 0.05) / (Math.min(ink, ground) + 0.05);
+            const scale = Math.hypot(e.getScreenCTM().a, e.getScreenCTM().b);
+            return {words: e.textContent.trim(), contrast, pixels: parseFloat(getComputedStyle(e).fontSize) * scale};
+        });
     });
 }"""
 
