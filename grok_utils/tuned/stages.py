@@ -111,8 +111,8 @@ def confirmation(members: pd.DataFrame) -> list[Draft]:
     """Stage 3: the chosen cells of the arms that it takes, by their horizon and number of seeds; x − y as x / y."""
     constants, dynamic = kinds(members)
     first = members["study"].isin((*STAGE_1, "shapes"))
+    found = selected(members[~first])
     lowest = choices.below_frontier(members[first], choices.best(choices.ranked(members[first])), constants, SHAPES)
-    found = choices.compared(members[~first], choices.chosen(members[~first]), constants)
     stays = (found["outcome"] == "touch") & pd.MultiIndex.from_frame(found[ARM[:2]]).isin(list(lowest))
     taken = pd.concat([choices.taken(found, constants, dynamic, SHAPES), found[stays]])
     drafts: dict[tuple[int, int], Cells] = defaultdict(lambda: defaultdict(set))
@@ -129,9 +129,8 @@ def confirmation(members: pd.DataFrame) -> list[Draft]:
 
 def noise(members: pd.DataFrame) -> list[Draft]:
     """The constants at the cells chosen for them by touch, with seeds of stage 3, whose gradients are measured."""
-    second, constants = members[~members["study"].isin(STAGE_1)], kinds(members)[0]
-    found = choices.compared(second, choices.chosen(second), constants)
-    found = found.query("outcome == 'touch' and schedule in @constants")
+    found = selected(members[~members["study"].isin(STAGE_1)])
+    found = found[(found["outcome"] == "touch") & found["schedule"].isin(kinds(members)[0])]
     horizons = found.set_index(ARM[:2])["horizon"].to_dict()
     return by_horizon("noise", points(found), horizons, NOISE)
 
@@ -147,7 +146,7 @@ def controls(members: pd.DataFrame) -> list[Draft]:
     """Constants round their common cells with one thing changed; growing schedules whose rate follows the batch."""
     first = members["study"].isin(STAGE_1)
     common = choices.common(members[first], TOGETHER)
-    found = choices.compared(members[~first], choices.chosen(members[~first]), kinds(members)[0])
+    found = selected(members[~first])
     by_kept = found[(found["outcome"] == "kept") & found["operation"].isin(TOGETHER)]
     cells: Cells = {}
     changed: dict[str, dict[str, Any]] = {}
@@ -171,6 +170,11 @@ def controls(members: pd.DataFrame) -> list[Draft]:
                 cells.setdefault((o, name), set()).add((rate, decay))
     settings = {"updates": 2500} | SELECTION | {"seeds": "1300..1305"}
     return [Draft("controls", cells, settings, changed)]
+
+
+def selected(members: pd.DataFrame) -> pd.DataFrame:
+    """The cells that stage 2's members choose, beside its comparators, as `choices.compared` gives."""
+    return choices.compared(members, choices.chosen(members), kinds(members)[0])
 
 
 def kinds(members: pd.DataFrame) -> tuple[set[str], set[str]]:

@@ -12,7 +12,7 @@ from grok_utils.store.records import makings, read_study, records_there
 from grok_utils.studies import Arm, Study
 from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.choices import POINT
-from grok_utils.tuned.stages import STAGE_1, STAGE_2, kinds
+from grok_utils.tuned.stages import STAGE_1, STAGE_2, selected
 
 # Of each, the names of its studies; * stands for anything.
 STAGES = {"surface": STAGE_1, "law": ("law",), "shapes": ("shapes",), "select": STAGE_2}
@@ -111,8 +111,7 @@ def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
         if of_stage:
             members[stage] = pd.concat(of_stage, ignore_index=True)
         if stage == SELECT and of_stage:
-            constants, _ = kinds(members[stage])
-            chosen = choices.compared(members[stage], choices.chosen(members[stage]), constants)
+            chosen = selected(members[stage])
     joined = {horizon: pd.concat(of, ignore_index=True) for horizon, of in at.items() if of}
     last = pd.concat(lasting, ignore_index=True) if lasting else pd.DataFrame()
     return Tuned(pd.DataFrame(rows), loaded, members, chosen, joined, last, metadata)
