@@ -1,6 +1,7 @@
 """`python -m grok_utils`: what the Makefile calls to plan a study, make its runs and build its report."""
 
 import argparse
+import io
 import signal
 import sys
 from collections.abc import Iterator
@@ -135,7 +136,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         require_clone()
         for line in carried_out(a):
-            print(line, flush=True)
+            print(line)
     except BadInput as error:
         print(error, file=sys.stderr)
         return 2
@@ -145,5 +146,13 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
+def write_whole_lines() -> None:
+    """Write each line at once, as one: with PYTHONUNBUFFERED its end comes apart, and another run's line between."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(line_buffering=True, write_through=False)
+
+
 if __name__ == "__main__":
+    write_whole_lines()
     sys.exit(main())

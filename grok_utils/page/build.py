@@ -37,7 +37,7 @@ def build_page(results: Path, of: Study | str, given: str = "", precision: str |
         parameters |= {"study": study_parameter(given or of.name), "precision": precision}
     else:
         notebook = f"{of}.ipynb"
-        print(PAGES[of], flush=True)
+        print(PAGES[of])
     with alone(html.parent, "report"):
         execute(notebook, html.with_suffix(".ipynb"), parameters)
         export_html(html.with_suffix(".ipynb"), html, title)

@@ -142,7 +142,7 @@ def execute_run(run: Run, study: str) -> None:
     with locked(run):
         missing = tuple(seed for seed in run.seeds if not is_complete(run, seed))
         if not missing:
-            print(f"{run.name}: found complete", flush=True)
+            print(f"{run.name}: found complete")
             return
         if not run.checkpoint.exists():  # a block that was begun is finished as it is
             run = replace(run, seeds=missing)
@@ -152,7 +152,7 @@ def execute_run(run: Run, study: str) -> None:
         try:
             load_checkpoint(run)
         except Damaged as error:  # told here, where it is seen; the notebook then starts again
-            print(error, file=sys.stderr, flush=True)
+            print(error, file=sys.stderr)
         os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
         with progress_lines(run):
             execute("run.ipynb", run.notebook, parameters)
@@ -168,4 +168,4 @@ def execute_run(run: Run, study: str) -> None:
     elif work:
         runs = 1 + len(at_work(run.folder)) // len(run.seeds)  # at a time, if others hold as many records
         told += f", {time_left(run.study, seconds * work / forward_passes(run) / runs)}"
-    print(f"{run.name}: done in {clock(seconds)} ({told}), see {run.notebook}", flush=True)
+    print(f"{run.name}: done in {clock(seconds)} ({told}), see {run.notebook}")

@@ -36,7 +36,7 @@ def alone(folder: Path, name: str) -> Iterator[None]:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            print(f"{name}: another process is working on it; waiting", flush=True)
+            print(f"{name}: another process is working on it; waiting")
             fcntl.flock(file, fcntl.LOCK_EX)
         yield
 

@@ -43,7 +43,7 @@ def progress_lines(run: Run) -> Iterator[None]:
             done, seconds = progress_of(run)
             if done > seen and time.monotonic() > due:
                 seen, total, due = done, run.study.updates, time.monotonic() + REPORT_SECONDS
-                print(f"{run.name}: {done:,} of {total:,} updates, {run_left(run, done, seconds)}", flush=True)
+                print(f"{run.name}: {done:,} of {total:,} updates, {run_left(run, done, seconds)}")
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()

@@ -131,6 +131,6 @@ def test_every_command_does_what_its_page_says(project, tmp_path):
     assert any(line.startswith("again: linear-seed0") for line in printed["make verify RECORD=linear-seed0"])
     for command, lines in printed.items():
         if re.match(TRAINS, command):
-            assert any(re.match(r"linear-seed0: done in 0:0\d:\d\d ", line) for line in lines), command
+            assert any(re.match(r"linear-seed0: done in 0:0\d:\d\d ", line) for line in lines), (command, lines)
     assert printed["make status STUDY=paper"] == ["paper: 2 of 2 records complete; read results/paper/report.html"]
     assert set((tmp_path / "submitted").read_text().split()) == STANDS_FOR.keys()

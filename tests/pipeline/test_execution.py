@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -577,3 +578,16 @@ def test_help_is_printed_without_loading_torch():
     done = subprocess.run([sys.executable, "-c", HELP], cwd=NOTEBOOKS.parent, capture_output=True, text=True)
     assert (done.returncode, done.stderr) == (0, "")
     assert {"plan", "run", "report", "status"} <= set(done.stdout.split())
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_line_is_one_write_so_that_runs_side_by_side_do_not_tear_each_other_s(begun, unbuffered):
+    path, _, results = begun
+    variables = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)  # which tells one write from the next
+    command = [sys.executable, "-m", "grok_utils", "status", str(path), "--results", str(results)]
+    with ours:
+        with theirs:
+            subprocess.run(command, cwd=files.ROOT, env=variables, stdout=theirs, check=True)
+        writes = list(iter(lambda: ours.recv(10_000).decode(), ""))
+    assert len(writes) > 1 and all(text.endswith("\n") and text.count("\n") == 1 for text in writes)
