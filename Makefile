@@ -55,8 +55,8 @@ help:
 env: $(STAMP) ## make it: set up .venv from requirements.txt, nothing else
 
 $(VENV)/installed: requirements.txt pyproject.toml
-	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
-		{ echo "$(PYTHON) is not Python 3.11 or newer: make PYTHON=/path/to/python3" >&2; exit 2; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 15))' || \
+		{ echo "$(PYTHON) is not Python 3.11 to 3.14: make PYTHON=/path/to/python3" >&2; exit 2; }
 	@echo "Setting up $(VENV) with PyTorch and JupyterLab: some minutes, once"
 	@"$(PYTHON)" -m venv "$(VENV)"
 	@"$(PY)" -m pip install --quiet --disable-pip-version-check -r requirements.txt
