@@ -65,7 +65,7 @@ class Measure(NamedTuple):
     """A function of the stack, its columns, and whether it reads the sums over the block's gradients.
 
     It gives the one column's values [M], or those of all columns [columns, M]; NaN, which a record keeps as null, where
-    there is nothing to measure. The first line of its docstring says in the report what it is.
+    there is nothing to measure. Its docstring says in the report what it is.
     """
 
     of: Callable[[Stack], Tensor]
@@ -121,7 +121,7 @@ def fourier_concentration(stack: Stack) -> Float[Tensor, " M"]:
 
     q_k is the share of frequency k = 1, …, (p - 1)/2 in the power |DFT|² of the elements' embeddings along the order of
     `tasks.cyclic_order`, summed over the width: 0, 1, …, p - 1, or the powers of a generator where the operation is
-    multiplicative. 1 for a single frequency, 2/(p - 1) where all are alike; null for S5.
+    multiplicative. 1 for a single frequency, 2/(p - 1) where all are alike; null for S₅.
     """
     embedding = stack.views["tokens.weight"]
     found = torch.full_like(embedding[:, 0, 0], torch.nan)
