@@ -1,6 +1,7 @@
 """This engine against the usual training loop, side by side on this machine: `python -m benchmarks.cpu`."""
 
 import argparse
+import math
 import random
 import resource
 import sys
@@ -97,20 +98,31 @@ class UsualLoop:
 
 
 @cache
-def forward_flops(batch: int, elements: int, shape: Shape = PROTOCOL.shape) -> int:
-    """Floating-point operations of the matrix products of one member's forward pass, as PyTorch counts them."""
+def forward_cost(batch: int, elements: int, shape: Shape = PROTOCOL.shape) -> tuple[int, int]:
+    """Operations of the matrix products of one member's forward pass, as PyTorch counts them, and the numbers between.
+
+    However well it is fused, elementwise work reads what a product made and writes what the next one takes.
+    """
     layout = Layout([make_task("x_plus_y", 0, elements)], shape)
     x = torch.zeros(1, batch, dtype=torch.int64)
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        stacked_logits(layout, torch.zeros(1, sum(layout.sizes)), x, x, distinct=batch > elements)
-    return counter.get_total_flops()
+    found = []
+    for count in ({}, {torch.ops.aten.bmm: lambda a, b, *_, out_shape, **__: math.prod(a) + math.prod(out_shape)}):
+        with FlopCounterMode(display=False, custom_mapping=count) as counter, torch.no_grad():
+            stacked_logits(layout, torch.zeros(1, sum(layout.sizes)), x, x, distinct=batch > elements)
+        found.append(counter.get_total_flops())
+    return found[0], found[1]
 
 
-def block_flops(engine: Trainer, batch: int) -> int:
-    """Operations of ten updates (a backward pass costs two forward passes) and a validation, over the whole stack."""
+def block_cost(engine: Trainer, batch: int) -> tuple[int, int]:
+    """Operations, and numbers between products, of ten updates and a validation, over the whole stack.
+
+    A backward pass costs two products for each of the forward pass, and the gradients of the same numbers.
+    """
     elements, shape = max(task.elements for task in engine.tasks), engine.layout.shape
-    validation = sum(forward_flops(len(task.validation), elements, shape) for task in engine.tasks)
-    return 3 * BLOCK * len(engine.tasks) * forward_flops(batch, elements, shape) + validation
+    flops, numbers = forward_cost(batch, elements, shape)
+    validation = [forward_cost(len(task.validation), elements, shape) for task in engine.tasks]
+    updates = BLOCK * len(engine.tasks)
+    return 3 * updates * flops + sum(f for f, _ in validation), 2 * updates * numbers + sum(n for _, n in validation)
 
 
 def at_sizes(run: Run, sizes: np.ndarray) -> Courses:
@@ -163,7 +175,7 @@ def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int
     table = table.assign(lowest=stacks.ratio.min(), highest=stacks.ratio.max())
     table = table.assign(ceiling_gflops=stacks.ceiling.max() / 1e9, fastest_gflops=stacks.fastest.max() / 1e9)
     table = table.reset_index()
-    done = [block_flops(engines[row.precision], row.batch_size) / len(usual) for row in table.itertuples()]
+    done = [block_cost(engines[row.precision], row.batch_size)[0] / len(usual) for row in table.itertuples()]
     table["gflops"] = done / table.engine_ms / 1e6
     return table.assign(reached=table.gflops / table.ceiling_gflops, of_fastest=table.gflops / table.fastest_gflops)
 

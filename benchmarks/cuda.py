@@ -14,7 +14,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from benchmarks.cpu import NOTEBOOK_SECONDS, SWEEP, UsualLoop, at_sizes, block_flops, ceiling, seconds
+from benchmarks.cpu import NOTEBOOK_SECONDS, SWEEP, UsualLoop, at_sizes, block_cost, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
 from grok_utils.measures import MEASURES
@@ -90,14 +90,16 @@ def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd
     arms = [arm.name for arm in load_study("paper").arms]
     rows, engines = zip(*(time_stack(arm, seeds, precision) for arm in arms), strict=True)
     table = pd.DataFrame(rows)
-    flops = [sum(block_flops(engine, int(size)) for size in engine.courses.batch_size[:, 0]) for engine in engines]
+    costs = [[block_cost(engine, int(size)) for size in engine.courses.batch_size[:, 0]] for engine in engines]
+    flops, numbers = np.array(costs).sum(1).T
     state = [engine.blocks * BLOCK * STATE_BYTES * engine.flat.numel() for engine in engines]
-    table["flops_floor_s"] = EVERY * np.array(flops) / limits[precision]
+    table["flops_floor_s"] = EVERY * flops / limits[precision]
     table["state_floor_s"] = EVERY * np.array(state) / limits["copy"]
+    table["elementwise_floor_s"] = EVERY * numbers * (2 if precision == "bf16" else 4) / limits["copy"]
     together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_blocks([*engines])}
     table.loc[len(table)] = {"precision": precision, "arm": "all side by side", **together}
     table["s_a_member"] = table.train_s / table.members
-    table["times_floor"] = table.train_s / (table.flops_floor_s + table.state_floor_s)
+    table["times_floor"] = table.train_s / table.filter(like="_floor_s").sum(axis=1)
     return table
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from support.studies import run_of
 
-from benchmarks.cpu import Examples, UsualLoop, at_sizes, costs_of_measures, forward_flops
+from benchmarks.cpu import Examples, UsualLoop, at_sizes, costs_of_measures, forward_cost
 from grok_utils.engine.trainer import Trainer
 from grok_utils.measures import MEASURES
 from grok_utils.studies import ExecutionPath, Shape
@@ -16,7 +16,7 @@ from grok_utils.tasks import make_task
 
 @pytest.mark.parametrize("batch", [32, 97, 98, 512])
 @pytest.mark.parametrize("shape", [Shape(128, 4, 2), Shape(64, 2, 1), Shape(32, 4, 4)])
-def test_flops_are_those_of_the_products_that_a_forward_pass_needs(batch, shape):
+def test_cost_is_that_of_the_products_that_a_forward_pass_needs_and_of_what_they_take_and_make(batch, shape):
     # Multiply-adds in units of width²: block 1, queries, keys and values of 2n + 2 rows, 3 each, and 1 + 4 + 4 for each
     # of the 2n + 2B rows; the last block, B queries, keys and values of 2n + 2B rows, and 9B; between them 3 + 9 for
     # each row; then the head. A block that is the first and the last has 9B.
@@ -25,7 +25,13 @@ def test_flops_are_those_of_the_products_that_a_forward_pass_needs(batch, shape)
     rows = 3 * (2 * n + 2) + 9 * batch
     if blocks > 1:
         rows += 9 * whole + 12 * whole * (blocks - 2) + batch + 2 * whole
-    assert forward_flops(batch, 97, shape) == 2 * (width * width * rows + width * 97 * batch)
+    # What they take and make, in units of width: queries, keys and values 1 + 3, the rest 1 + 1, 1 + 4 and 4 + 1; where
+    # only one position is read, a query 1 + 1 and what it sees 1 + 2.
+    passed = 4 * (2 * n + 2) + 12 * batch
+    if blocks > 1:
+        passed += 12 * whole + 16 * whole * (blocks - 2) + 2 * batch + 3 * whole
+    flops = 2 * (width * width * rows + width * 97 * batch)
+    assert forward_cost(batch, 97, shape) == (flops, width * passed + (width + 97) * batch)
 
 
 def test_usual_loop_learns():
