@@ -3,14 +3,14 @@
 `members` is a row a member, as `crossings.crossings` gives, each arm at one cell. A pair is a seed that both arms have.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from scipy import optimize, stats
 
 from grok_utils.analysis.inference import ALPHA, pairs
-from grok_utils.analysis.intervals import mean_interval
+from grok_utils.analysis.intervals import SEED, mean_interval
 
 RATIOS = 0.90, 1.11  # of two costs that count as the same
 SHARE_MARGIN = 0.10  # between two shares that count as the same
@@ -33,6 +33,22 @@ def ratio(members: pd.DataFrame, arm: str, reference: str, operation: str, colum
     ours, theirs = pairs(members, arm, reference, operation, column)
     found = mean_interval(np.log(ours / theirs), level=LEVEL)
     return Paired(found.n, *np.exp([found.mean, found.low, found.high]).tolist())
+
+
+def unpaired_ratio(ours: Any, theirs: Any) -> tuple[float, float, float]:
+    """The geometric mean of `ours` over that of `theirs`, runs without common seeds, and its 90 % interval by Welch's t
+    of the logs; all NaN where either has fewer than two runs."""
+    a, b = np.log(ours), np.log(theirs)
+    if min(len(a), len(b)) < 2:
+        return np.nan, np.nan, np.nan
+    low, high = stats.ttest_ind(a, b, equal_var=False).confidence_interval(LEVEL)
+    return float(np.exp(a.mean() - b.mean())), float(np.exp(low)), float(np.exp(high))
+
+
+def as_drawn(frame: pd.DataFrame, examples: int) -> pd.DataFrame:
+    """The logs as if validation accuracy were scored on so many examples, drawn with replacement at each log."""
+    drawn = np.random.default_rng(SEED).binomial(examples, frame["val_accuracy"].fillna(0))
+    return frame.assign(val_accuracy=(drawn / examples).astype(np.float32))
 
 
 def shares(members: pd.DataFrame, arm: str, reference: str, operation: str) -> Paired:

@@ -1,13 +1,16 @@
-"""Shapes, controls, and the permutation task that "did not grok": tables and words."""
+"""Shapes, controls, the permutation task that "did not grok", and the original's own code: tables and words."""
 
 import re
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation, in_order
+from grok_utils.analysis.crossings import by_operation, crossings, in_order
+from grok_utils.analysis.equivalence import as_drawn, unpaired_ratio
 from grok_utils.analysis.summaries import summarise
 from grok_utils.page.prose import from_to, listed
+from grok_utils.store.records import read_study
 from grok_utils.tasks import written
 from grok_utils.tuned import choices
 from grok_utils.tuned.choices import ARM
@@ -17,7 +20,7 @@ from grok_utils.tuned.stages import FOLLOWS, OTHER, UNCHANGED, constant_of, kind
 from grok_utils.tuned.stages import SHAPES as COURSES
 from grok_utils.tuned_page.answer import USUAL
 from grok_utils.tuned_page.choosing import best_cells
-from grok_utils.tuned_page.reading import CONTROLS, SELECT, SHAPES, TUNED, Tuned
+from grok_utils.tuned_page.reading import CONTROLS, ORACLE, SELECT, SHAPES, TUNED, Tuned
 
 KNOWN = (*CHANGES, FOLLOWS, OTHER)  # with what the names of their arms end; after FOLLOWS the rate at 512
 NAMED = rf"^(?P<schedule>.+?)-(?P<control>{'|'.join(map(re.escape, KNOWN))})(?:-(?P<rate>.+))?$"
@@ -186,3 +189,51 @@ def permutation_line(t: Tuned, table: pd.DataFrame) -> str:
             f"{best['n']} seeds)."
         )
     return " ".join(filter(None, told))
+
+
+# --- the original's own code ------------------------------------------------------------------------------------------
+
+DRAWN = 8 * 512  # validation examples that the original draws for each log
+WITHIN = 0.25  # of 1, a ratio of two programs that agree
+
+
+def original(t: Tuned, results: Path | str) -> pd.DataFrame:
+    """`beside_original` of the records of ORACLE and of `original.csv` beside them; no rows where either lacks."""
+    file = Path(results, ORACLE, "original.csv")
+    if not t.complete(ORACLE) or not file.exists():
+        return pd.DataFrame()
+    return beside_original(read_study(t.loaded[ORACLE], results)[0], pd.read_csv(file))
+
+
+def beside_original(frame: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
+    """Our logs, scored as the original scores its own, beside `theirs`: operation, run, updates (NaN: never 99 %).
+
+    A row an operation: our n, reached and mean (geometric, of the updates to 99 % of runs that reach), the same of
+    theirs as their_n and so on, and ratio (ours over theirs) with its 90 % interval, low and high.
+    """
+    rows = []
+    for operation, ours in by_operation(crossings(as_drawn(frame, DRAWN))):
+        a, of = ours["updates"].dropna(), theirs[theirs["operation"] == operation]
+        b = of["updates"].dropna()
+        ratio, low, high = unpaired_ratio(a, b)
+        row = {"operation": operation, "n": len(ours), "reached": len(a), "mean": np.exp(np.log(a).mean())}
+        row |= {"their_n": len(of), "their_reached": len(b), "their_mean": np.exp(np.log(b).mean())}
+        rows.append(row | {"ratio": ratio, "low": low, "high": high})
+    return pd.DataFrame(rows)
+
+
+def original_line(t: Tuned, table: pd.DataFrame) -> str:
+    """On how many operations the original's own code and ours agree."""
+    if table.empty:
+        return t.lacks(ORACLE) or "**Not known yet**: the original's own code has not been run at this cell."
+    agree = table[(table["low"] >= 1 - WITHIN) & (table["high"] <= 1 + WITHIN)]
+    each = [
+        f"{r.ratio:.2f} on {written(r.operation)} ({r.low:.2f} to {r.high:.2f}; {r.reached} of {r.n} runs reach, "
+        f"of the original's {r.their_reached} of {r.their_n})"
+        for r in table.itertuples()
+    ]
+    return (
+        f"The original's own training code, with nothing but its rate and decay changed to the common cell of batch "
+        f"512, agrees with ours on {len(agree)} of {len(table)} operations ([Table](#original)): the 90 % interval of "
+        f"the ratio of updates lies within ± {WITHIN:.0%}. Ours over its: {listed(each)}."
+    )

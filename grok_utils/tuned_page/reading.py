@@ -16,8 +16,8 @@ from grok_utils.tuned.stages import STAGE_1, STAGE_2, selected
 
 # Of each, the names of its studies; * stands for anything.
 STAGES = {"surface": STAGE_1, "law": ("law",), "shapes": ("shapes",), "select": STAGE_2}
-STAGES |= {"tuned": ("tuned-*",), "controls": ("controls",), "noise": ("noise*",)}
-SURFACE, LAW, SHAPES, SELECT, TUNED, CONTROLS, NOISE = STAGES
+STAGES |= {"tuned": ("tuned-*",), "controls": ("controls",), "noise": ("noise*",), "oracle": ("oracle",)}
+SURFACE, LAW, SHAPES, SELECT, TUNED, CONTROLS, NOISE, ORACLE = STAGES
 
 # Of `choices.outcomes`, with study.
 MEMBERS = [*MEMBER, "diverged", "horizon", "reached", "updates", "examples_seen", "restricted", "restricted_examples"]

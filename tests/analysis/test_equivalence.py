@@ -135,3 +135,28 @@ def test_sixty_of_sixty_against_sixty_of_sixty_can_be_equivalent():
     members = table(times)
     shares = equivalence.shares(members, "a", "b", "x_plus_y")
     assert equivalence.equivalent(equivalence.ratio(members, "a", "b", "x_plus_y"), shares) is True
+
+
+# --- runs without common seeds ---------------------------------------------------------------------------------------
+
+
+def test_an_unpaired_ratio_has_the_interval_of_welch_s_t_by_hand():
+    ours, theirs = np.array([100.0, 130, 160, 90]), np.array([110.0, 120, 100, 140, 95, 105])
+    a, b = np.log(ours), np.log(theirs)
+    va, vb = a.var(ddof=1) / len(a), b.var(ddof=1) / len(b)
+    freedom = (va + vb) ** 2 / (va**2 / (len(a) - 1) + vb**2 / (len(b) - 1))  # Welch and Satterthwaite's
+    half = stats.t.ppf(0.95, freedom) * np.sqrt(va + vb)
+    middle = a.mean() - b.mean()
+    expected = np.exp([middle, middle - half, middle + half])
+    np.testing.assert_allclose(equivalence.unpaired_ratio(ours, theirs), expected, rtol=1e-9)
+    assert np.isnan(equivalence.unpaired_ratio(ours[:1], theirs)).all()
+
+
+def test_logs_as_drawn_are_binomial_shares_of_the_accuracy():
+    frame = pd.DataFrame({"val_accuracy": np.repeat([0.0, 0.98, 1.0, np.nan], 5000).astype(np.float32), "kept": 1})
+    drawn = equivalence.as_drawn(frame, 4096)["val_accuracy"].to_numpy().reshape(4, -1)
+    assert (drawn[0] == 0).all() and (drawn[2] == 1).all() and (drawn[3] == 0).all()
+    assert abs(drawn[1].mean() - 0.98) < 5 * np.sqrt(0.98 * 0.02 / 4096 / 5000)
+    assert drawn[1].std() == pytest.approx(np.sqrt(0.98 * 0.02 / 4096), rel=0.05)
+    assert np.array_equal(drawn[1] * 4096, np.round(drawn[1] * 4096))
+    np.testing.assert_array_equal(equivalence.as_drawn(frame, 4096)["val_accuracy"].to_numpy().reshape(4, -1), drawn)

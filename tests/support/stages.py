@@ -39,6 +39,7 @@ STUDIES = {
     "tuned-2000-60": THIRD | {"arms": CONSTANTS | DYNAMIC},
     "tuned-2000-30": THIRD | {"operations": [*FASTEST][:3], "arms": SHAPE},
     "noise": THIRD | MODULAR | {"seeds": "3000..3002", "measures": ["gradient_noise"], "arms": CONSTANTS},
+    "oracle": {"seeds": "1400..1403", "updates": 1000, "operations": ON, "grid": ONE, "arms": {"baseline": None}},
     "controls": {"seeds": "1300..1302"},  # of what follows from the records of the first two stages
 }
 CONTROLS = (stages.UNCHANGED, "beta2-0.995", "width-64")  # of those with settings; the others follow by themselves

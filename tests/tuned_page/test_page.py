@@ -9,7 +9,8 @@ import pandas as pd
 import pytest
 from bs4 import BeautifulSoup
 from support.project import ROOT
-from support.stages import write_stages
+from support.stages import FASTEST, ON, write_stages
+from support.synthetic import crossing
 
 from grok_utils.page.export import export_html
 from grok_utils.pipeline.execution import execute
@@ -17,6 +18,7 @@ from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_study
 from grok_utils.tuned import choices
 from grok_utils.tuned_page import further, laws
+from grok_utils.tuned_page.further import S5
 from grok_utils.tuned_page.reading import CONTROLS, Tuned
 
 SECTIONS = [
@@ -41,6 +43,10 @@ def world(tmp_path_factory) -> tuple[Path, Path]:
     """Study files and results of a world in which schedules take longer, and the tables of the page of the claims."""
     studies, results = write_stages(tmp_path_factory.mktemp("world"))
     shutil.copytree(ROOT / "results" / "evidence" / "tables", results / "evidence" / "tables")
+    usual = {o: 25 + 1.5 * FASTEST[o] for o in ON}  # of batch 512 at τ = 125, as this world has it
+    rows = [(o, run, t * r) for o, t in usual.items() for run, r in enumerate([0.95, 1.0, 1.05, 2 if o == S5 else 1])]
+    original = pd.DataFrame(rows, columns=["operation", "run", "updates"])
+    original.to_csv(results / "oracle" / "original.csv", index=False)
     return studies, results
 
 
@@ -192,7 +198,7 @@ LATER = {"beaten", "steps", "frontier-table", "controls", "contrasts", "claims-c
 def test_without_any_record_every_section_says_so_and_nothing_is_made_up(tmp_path, monkeypatch):
     shutil.copytree(ROOT / "results" / "evidence" / "tables", tmp_path / "evidence" / "tables")
     said = carried_out(tmp_path, ROOT / "notebooks" / "studies", monkeypatch)
-    assert said.count("**Not known yet**") == 11 and said.count("this waits for `select-2500` (0 of ") == 1
+    assert said.count("**Not known yet**") == 12 and said.count("this waits for `select-2500` (0 of ") == 1
     assert "this waits for `controls` (0 of 264 records)" in said
     made = {path.stem for path in (tmp_path / "tuned" / "tables").glob("*.csv")}
     assert not made & (LATER | {"best-cells", "power", "chosen", "permutation", "prices"})
@@ -209,3 +215,28 @@ def test_with_all_but_a_record_of_stage_3_nothing_is_decided(world, tmp_path, mo
     assert {"law", "steps", "power", "controls"} <= made and not made & {"beaten", "contrasts", "frontier-table"}
     assert "Stage 2 alone: on 3 of 3 operations the soonest constant is sooner" in said
     assert "from stage 2, selection redone" in said
+
+
+def test_the_original_s_code_stands_beside_ours(world, page):
+    table = pd.read_csv(world[1] / "tuned" / "tables" / "original.csv", index_col="operation")
+    assert (table[["n", "reached", "their_n", "their_reached"]] == 4).all(axis=None)
+    assert table["ratio"].drop(S5).between(0.9, 1.15).all()  # times are whole blocks of 10 updates
+    assert "agrees with ours on 2 of 3 operations" in section(page, "Methods and limits")
+
+
+def test_the_original_s_code_agrees_where_the_interval_of_the_ratio_is_narrow_enough():
+    ours = {"x_plus_y": [300, 320, 310, 290], "x_div_y": [400, 420, 410, 390], "permutation": [900, 2000, 700, 4000]}
+    frame = pd.concat(crossing(s, t, "baseline", 750, o) for o, of in ours.items() for s, t in enumerate(of))
+    theirs = {
+        "x_plus_y": [310, 300, 315, 295],
+        "x_div_y": [600, 620, 610, np.nan],
+        "permutation": [800, 1500, 900, 2500],
+    }
+    rows = [(o, run, t) for o, of in theirs.items() for run, t in enumerate(of)]
+    table = further.beside_original(frame, pd.DataFrame(rows, columns=["operation", "run", "updates"]))
+    assert table["operation"].tolist() == [*ours]
+    assert table["mean"].tolist() == pytest.approx([np.exp(np.log(of).mean()) for of in ours.values()])
+    assert table["their_reached"].tolist() == [4, 3, 4] and (table["their_n"] == 4).all()
+    said = further.original_line(None, table)
+    assert "agrees with ours on 1 of 3 operations" in said  # x / y is 0.66 times as long, S5 too uncertain
+    assert "of the original's 3 of 4" in said and f"{table['ratio'][1]:.2f} on x / y" in said
