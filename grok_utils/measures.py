@@ -5,6 +5,7 @@ columns stand in the records, and the report draws them. It reads and never writ
 """
 
 from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
@@ -20,26 +21,23 @@ def squares(rows: Float[Tensor, "M P"]) -> Float[Tensor, " M"]:
     return rows.square().sum(1)
 
 
+@dataclass
 class Stack:
     """What a measure reads: M members at the end of a block of ten updates, all of it on their device.
 
     The sums over the block's gradients are kept where a measure asks for them (`Measure.gradients`), else empty.
     """
 
-    def __init__(
-        self,
-        tasks: list[Task],
-        parameters: Float[Tensor, "M P"],
-        views: dict[str, Float[Tensor, "M ..."]],
-        gradients: bool,
-    ) -> None:
-        self.tasks = tasks
-        self.parameters = parameters  # zero where a task is smaller than the largest
-        self.views = views  # the same by the decoder's names
-        self.batch_size: int | None = None  # of the block's updates; None where each is of all training pairs, undrawn
-        self.gradients = gradients
-        self.gradient_sum = torch.zeros_like(parameters if gradients else parameters[:, :0])  # [M, P]
-        self.square_sum = torch.zeros_like(parameters[:, 0])  # of their squared norms [M]
+    tasks: list[Task]
+    parameters: Float[Tensor, "M P"]  # zero where a task is smaller than the largest
+    views: dict[str, Float[Tensor, "M ..."]]  # the same by the decoder's names
+    gradients: bool
+    batch_size: int | None = None  # of the block's updates; None where each is of all training pairs, undrawn
+
+    def __post_init__(self) -> None:
+        parameters = self.parameters if self.gradients else self.parameters[:, :0]
+        self.gradient_sum = torch.zeros_like(parameters)  # [M, P]
+        self.square_sum = torch.zeros_like(self.parameters[:, 0])  # of their squared norms [M]
         self._made: dict[Callable[[Stack], Any], Any] = {}
 
     def start_block(self, batch_size: int | None) -> None:

@@ -118,13 +118,8 @@ class Arm:
 
     def members(self, seeds: tuple[int, ...]) -> list[Member]:
         """Operation by operation, within it cell by cell, within it seed by seed."""
-        return [
-            Member(o, cell, seed)
-            for o in self.settings.operations
-            for cell in self.cells
-            if o in cell.operations
-            for seed in seeds
-        ]
+        places = [(o, cell) for o in self.settings.operations for cell in self.cells if o in cell.operations]
+        return [Member(o, cell, seed) for o, cell in places for seed in seeds]
 
     def course(self, name: str, updates: int, operation: str, cell: Cell) -> np.ndarray:
         """A hyper-parameter's value in each block: [updates / 10], int64 of a batch size, else float64.

@@ -19,6 +19,8 @@ from grok_utils.model import Decoder
 from grok_utils.studies import PROTOCOL, Shape
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task
 
+Elements = Int64[Tensor, "M B"]  # of each member's examples
+
 
 class Layout:
     """Where each of the decoder's parameters lies in a member's row of a flat [M, P]; smaller tasks are padded."""
@@ -80,11 +82,7 @@ def attend(scores: list[Float[Tensor, "M _ heads"]], values: list[Float[Tensor, 
 
 
 def rest_of_block(
-    p: dict[str, Tensor],
-    block: int,
-    x: Float[Tensor, "M R D"],
-    attention: Float[Tensor, "M R D"],
-    linear: Linear = linear,
+    p: dict[str, Tensor], block: int, x: Float[Tensor, "M R D"], attention: Float[Tensor, "M R D"], linear: Linear
 ) -> Float[Tensor, "M R D"]:
     """What follows the heads in a block: projection, residual, LayerNorm, FFN, LayerNorm."""
 
@@ -115,7 +113,7 @@ class GatherRows(torch.autograd.Function):
         return one_hot.to(gradient.dtype).bmm(gradient), None
 
 
-def take(rows: Float[Tensor, "M R C"], index: Int64[Tensor, "M B"] | None) -> Float[Tensor, "M _ C"]:
+def take(rows: Float[Tensor, "M R C"], index: Elements | None) -> Float[Tensor, "M _ C"]:
     """Rows gathered by `index`; None means one row for each example already."""
     if index is None:
         return rows
@@ -127,11 +125,7 @@ def take(rows: Float[Tensor, "M R C"], index: Int64[Tensor, "M B"] | None) -> Fl
 
 
 def first_attention(
-    rows: Float[Tensor, "M T D"],
-    qkv: Float[Tensor, "M T 3*D"],
-    x: Int64[Tensor, "M B"] | None,
-    y: Int64[Tensor, "M B"] | None,
-    heads: int,
+    rows: Float[Tensor, "M T D"], qkv: Float[Tensor, "M T 3*D"], x: Elements | None, y: Elements | None, heads: int
 ) -> tuple[Float[Tensor, "M R D"], Float[Tensor, "M R D"]]:
     """What block 1 adds up at positions 0 to 3, the token and the mixed values, in R = 2n + 2B rows.
 
@@ -169,7 +163,7 @@ def last_attention(
     query: Float[Tensor, "M B D"],
     kv: Float[Tensor, "M R 2*D"],
     bias: Float[Tensor, "M 3*D"],
-    x: Int64[Tensor, "M B"] | None,
+    x: Elements | None,
     heads: int,
 ) -> Float[Tensor, "M B D"]:
     """What the last of several blocks mixes at the last position.
@@ -197,12 +191,7 @@ PLAIN = Kernels()
 
 
 def stacked_logits(
-    layout: Layout,
-    flat: Float[Tensor, "M P"],
-    x: Int64[Tensor, "M B"],
-    y: Int64[Tensor, "M B"],
-    distinct: bool,
-    kernels: Kernels = PLAIN,
+    layout: Layout, flat: Float[Tensor, "M P"], x: Elements, y: Elements, distinct: bool, kernels: Kernels = PLAIN
 ) -> Float[Tensor, "M B classes"]:
     """Logits of M members with parameters `flat` for elements `x`, `y`.
 

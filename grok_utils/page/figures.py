@@ -71,14 +71,11 @@ def means_show(course: pd.DataFrame, column: str) -> str:
 
 def schedules(sizes: Mapping[str, np.ndarray]) -> Picture:
     """Batch size against update of each arm: `sizes` holds the batch size of each block of 10 updates."""
-    frames = [
-        pd.DataFrame({"schedule": a, "update": BLOCK * np.arange(1, len(s) + 1), "batch_size": s})
-        for a, s in sizes.items()
-    ]
-    frame = thin(pd.concat(frames), points=150).assign(operation="")
+    of_arms = {arm: pd.Series(size, BLOCK * np.arange(1, len(size) + 1)) for arm, size in sizes.items()}
+    frame = pd.concat(of_arms, names=["schedule", "update"]).reset_index(name="batch_size").assign(operation="")
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curve(ax, rows, "update", "batch_size", marked=25)
+        curve(ax, thin(rows, points=150), "update", "batch_size", marked=25)
         ax.set_ylim(bottom=0)
 
     alt = f"Line chart of batch size against update, a line for each arm: {courses(sizes)}"
