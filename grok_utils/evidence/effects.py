@@ -39,7 +39,8 @@ def dose_response(members: pd.DataFrame) -> pd.DataFrame:
     study, rows = load_study(STUDIES[0]), []
     for key, cell in by_cell(of_study(members, study.name)):
         rmst = mean_interval(cell["restricted"])
-        row = key | {"n": rmst.n, "reached": int(cell["reached"].sum()), "dose": cell["mean_batch"].mean()}
+        dose = (cell["restricted_examples"] / cell["restricted"]).mean()
+        row = key | {"n": rmst.n, "reached": int(cell["reached"].sum()), "dose": dose}
         row |= {"constant": isinstance(study.arm(key["schedule"]).settings.batch_size, int)}
         rows.append(row | {"rmst": rmst.mean, "low": rmst.low, "high": rmst.high, "curve": np.nan, "added_up": np.nan})
     table = pd.DataFrame(rows)
@@ -172,7 +173,7 @@ def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
     rows = []
     for key, cell in by_cell(of_study(members, STUDIES[0])):
         row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
-        rows.append(row | {"examples": (cell["restricted"] * cell["mean_batch"]).mean()})
+        rows.append(row | {"examples": cell["restricted_examples"].mean()})
     return with_seconds(pd.DataFrame(rows), bench)
 
 

@@ -21,9 +21,8 @@ CLOCKS = ("99 %", "95 %", "99.9 %", "ten logs in a row", "examples seen")  # the
 class Evidence(NamedTuple):
     """What there is of the studies.
 
-    members: a row a member and clock, the columns of `crossings.crossings` with study, clock, mean_batch (up to the
-    crossing, or to the horizon) and those of `inference.instability`, at 99 %. studies: study, title, seeds, records,
-    planned. metadata: of every record.
+    members: a row a member and clock, the columns of `crossings.crossings` with study, clock and those of
+    `inference.instability`, at 99 %. studies: study, title, seeds, records, planned. metadata: of every record.
     """
 
     members: pd.DataFrame
@@ -54,10 +53,7 @@ def by_clock(frame: pd.DataFrame) -> pd.DataFrame:
     clocks.append(crossings_by_examples(frame)[0])
     table = pd.concat([rows.assign(clock=name) for name, rows in zip(CLOCKS, clocks, strict=True)])
     later = instability(frame).set_index(MEMBER)[["logs_after", "share_below", "final_accuracy"]]
-    all_seen = frame.groupby(MEMBER)["examples_seen"].max().rename("all_seen")
-    table = table.join(later, on=MEMBER).join(all_seen, on=MEMBER)
-    seen, until = table["examples_seen"].fillna(table["all_seen"]), table["updates"].fillna(frame["update"].max())
-    return table.assign(mean_batch=seen / until).drop(columns="all_seen").astype(dict.fromkeys(GROUP, "str"))
+    return table.join(later, on=MEMBER).astype(dict.fromkeys(GROUP, "str"))
 
 
 def of_study(members: pd.DataFrame, *names: str) -> pd.DataFrame:

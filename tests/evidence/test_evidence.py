@@ -39,7 +39,7 @@ def members_of(study: Study, world: Crossing) -> pd.DataFrame:
             until = int(update) if reached else study.updates
             row = {"study": study.name, "clock": CLOCKS[0], "schedule": arm.name, "cell": cell.name, "seed": seed}
             row |= {"operation": operation, "reached": reached, "updates": update if reached else np.nan}
-            row |= {"restricted": until, "horizon": study.updates, "mean_batch": seen[until // BLOCK - 1] / until}
+            row |= {"restricted": until, "horizon": study.updates, "restricted_examples": seen[until // BLOCK - 1]}
             rows.append(row | {"diverged": False, "final_accuracy": 0.999 if reached else 0.2 + 1e-4 * (seed % 7)})
     return pd.DataFrame(rows)
 
