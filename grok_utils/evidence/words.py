@@ -8,8 +8,7 @@ from grok_utils.analysis.crossings import in_order
 from grok_utils.analysis.inference import ALPHA, EXAMPLES_HORIZON
 from grok_utils.evidence.answer import CONTROLS, more_or_fewer, span
 from grok_utils.evidence.members import CLOCKS, RATES, Evidence, incomplete
-from grok_utils.page.prose import commits, days, from_to, listed, named, p_value, sample_sizes, signed
-from grok_utils.store.records import makings
+from grok_utils.page.prose import from_to, listed, named, p_value, sample_sizes, signed, trained
 from grok_utils.studies import DEFAULTS
 
 ADVICE = {
@@ -20,11 +19,11 @@ ADVICE = {
 
 def heading(evidence: Evidence) -> str:
     """The page's title, and how many records of how many studies it stands on."""
-    s, made = evidence.studies, makings(evidence.metadata)
+    s = evidence.studies
     return (
         "# Does growing the batch make a transformer grok sooner? The evidence\n\n"
         f"{s['records'].sum():,} records of {(evidence.members['clock'] == CLOCKS[0]).sum():,} trained models, from "
-        f"{(s['records'] > 0).sum()} of {len(s)} planned studies. Trained {days(made)}, commit {commits(made)}. "
+        f"{(s['records'] > 0).sum()} of {len(s)} planned studies. {trained(evidence.metadata)} "
         f"{missing(s) or 'Every planned record is there.'}"
     )
 

@@ -70,15 +70,12 @@ def count(things: Sized, noun: str) -> str:
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
 
 
-def commits(made: list[dict[str, Any]]) -> str:
-    """The commits that records were `made` from, and whether the tree had uncommitted changes."""
-    found = {(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in made}
-    return ", ".join(sorted(found))
-
-
-def days(made: list[dict[str, Any]]) -> str:
-    """The first and the last day of training, as elements that no line's end divides."""
-    return from_to([m["started"][:10] for m in made], "<time>{}</time>")
+def trained(metadata: list[dict[str, Any]]) -> str:
+    """When records were made, in elements that no line's end divides, from which commits, and whether as committed."""
+    made = makings(metadata)
+    commits = {(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in made}
+    days = from_to([m["started"][:10] for m in made], "<time>{}</time>")
+    return f"Trained {days}, commit {', '.join(sorted(commits))}."
 
 
 def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
@@ -88,12 +85,11 @@ def heading(study: Study, metadata: list[dict[str, Any]]) -> str:
     sizes = [count(arms, "arm"), count(seeds, "seed"), count(study.operations, "operation")]
     size = " × ".join(sizes[:1] + ([f"up to {count(cells, 'cell')}"] if len(cells) > 1 else []) + sizes[1:])
     most = "" if study.stop_after is None else "up to "
-    planned, made = len(study.arms) * len(study.seeds), makings(metadata)
+    planned = len(study.arms) * len(study.seeds)
     lacking = f" **{len(metadata)} of {planned} records are there**: `make all STUDY={study.name}` makes the others."
     return (
         "# Does changing the batch size during training make a transformer grok sooner?\n\n"
-        f"Study **{study.name}**: {size}, {most}{study.updates:,} updates each. "
-        f"Trained {days(made)}, commit {commits(made)}."
+        f"Study **{study.name}**: {size}, {most}{study.updates:,} updates each. {trained(metadata)}"
         f"{lacking if len(metadata) < planned else ''}{ended_early(study, metadata)}"
     )
 

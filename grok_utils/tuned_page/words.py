@@ -6,8 +6,7 @@ import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
 from grok_utils.evidence.effects import COSTS, with_seconds
-from grok_utils.page.prose import commits, days, from_to, listed
-from grok_utils.store.records import makings
+from grok_utils.page.prose import from_to, listed, trained
 from grok_utils.studies import DEFAULTS
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, soonest
@@ -16,13 +15,11 @@ from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
 
 def heading(t: Tuned) -> str:
     """The page's title, and how many records of how many studies it stands on."""
-    s, made = t.studies, makings(t.metadata)
-    trained = f" Trained {days(made)}, commit {commits(made)}." if made else ""
+    s = t.studies
     there, planned = (s[name].sum() if len(s) else 0 for name in ("records", "planned"))
-    return (
-        "# Does changing the batch size make a transformer grok sooner, once rate and decay are tuned for each?\n\n"
-        f"{there:,} of {planned:,} planned records, of {len(s)} studies.{trained}"
-    )
+    told = f"{there:,} of {planned:,} planned records, of {len(s)} studies. {trained(t.metadata) if t.metadata else ''}"
+    title = "# Does changing the batch size make a transformer grok sooner, once rate and decay are tuned for each?"
+    return f"{title}\n\n{told.rstrip()}"
 
 
 # --- advice -----------------------------------------------------------------------------------------------------------
