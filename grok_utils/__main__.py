@@ -13,7 +13,7 @@ if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it 
     sys.modules["rfc3987_syntax"] = None  # type: ignore[assignment]  # nbformat's validator loads it in 0.8 s for nothing
 
 from grok_utils.errors import BadInput, Damaged, Failed, one_line, require, with_remedy
-from grok_utils.store.files import require_clone
+from grok_utils.store.files import require_clone, write_text
 
 
 class Parser(argparse.ArgumentParser):
@@ -59,9 +59,7 @@ def parser() -> Parser:
     run.add_argument("--schedule", required=True, help="the arm")
     run.add_argument("--seeds", required=True, help="such as 0 or 0,1,2")
     command("report", of_study, "build report.html from the study's records")
-    command(
-        "pdf", of_study, "print report.html, built where absent, as report.pdf (`tuned`, `evidence`: of many studies)"
-    )
+    command("pdf", of_study, "print report.html, built where absent, as report.pdf (also of `tuned` and `evidence`)")
     command("status", of_study, "say what is done, running, failed and missing, and how long is left")
     verify = command("verify", of_study, "check the records and their code, and train one of them again for a minute")
     verify.add_argument("--record", help="the one to train again, such as linear-seed0 (default: any)")
@@ -95,11 +93,11 @@ def carried_out(a: argparse.Namespace) -> Iterator[str]:
         if a.command == "site":
             yield f"the site: open {build.build_site(a.results, a.out)}"
         elif a.command == "evidence":
-            from grok_utils.evidence.index import write_index
+            from grok_utils.evidence.index import index
 
             for name in build.PAGES:
                 yield f"{name}: read {build.build_page(a.results, name)}"
-            write_index(a.results)
+            write_text(a.results / "README.md", index(a.results))
         else:
             make = build.print_page if a.command == "pdf" else build.build_page
             many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, crossings, ended_early, in_order, measured
+from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, crossings, ended_early, measured
 from grok_utils.analysis.intervals import CONFIDENCE, SEED, mean_interval, share_interval
 from grok_utils.studies import THRESHOLD
 
@@ -168,20 +168,19 @@ def share_band(members: pd.DataFrame, updates: Sequence[int] | None = None, leve
     return pd.concat(tables, ignore_index=True)
 
 
-def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) -> tuple[pd.DataFrame, list[str]]:
-    """`crossings` on the clock of examples seen, and the arms left out of it as their runs end before `horizon`.
+def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) -> pd.DataFrame:
+    """`crossings` on the clock of examples seen, without the arms whose runs end before `horizon`.
 
     restricted is min(examples seen at the crossing, horizon), and reached says whether it came by then; horizon is in
     examples; updates stays in updates. Fit for `paired_contrast`.
     """
     table = crossings(frame)
     seen = frame.groupby(MEMBER)["examples_seen"].max().groupby("schedule").min()
-    short = in_order(seen.index[seen < horizon])
-    table = table[~table["schedule"].isin(short)].reset_index(drop=True)
+    table = table[table["schedule"].isin(seen.index[seen >= horizon])].reset_index(drop=True)
     table["horizon"], table["reached"] = horizon, table["examples_seen"] <= horizon
     table.loc[~table["reached"], ["updates", "examples_seen"]] = np.nan
     table["restricted"] = table["examples_seen"].fillna(horizon)
-    return table, short
+    return table
 
 
 def sustained_crossings(frame: pd.DataFrame, logs: int = 10) -> pd.DataFrame:

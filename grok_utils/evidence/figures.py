@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import FuncFormatter, PercentFormatter
+from matplotlib.ticker import PercentFormatter
 
 from grok_utils.analysis.crossings import in_order
 from grok_utils.page.descriptions import ROWS, extremes, in_each, of_cells
@@ -28,8 +28,8 @@ def dose_response(table: pd.DataFrame) -> Picture:
             ax.plot(row["dose"], row["rmst"], k.marker, color=k.colour, markersize=4 if row["constant"] else 6)
         ax.set_xscale("log", base=2)
         ax.set_xticks(DOUBLINGS)
-        ax.xaxis.set_major_formatter(FuncFormatter(short))
-        ax.yaxis.set_major_formatter(FuncFormatter(short))
+        ax.xaxis.set_major_formatter(short)
+        ax.yaxis.set_major_formatter(short)
         ax.set_ylim(0, 1.05 * table[["rmst", "high"]].max(axis=None))
 
     def say(rows: pd.DataFrame) -> str:

@@ -16,7 +16,6 @@ from grok_utils.page.prose import listed, sample_sizes
 from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
-from grok_utils.store.files import written_whole
 from grok_utils.store.records import records_there
 from grok_utils.tasks import written
 
@@ -24,16 +23,8 @@ SHOWN = ("dose-response", "order", "against-baseline", "interactions")  # of the
 NOT_KEPT = "quick"  # for trying the pipeline; .gitignore leaves it out
 
 
-def write_index(results: Path) -> Path:
-    """Write README.md of `results`, in which `make evidence` has built its pages; returns the file's path."""
-    path = results / "README.md"
-    with written_whole(path) as temporary:
-        temporary.write_text(index(results), encoding="utf-8")
-    return path
-
-
 def index(results: Path) -> str:
-    """README.md of `results`: the answer, figures, the verdicts and the studies, as Markdown."""
+    """README.md of `results`, in which `make evidence` has built its pages: answer, figures, verdicts and studies."""
     tables = results / "evidence" / "tables"
     verdicts = pd.read_csv(tables / "verdicts.csv", keep_default_na=False)
     names = ("contrasts", "dose-response-table", "interactions-table")

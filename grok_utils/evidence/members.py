@@ -50,7 +50,7 @@ def by_clock(frame: pd.DataFrame) -> pd.DataFrame:
     """The `members` of one study's rows; by examples seen without the arms that end before that clock's horizon."""
     frame = frame.astype(dict.fromkeys(GROUP, "category"))  # a million rows are grouped in half the time
     clocks = [crossings(frame), crossings(frame, 0.95), crossings(frame, 0.999), sustained_crossings(frame)]
-    clocks.append(crossings_by_examples(frame)[0])
+    clocks.append(crossings_by_examples(frame))
     table = pd.concat([rows.assign(clock=name) for name, rows in zip(CLOCKS, clocks, strict=True)])
     later = instability(frame).set_index(MEMBER)[["logs_after", "share_below", "final_accuracy"]]
     return table.join(later, on=MEMBER).astype(dict.fromkeys(GROUP, "str"))

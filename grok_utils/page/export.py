@@ -16,7 +16,7 @@ from nbconvert.exporters import HTMLExporter
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from grok_utils.errors import BadInput, Failed, one_line
-from grok_utils.store.files import NOTEBOOKS, ROOT, written_whole
+from grok_utils.store.files import NOTEBOOKS, ROOT, write_text, written_whole
 
 TOGETHER = re.compile(r" (?=%|= )|(?<= =) |(?<=[xy²³]) (?=[+−/] [xy])|(?<=[xy²³] [+−/]) (?=[xy])")  # spaces
 MATHEMATICS = LatexToMathML()
@@ -63,9 +63,7 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     list_contents(page)
     put_title_first(page)
     study = notebook.metadata.get("papermill", {}).get("parameters", {}).get("study", "")
-    with written_whole(html) as temporary:
-        named = without_paths(str(page), executed_notebook.resolve().parent.parent, Path(study).parent)
-        temporary.write_text(named, encoding="utf-8")
+    write_text(html, without_paths(str(page), executed_notebook.resolve().parent.parent, Path(study).parent))
 
 
 def join_code(page: BeautifulSoup) -> None:

@@ -17,7 +17,7 @@ from matplotlib.ticker import PercentFormatter
 from grok_utils.page.style import STYLE, WIDTH, Picture, look, picture_files, svg
 from grok_utils.pipeline.status import clock
 from grok_utils.schedules import BLOCK
-from grok_utils.store.files import written_whole
+from grok_utils.store.files import write_text
 from grok_utils.tasks import written
 
 WRAPPED = {40: "text", 24: "words"}  # characters: a column with longer texts wraps, the longest ones late; others never
@@ -40,6 +40,7 @@ def publish(picture: Picture, name: str, caption: str, folder: Path | str | None
 
 
 Headings = Mapping[str | tuple[str, str], str]
+About = dict[str, dict[str, Any]]  # metadata by the kind of data
 
 
 def publish_table(
@@ -68,15 +69,11 @@ def publish_table(
 
 def save(text: str, folder: Path | str | None, name: str) -> None:
     """Write `text` to `folder/name`, whole or not at all; nowhere without a folder."""
-    if folder is None:
-        return
-    with written_whole(Path(folder, name)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    if folder is not None:
+        write_text(Path(folder, name), text)
 
 
-def show(
-    data: dict[str, str], about: dict[str, dict[str, Any]] | None = None, handle: DisplayHandle | None = None
-) -> DisplayHandle | None:
+def show(data: dict[str, str], about: About | None = None, handle: DisplayHandle | None = None) -> DisplayHandle | None:
     """Show `data` with metadata `about`, which the report's template prints; outside IPython, nothing.
 
     It takes the place of what `handle` showed, where there is one.

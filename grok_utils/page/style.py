@@ -12,7 +12,6 @@ import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter
 
 from grok_utils.analysis.crossings import ARMS, in_order
 from grok_utils.tasks import OPERATIONS, written
@@ -141,7 +140,7 @@ def panels(
             grid[-2, column].xaxis.set_tick_params(labelbottom=True)
         for name, ax in zip(names, grid.flat, strict=False):
             ax.set_title(written(name) if by == "operation" else name)
-            ax.xaxis.set_major_formatter(FuncFormatter(short))
+            ax.xaxis.set_major_formatter(short)
             draw(ax, frame[frame[by] == name])
             ax.set(xlabel="", ylabel="")
         handles = []

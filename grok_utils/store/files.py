@@ -26,6 +26,12 @@ def from_notebook(path: Path | str) -> Path:
     return Path(path) if os.path.isabs(path) else Path(os.path.relpath(NOTEBOOKS / path))
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to `path` as `written_whole` has it."""
+    with written_whole(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
 @contextlib.contextmanager
 def written_whole(path: Path) -> Iterator[Path]:
     """Yield the temporary name to write to: afterwards `path` is all of it, or as it was and OSError says why.

@@ -12,7 +12,7 @@ import yaml
 
 from grok_utils.analysis.crossings import in_order
 from grok_utils.pipeline.study_files import STUDIES, load_study
-from grok_utils.store.files import written_whole
+from grok_utils.store.files import write_text
 from grok_utils.store.records import read_study, records_there
 from grok_utils.tasks import OPERATIONS
 from grok_utils.tuned import choices
@@ -253,8 +253,7 @@ def derive(results: Path, folder: Path = STUDIES) -> Iterator[str]:
                 read[s.name] = choices.outcomes(read_study(s, results)[0]).assign(study=s.name)
         drafts = stage.drafts(pd.concat([read[s.name] for s in studies]))
         for draft in (draft for draft in drafts if any(draft.cells.values())):
-            with written_whole(folder / f"{draft.name}.yaml") as temporary:
-                temporary.write_text(study_text(stage, draft, folder), encoding="utf-8")
+            write_text(folder / f"{draft.name}.yaml", study_text(stage, draft, folder))
             many = sum(map(len, draft.cells.values()))
             yield f"{draft.name}: {many} cells of arms on operations, {draft.settings['updates']:,} updates"
         if not any(any(draft.cells.values()) for draft in drafts):

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.colors import LogNorm
-from matplotlib.ticker import FuncFormatter, NullLocator
+from matplotlib.ticker import NullLocator
 
 from grok_utils.analysis.crossings import in_order
 from grok_utils.page.descriptions import extremes, in_each
@@ -34,7 +34,7 @@ def log_axes(
         if ticks:
             axis.set_ticks(ticks)
         axis.set_minor_locator(NullLocator())
-        axis.set_major_formatter(FuncFormatter(form))
+        axis.set_major_formatter(form)
 
 
 def colours_of(medians: pd.Series, norm: LogNorm) -> np.ndarray:
@@ -122,7 +122,7 @@ def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Pictur
         ticks = [t for t in TIMES if least <= t <= most]
         bar = picture.figure.colorbar(colours, ax=axes, location="top", aspect=50, pad=0.01, ticks=ticks)
         bar.set_label("median updates to 99 %")
-        bar.ax.xaxis.set_major_formatter(FuncFormatter(short))
+        bar.ax.xaxis.set_major_formatter(short)
         bar.ax.xaxis.set_minor_locator(NullLocator())
     return picture
 

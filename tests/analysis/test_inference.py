@@ -348,8 +348,8 @@ def test_restricted_examples_by_hand():
     frame += [member("linear", 4, [1.0] * 10, diverged=9)]  # after crossing, and after 2,000 examples
     small = crossing(0, 20, "small")
     small["examples_seen"] //= 10
-    members, left_out = inference.crossings_by_examples(pd.concat([*frame, small]), horizon=2000)
-    assert left_out == ["small"] and set(members["schedule"]) == {"linear"}
+    members = inference.crossings_by_examples(pd.concat([*frame, small]), horizon=2000)
+    assert set(members["schedule"]) == {"linear"}
     assert members["restricted"].tolist() == [640, 1920, 2000, 2000, 2000]
     assert members["reached"].tolist() == [True, True, False, False, False]
     assert members["horizon"].eq(2000).all() and members["updates"].tolist()[:2] == [20, 60]
@@ -360,13 +360,13 @@ def test_restricted_examples_by_hand():
 
 def test_an_arm_that_just_reaches_the_horizon_stays():
     frame = crossing(0, 100)  # the last of ten logs, at 3,200 examples
-    assert inference.crossings_by_examples(frame, 3200)[0]["restricted"].tolist() == [3200]
-    assert inference.crossings_by_examples(frame, 3201)[1] == ["baseline"]
+    assert inference.crossings_by_examples(frame, 3200)["restricted"].tolist() == [3200]
+    assert inference.crossings_by_examples(frame, 3201).empty
 
 
 def test_restricted_examples_of_paper_against_a_loop(paper):
-    members, left_out = inference.crossings_by_examples(paper)
-    assert left_out == [] and len(members) == 60  # exponential sees exactly the horizon's 1,297,120
+    members = inference.crossings_by_examples(paper)
+    assert len(members) == 60  # exponential sees exactly the horizon's 1,297,120
     values = members.set_index(crossings.MEMBER)["restricted"]
     for key, rows in paper.groupby(crossings.MEMBER):
         seen = [e for e, a in zip(rows["examples_seen"], rows["val_accuracy"], strict=True) if a > 0.99]
@@ -446,7 +446,7 @@ def test_instability_of_paper_against_a_loop(paper):
 
 def test_every_contrast_of_paper(paper):
     """Three seeds decide nothing: no p below 2/2³. Twelve contrasts at each clock."""
-    frames = {"updates": crossings.crossings(paper), "examples": inference.crossings_by_examples(paper)[0]}
+    frames = {"updates": crossings.crossings(paper), "examples": inference.crossings_by_examples(paper)}
     for members in frames.values():
         for operation, arm in product(members["operation"].unique(), ["linear", "exponential", "cyclic"]):
             ours = inference.paired_contrast(members, arm, "baseline", operation)
