@@ -4,6 +4,7 @@ import io
 import re
 import zlib
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
@@ -19,28 +20,9 @@ from grok_utils.tasks import OPERATIONS, written
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 THIRD = 18  # letters of a legend's word that a third of the width holds
 WIDE = 7.2  # of many small panels: a phone shows a part of it, and scrolls
-INK = "#6a737d"  # axes and words: contrast 4.8 on white
-INK_ON_DARK = "#c9d1d9"
-
-STYLE: dict[Any, Any] = (
-    seaborn.axes_style("ticks")
-    | {
-        "font.family": "sans-serif",
-        "font.sans-serif": ["DejaVu Sans"],
-        "axes.titlesize": 10,
-        "axes.grid": True,
-        "grid.alpha": 0.25,
-        "grid.linewidth": 0.6,
-        "lines.linewidth": 1.6,
-        "svg.fonttype": "none",  # words stay words: searchable, and small
-    }
-    | dict.fromkeys([f"{part}.labelsize" for part in ("axes", "figure", "xtick", "ytick")], 9)
-    | dict.fromkeys(("font.size", "legend.fontsize"), 9)
-    | dict.fromkeys(("legend.frameon", "axes.spines.top", "axes.spines.right"), False)
-    | dict.fromkeys(("figure.facecolor", "axes.facecolor", "savefig.facecolor"), "none")
-    | dict.fromkeys([f"{part}.color" for part in ("text", "xtick", "ytick", "grid")], INK)
-    | dict.fromkeys(("axes.labelcolor", "axes.edgecolor"), INK)
-)
+OURS = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
+STYLE: dict[Any, Any] = seaborn.axes_style("ticks") | OURS
+INK, INK_ON_DARK = OURS["text.color"], "#c9d1d9"  # axes and words
 
 LINES = "svg.plot *{stroke-linejoin:round;stroke-linecap:butt}"
 # Words in a figure of a page take the ground of that page.
