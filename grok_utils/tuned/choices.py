@@ -128,10 +128,8 @@ def candidates(cells: pd.DataFrame, most: int = 3, within: float = 1.5) -> pd.Da
         if np.isfinite(rows["median"].iloc[0]):
             rows = rows[rows["median"] <= within * rows["median"].iloc[0]]
         else:
-            rows = in_turn(
-                rows.assign(reached=-rows["reached"], final_accuracy=-rows["final_accuracy"]),
-                ["reached", "final_accuracy"],
-            )
+            most_first = rows.assign(unreached=-rows["reached"], error=-rows["final_accuracy"])
+            rows = in_turn(most_first, ["unreached", "error"])
         kept.append(rows.head(most)[[*ARM, *POINT]])
     return pd.concat(kept, ignore_index=True)
 

@@ -173,9 +173,8 @@ def second_verdicts(at: At, chosen: pd.DataFrame, first: pd.Series) -> pd.DataFr
     "A claim survives tuning if it is supported in the first and holds in the second".
     """
     tuned, kept = (by_outcome(at, chosen, first, outcome) for outcome in OUTCOMES)
-    return pd.DataFrame(
-        {"first": first, "tuned": tuned, "kept": kept, "survives": (first == "supported") & (tuned == HOLDS)}
-    )
+    survives = (first == "supported") & (tuned == HOLDS)
+    return pd.DataFrame({"first": first, "tuned": tuned, "kept": kept, "survives": survives})
 
 
 def by_outcome(at: At, chosen: pd.DataFrame, first: pd.Series, outcome: str) -> pd.Series:

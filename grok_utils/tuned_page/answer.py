@@ -51,9 +51,8 @@ def decide(t: Tuned) -> Decided | None:
     """What stage 3 decides; None until it and stage 2 are complete."""
     if not t.complete(SELECT, TUNED):
         return None
-    compared = decisions.over_horizons(
-        {h: decisions.contrasts(members, t.chosen) for h, members in t.horizons.items()}, ["family", *KEY]
-    )
+    at_each = {h: decisions.contrasts(members, t.chosen) for h, members in t.horizons.items()}
+    compared = decisions.over_horizons(at_each, ["family", *KEY])
     studies = [study for name, study in t.loaded.items() if name.startswith(f"{TUNED}-")]
     tests, beaten = [], []
     for own_range in (False, True):

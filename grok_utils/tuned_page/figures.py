@@ -176,9 +176,8 @@ def edges(table: pd.DataFrame) -> Picture:
             keep = of["keep"] >= of["reach"]
             for rows, face in ((of[keep], colour), (of[~keep], "none")):
                 ax.plot(rows["batch"], rows["reach"], "o", color=colour, markerfacecolor=face, markersize=4)
-        log_axes(
-            ax, SIZES, sorted(table.loc[table["of"] == panel["of"].iloc[0], "reach"].dropna().unique()), y_form=GENERAL
-        )
+        stable = table.loc[table["of"] == panel["of"].iloc[0], "reach"]
+        log_axes(ax, SIZES, sorted(stable.dropna().unique()), y_form=GENERAL)
 
     told = []
     for panel, rows in table.groupby("panel"):

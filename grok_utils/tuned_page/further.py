@@ -146,12 +146,8 @@ def controls_line(t: Tuned, table: pd.DataFrame) -> str:
             if arm in constants
             else f"Where its rate follows √(B/512), `{arm}` needs {changed} its updates as tuned."
         )
-    soonest = (
-        table[(table["control"] == OTHER) & np.isfinite(table["median"])]
-        .sort_values("median")
-        .drop_duplicates("outcome")
-    )
-    if len(soonest):
+    of_other = table[(table["control"] == OTHER) & np.isfinite(table["median"])]
+    if len(soonest := of_other.sort_values("median").drop_duplicates("outcome")):
         of = listed(f"`{row.schedule}` by {row.outcome}" for row in soonest.itertuples())
         told.append(f"On {written(OTHER)}, at the common cells alone, the soonest constant is {of}.")
     return " ".join(told)

@@ -25,11 +25,8 @@ CONVEX = 1.06  # how far a hyperbola lies below the chord between sizes a factor
 
 def sizes(t: Tuned) -> dict[str, int]:
     """The constants of all studies with their batch sizes."""
-    found: dict[str, int] = {}
-    for name, arm in t.arms.items():
-        if isinstance(arm.settings.batch_size, int):
-            found[name] = arm.settings.batch_size
-    return found
+    batches = {name: arm.settings.batch_size for name, arm in t.arms.items()}
+    return {name: batch for name, batch in batches.items() if isinstance(batch, int)}
 
 
 # --- the law ----------------------------------------------------------------------------------------------------------
@@ -45,9 +42,8 @@ def law_members(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
 def surface(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
     """`law.surface` of `law_members`, with the batch size."""
     members = law_members(t, outcome)
-    table = (
-        law.surface(members) if len(members) else pd.DataFrame(columns=["operation", "schedule", "counts", "in_tau"])
-    )
+    none = pd.DataFrame(columns=["operation", "schedule", "counts", "in_tau"])
+    table = law.surface(members) if len(members) else none
     return table.assign(batch=table["schedule"].map(sizes(t)))
 
 

@@ -50,10 +50,8 @@ def seen_in_stage_2(chosen: pd.DataFrame, number: int) -> str:
 def verdict_line(t: Tuned, table: pd.DataFrame) -> str:
     """How many claims hold at the original's setting, tuned, and in both."""
     supported = int((table["first"] == "supported").sum())
-    told = [
-        f"At the original's rate and decay {supported} of {len(table)} claims {'is' if supported == 1 else 'are'} "
-        "supported."
-    ]
+    are = "is" if supported == 1 else "are"
+    told = [f"At the original's rate and decay {supported} of {len(table)} claims {are} supported."]
     if waits := t.waits(SELECT, TUNED):
         return f"{waits} {told[0]}"
     survive = table[table["survives"] == "yes"]
