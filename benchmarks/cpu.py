@@ -3,7 +3,6 @@
 import argparse
 import math
 import random
-import resource
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -195,19 +194,10 @@ def costs_of_measures(engine: Trainer, rounds: int) -> pd.Series:
     return pd.Series(costs)
 
 
-def sweep_hours(rows: pd.DataFrame, models: int, batch_size: int, cores: int) -> float:
-    """Hours for so many models of 7,500 updates at a batch size: block times as in `projected_hours`."""
+def hours(rows: pd.DataFrame, batch_sizes: np.ndarray | int) -> float:
+    """Hours of one core for blocks of a model at these batch sizes: block times linear in batch size."""
     rows = rows.sort_values("batch_size")
-    block = float(np.interp(batch_size, rows.batch_size, rows.engine_ms / 1e3))
-    return models * Study.updates / BLOCK * block / cores / 3600
-
-
-def projected_hours(study: Study, rows: pd.DataFrame, start: float, cores: int) -> float:
-    """Hours for all runs of `study`, one on each core: block times linear in batch size, and `start` seconds a run."""
-    rows = rows.sort_values("batch_size")
-    runs = list(runs_of(study, Path()))
-    each = [np.interp(run.batch_sizes, rows.batch_size, rows.engine_ms / 1e3).sum() * len(run.members) for run in runs]
-    return (sum(each) + len(runs) * len(study.seeds) * start) / cores / 3600
+    return float(np.interp(batch_sizes, rows.batch_size, rows.engine_ms).sum() / 3.6e6)
 
 
 def main() -> None:
@@ -232,15 +222,15 @@ def main() -> None:
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-    print(f"Peak memory {peak / 1e9:.2f} GB, both loops and all precisions in one process.\n")
     costs = costs_of_measures(engines["float32"], ROUNDS)
     print("Each measure adds, ms a model: " + ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items()), end="\n\n")
     for precision, rows in summary.groupby("precision", sort=False):
-        hours = projected_hours(study, rows, start[precision], cores())
-        sweeps = [f"{sweep_hours(rows, SWEEP, size, cores()):.1f} h at batch {size}" for size in (64, 512)]
+        trains = sum(hours(rows, run.batch_sizes) * len(run.members) for run in runs_of(study, Path()))
+        begins = len(study.arms) * len(study.seeds) * start[precision] / 3600
+        models = SWEEP * Study.updates / BLOCK / cores()
+        sweeps = [f"{models * hours(rows, size):.1f} h at batch {size}" for size in (64, 512)]
         after = f"(a run begins after {start[precision]:.0f} s)"
-        print(f"On {cores()} cores in {precision}: `paper` takes {hours:.2f} h {after},")
+        print(f"On {cores()} cores in {precision}: `paper` takes {(trains + begins) / cores():.2f} h {after},")
         print(f"a sweep of {SWEEP:,} models of {Study.updates:,} updates {' and '.join(sweeps)}.")
     save(summary.to_csv(index=False), arguments.out, "cpu.csv")
 
