@@ -29,16 +29,6 @@ def compare(
     return tuple(Comparison(arm, reference, operation, claimed, **options) for operation in operations)
 
 
-def order_family() -> tuple[Comparison, ...]:
-    """Linear less each of its controls on each operation; the shuffles are in the family, and decide nothing."""
-    controls = {"mean": True, "reversed": True} | {f"shuffled-{i}": False for i in range(1, 6)}
-    return tuple(
-        Comparison("linear", f"linear-{control}", operation, -1, study=study, decides=decides)
-        for operation, study in ORDER.items()
-        for control, decides in controls.items()
-    )
-
-
 def by_formula(arm: str) -> np.ndarray:
     """The batch size of each block by the original's formula and settings, before it is truncated: [750]."""
     return values(arm, Study.updates, **BATCH_RANGE)
@@ -56,6 +46,12 @@ def reported_later(arm: str, reference: str, operation: str) -> bool:
     return reported_mean(arm, operation, RMST) > reported_mean(reference, operation, RMST)
 
 
+CONTROLS = {"mean": True, "reversed": True} | {f"shuffled-{i}": False for i in range(1, 6)}  # whether they decide
+OF_ORDER = tuple(
+    Comparison("linear", f"linear-{control}", operation, -1, study=study, decides=decides)
+    for operation, study in ORDER.items()
+    for control, decides in CONTROLS.items()
+)
 EVERY = (*MODULAR, "permutation")
 DIV, MINUS, PLUS, S5 = ("x_div_y",), ("x_minus_y",), ("x_plus_y",), ("permutation",)
 GROWTH = np.diff(by_formula("exponential"))  # from each block to the next
@@ -64,7 +60,7 @@ ABOVE = (by_formula("logarithmic") > OTHERS)[:-1]  # inside (0, T): at T all are
 CLAIMS = (
     Claim(1, "Linear reaches 99 % sooner than the baseline", compare("linear", "baseline", MODULAR, -1)),
     Claim(2, "With linear, S₅ does not grok", (), rules.unless_reached_by(any), share_of="linear"),
-    Claim(3, "The gain comes from starting small and then growing", order_family(), rules.by_order),
+    Claim(3, "The gain comes from starting small and then growing", OF_ORDER, rules.by_order),
     Claim(
         4,
         "Exponential is slower than linear but faster than the baseline on x / y and x − y",

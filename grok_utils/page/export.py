@@ -40,11 +40,6 @@ class Renderer(IPythonRenderer):
             raise BadInput(f"{said}: correct it in the notebook") from None
 
 
-def markdown_html(source: str) -> str:
-    """The HTML of Markdown, by `Renderer`."""
-    return MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True)).render(source)
-
-
 def export_html(executed_notebook: Path, html: Path, title: str | None = None) -> None:
     """Write `executed_notebook` as one page to `html`, whole or not at all.
 
@@ -52,7 +47,8 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
     """
     notebook = nbformat.read(executed_notebook, as_version=4)
     exporter = HTMLExporter(template_name="template", extra_template_basedirs=[str(NOTEBOOKS)])
-    exporter.register_filter("markdown2html", markdown_html)
+    markdown = MarkdownWithMath(renderer=Renderer(escape=False, exclude_anchor_links=True))
+    exporter.register_filter("markdown2html", markdown.render)
     text, _ = exporter.from_notebook_node(notebook)
     page = BeautifulSoup(text, "html.parser")
     page.select("title")[0].string = title or (page.h1.get_text() if page.h1 else executed_notebook.stem)

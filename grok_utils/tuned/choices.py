@@ -58,11 +58,9 @@ def ranked(members: pd.DataFrame) -> pd.DataFrame:
 
 def in_turn(cells: pd.DataFrame, by: list[str]) -> pd.DataFrame:
     """The rows of `ranked` in ascending order of the columns `by`, equals as the module says."""
-    return (
-        cells.assign(product=cells["learning_rate"] * cells["weight_decay"])
-        .sort_values([*by, "product", "learning_rate"], kind="stable", ignore_index=True)
-        .drop(columns="product")
-    )
+    cells = cells.assign(product=cells["learning_rate"] * cells["weight_decay"])
+    order = cells.sort_values([*by, "product", "learning_rate"], kind="stable", ignore_index=True)
+    return order.drop(columns="product")
 
 
 def best(cells: pd.DataFrame) -> pd.DataFrame:

@@ -176,8 +176,8 @@ def groks(table: pd.DataFrame) -> pd.DataFrame:
 
 def by_both(table: pd.DataFrame, key: list[str]) -> pd.DataFrame:
     """The verdicts of both outcomes side by side: columns `key`, touch and kept (empty where there is none)."""
-    both = table.pivot_table("verdict", key, "outcome", aggfunc="first").reindex(columns=[*OUTCOMES])
-    return both.fillna("").rename_axis(columns=None).reset_index()
+    both = table.pivot_table("verdict", key, "outcome", aggfunc="first", fill_value="")
+    return both.reindex(columns=[*OUTCOMES], fill_value="").rename_axis(columns=None).reset_index()
 
 
 # --- does a schedule beat the constants? -----------------------------------------------------------------------------

@@ -77,11 +77,6 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
 RATES, DECAYS = (5e-4, 2e-3, 8e-3, 3.2e-2), (0.125, 0.5, 2.0)  # with a tick
 
 
-def columns_for(panels: int) -> int:
-    """Panels in a row, so that none stands alone in the last one."""
-    return next((columns for columns in (4, 5, 3) if panels % columns != 1), 4)
-
-
 def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Picture:
     """Median updates to 99 % over rate and decay of one operation, an arm a panel, from `choices.ranked`.
 
@@ -115,7 +110,8 @@ def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Pictur
         f"Heat maps of median updates to 99 % on {written(operation)} over learning rate and weight decay, a panel for "
         f"each of {len(arms)} arms, {len(of)} cells in all. The best cell of an arm: {extremes(soonest)}{none}."
     )
-    words, columns = ("learning rate, in thousandths", "weight decay"), columns_for(len(arms))
+    columns = next((n for n in (4, 5, 3) if len(arms) % n != 1), 4)  # so that none stands alone in the last row
+    words = "learning rate, in thousandths", "weight decay"
     picture = panels(of, draw, alt, *words, height=1.15, by="schedule", columns=columns)
     with matplotlib.rc_context(STYLE):
         colours, axes = matplotlib.cm.ScalarMappable(norm, CELL_COLOURS), picture.figure.axes
@@ -127,9 +123,8 @@ def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Pictur
     return picture
 
 
-BY_SIZE = dict(
-    zip((32, 64, 128, 256, 512, 1024, 2048), matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, 7)), strict=True)
-)
+SHADES = matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, 7))
+BY_SIZE = dict(zip((32, 64, 128, 256, 512, 1024, 2048), SHADES, strict=True))
 
 
 def sized(batches: pd.Series) -> dict[str, Look]:

@@ -25,7 +25,7 @@ CONVEX = 1.06  # how far a hyperbola lies below the chord between sizes a factor
 
 def sizes(t: Tuned) -> dict[str, int]:
     """The constants of all studies with their batch sizes."""
-    batches = {name: arm.settings.batch_size for name, arm in t.arms.items()}
+    batches: dict[str, Any] = {name: arm.settings.batch_size for name, arm in t.arms.items()}
     return {name: batch for name, batch in batches.items() if isinstance(batch, int)}
 
 
