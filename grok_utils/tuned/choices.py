@@ -84,16 +84,10 @@ def beyond(grid: Collection[Point], soonest: Iterable[Point]) -> set[Point]:
     return {rounded(r, d) for r, d in product(*axes) if r * d * SLOWEST > 1 - 1e-9} - set(grid)
 
 
-def neighbours(grid: Collection[Point], soonest: Iterable[Point]) -> set[Point]:
-    """The eight cells round each of the `soonest` at factors of √2, without those of the grid."""
-    steps = [2**-0.5, 1.0, 2**0.5]
-    return {rounded(r * a, d * b) for r, d in soonest for a, b in product(steps, steps)} - set(grid)
-
-
-def round_about(point: Iterable[float]) -> set[Point]:
-    """The 3 × 3 cells at factors of 2 round a cell."""
-    rate, decay = point
-    return {rounded(rate * a, decay * b) for a, b in product((0.5, 1.0, 2.0), repeat=2)}
+def around(soonest: Iterable[Iterable[float]], factor: float = 2) -> set[Point]:
+    """The 3 × 3 cells at factors of `factor` round each of the `soonest`."""
+    steps = product((1 / factor, 1, factor), repeat=2)
+    return {rounded(rate * a, decay * b) for (rate, decay), (a, b) in product(soonest, steps)}
 
 
 def common(members: pd.DataFrame, operations: Collection[str]) -> dict[str, Point]:

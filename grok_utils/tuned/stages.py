@@ -67,7 +67,7 @@ def near(members: pd.DataFrame) -> list[Draft]:
     grid, soonest = points(every), points(choices.best(every))
     constants, dynamic = kinds(members)
     wanted = choices.soonest_arms(every, dynamic) | {key for key in grid if key[1] in constants - {*SLOW}}
-    cells = {key: choices.neighbours(grid[key], soonest[key]) for key in wanted}
+    cells = {key: choices.around(soonest[key], 2**0.5) - grid[key] for key in wanted}
     return [Draft("surface-near", cells, {"updates": 2500} | SELECTION)]
 
 
@@ -78,7 +78,7 @@ def shapes(members: pd.DataFrame) -> list[Draft]:
     for operation in soonest.index.unique("operation"):
         for name, course in SHAPES.items():
             ends = [soonest.loc[operation, constant_of(course[end])] for end in ("lo", "hi")]
-            cells[operation, name] = choices.round_about(min(ends, key=lambda row: row["median"])[POINT])
+            cells[operation, name] = choices.around([min(ends, key=lambda row: row["median"])[POINT]])
     return [Draft("shapes", cells, {"updates": 1000} | SELECTION)]
 
 
@@ -156,13 +156,13 @@ def controls(members: pd.DataFrame) -> list[Draft]:
             own = RATES.get(settings.get("optimizer", ""))
             grid = {p for p in product(*own) if p[0] * p[1] * choices.SLOWEST >= 1} if own else None
             changed[f"{arm}-{name}"] = size | settings
-            cells |= {(o, f"{arm}-{name}"): grid or choices.round_about(common[arm]) for o in TOGETHER}
+            cells |= {(o, f"{arm}-{name}"): grid or choices.around([common[arm]]) for o in TOGETHER}
         changed[f"{arm}-{OTHER}"] = size
         cells[OTHER, f"{arm}-{OTHER}"] = {common[arm]}
     for arm in {"linear", "cyclic"} & {*common}:
-        cells |= {(o, f"{arm}-{UNCHANGED}"): choices.round_about(common[arm]) for o in TOGETHER}
+        cells |= {(o, f"{arm}-{UNCHANGED}"): choices.around([common[arm]]) for o in TOGETHER}
         changed[f"{arm}-{UNCHANGED}"] = {"batch_size": {"schedule": arm}}
-        for rate, decay in choices.round_about(common[constant_of(512)]):
+        for rate, decay in choices.around([common[constant_of(512)]]):
             name = f"{arm}-{FOLLOWS}-{rate:g}"
             changed[name] = {"batch_size": {"schedule": arm}}
             changed[name] |= {"learning_rate": {"follows": "batch_size", "value": rate, "at": 512, "power": 0.5}}

@@ -9,12 +9,12 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation, in_order
+from grok_utils.analysis.crossings import by_operation
 from grok_utils.analysis.intervals import mean_interval
 from grok_utils.page.prose import from_to, interval, listed, sample_sizes
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.studies import DEFAULTS, Arm, Scheduled
-from grok_utils.tasks import OPERATIONS, written
+from grok_utils.tasks import written
 from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.choices import ARM, POINT
 from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, SOONER
@@ -119,21 +119,15 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
 def answer_table(table: pd.DataFrame) -> pd.DataFrame:
     """The answer in numbers, a row an operation and setting: updates of 512, of the soonest constant and of the soonest
     schedule, from `points`."""
-    best = soonest(table)
-    rows: dict[tuple[str, str], dict[str, str]] = {}
-    usual = table[table["schedule"] == USUAL]
-    for setting in SETTINGS:
-        here = best[best["setting"] == setting]
-        of = {f"{DEFAULTS['batch_size']}": usual[usual["setting"] == setting]}
-        of |= {"soonest constant": here[here["constant"]], "soonest schedule": here[~here["constant"]]}
-        for words, found in of.items():
-            for row in found.itertuples():
-                bounds = "" if np.isnan(row.low) else f" ({interval(row.low, row.high)})"
-                name = "" if row.schedule == USUAL and words.isdigit() else f"{row.schedule}: "
-                rows.setdefault((row.operation, setting), {})[words] = f"{name}{row.rmst:,.0f}{bounds}"
-    order = [(o, setting) for o in in_order({o for o, _ in rows}, OPERATIONS) for setting in SETTINGS]
-    told = [{"operation": written(o), "setting": of} | rows[o, of] for o, of in order if (o, of) in rows]
-    return pd.DataFrame(told).fillna("–")
+    best, usual = soonest(table), table[table["schedule"] == USUAL]
+    best = best.assign(of=best["constant"].map({True: "soonest constant", False: "soonest schedule"}))
+    rows = pd.concat([usual.assign(of=str(DEFAULTS["batch_size"])), best])
+    names = rows["schedule"].add(": ").where(rows["constant"].notna(), "")
+    bounds = ["" if np.isnan(row.low) else f" ({interval(row.low, row.high)})" for row in rows.itertuples()]
+    rows["told"] = names + rows["rmst"].map("{:,.0f}".format) + bounds
+    wide = rows.pivot_table("told", ["operation", "setting"], "of", aggfunc="first", fill_value="–").reset_index()
+    wide = pd.concat([of for _, of in by_operation(wide)], ignore_index=True).rename_axis(columns=None)
+    return wide.assign(operation=wide["operation"].map(written))
 
 
 # --- the sentences ----------------------------------------------------------------------------------------------------

@@ -165,10 +165,9 @@ def noise(t: Tuned, results: Path | str) -> pd.DataFrame:
 
 def steps_line(t: Tuned, table: pd.DataFrame, scale: pd.DataFrame) -> str:
     """What B_c is, from either stage, whether γ is 1, and whether the noise scale predicts it."""
-    lacking = t.waits(SELECT, TUNED)
+    told = [t.waits(SELECT, TUNED)]
     if table.empty:
-        return lacking
-    told = [lacking] if lacking else []
+        return told[0]
     for stage, of in table.groupby("stage", sort=False):
         each = [
             f"{r.estimate:,.0f} ({r.low:,.0f} to {r.high:,.0f}) on {written(r.operation)}"

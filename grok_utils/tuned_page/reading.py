@@ -83,8 +83,7 @@ def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
 
     `noise` records are read where they are asked for: what they measure is a course, and no member's one number.
     """
-    rows, loaded, members, metadata, lasting = [], {}, {}, [], []
-    at: dict[int, list[pd.DataFrame]] = {horizon: [] for horizon in decisions.HORIZONS}
+    rows, loaded, members, metadata, restricted, lasting = [], {}, {}, [], [], []
     chosen = pd.DataFrame()
     for stage in STAGES:
         of_stage = []
@@ -98,20 +97,19 @@ def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
                 metadata += about
                 seconds = sum(made["seconds"] * made["share"] for made in makings(about))
                 if stage == TUNED:
-                    for horizon, of in decisions.at_horizons(study, frame).items():
-                        at[horizon].append(of)
+                    restricted.append(decisions.at_horizons(study, frame))
                     lasting.append(decisions.after_touch_at(frame, chosen))
                 else:
                     of_stage.append(choices.outcomes(frame).assign(study=study.name))
             models = sum(len(arm.members(study.seeds)) for arm in study.arms)
             row = {"stage": stage, "study": study.name, "title": study.title, "seeds": len(study.seeds)}
-            row |= {"models": models, "updates": study.updates}
-            row |= {"records": sum(there), "planned": len(there), "seconds": seconds}
-            rows.append(row)
+            row |= {"models": models, "updates": study.updates, "records": sum(there), "planned": len(there)}
+            rows.append(row | {"seconds": seconds})
         if of_stage:
             members[stage] = pd.concat(of_stage, ignore_index=True)
         if stage == SELECT and of_stage:
             chosen = selected(members[stage])
-    joined = {horizon: pd.concat(of, ignore_index=True) for horizon, of in at.items() if of}
+    at = decisions.HORIZONS if restricted else ()
+    joined = {horizon: pd.concat([of[horizon] for of in restricted], ignore_index=True) for horizon in at}
     last = pd.concat(lasting, ignore_index=True) if lasting else pd.DataFrame()
     return Tuned(pd.DataFrame(rows), loaded, members, chosen, joined, last, metadata)

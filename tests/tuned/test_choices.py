@@ -83,7 +83,7 @@ def test_an_edge_beyond_which_all_is_too_slow_is_none():
 
 
 def test_neighbours_are_eight_at_factors_of_the_square_root_of_two():
-    found = choices.neighbours([(2e-3, 0.5)], [(2e-3, 0.5)])
+    found = choices.around([(2e-3, 0.5)], 2**0.5) - {(2e-3, 0.5)}
     assert len(found) == 8 and (2.828e-3, 0.3536) in found and (2e-3, 0.7071) in found
     for rate, decay in found:
         steps = np.log2([rate / 2e-3, decay / 0.5]) * 2
