@@ -40,30 +40,15 @@ class Look(NamedTuple):
     dashes: tuple[float, ...] | None = ()
 
 
-# Every colour has a contrast of 3 on white and on near-black. The first six, near Okabe and Ito's, and the others were
-# searched for the largest least distance between any two, as seen with and without each kind of colour blindness.
+# A row of the table an arm. Every colour has a contrast of 3 on white and on near-black. The first six, near Okabe and
+# Ito's, and OTHERS were searched for the largest least distance between any two, as seen with and without each kind of
+# colour blindness. Constants are solid. At another length a schedule keeps its colour: 14 that all differ do not exist.
 LOOKS = {
-    "baseline": Look("#808080", "o"),
-    "linear": Look("#0060cc", "s", (5, 1.5)),
-    "exponential": Look("#fc6012", "^", (3, 1, 1, 1)),
-    "logarithmic": Look("#18a84e", "D", (1.2, 1)),
-    "cyclic": Look("#ae84c6", "v", (7, 1.5, 1, 1.5)),
-    "stepwise": Look("#9c5a0c", "P", (2.5, 1)),
+    row.arm: Look(row.colour, row.marker, tuple(map(float, row.dashes.split())))
+    for row in pd.read_csv(Path(__file__).with_name("looks.csv"), keep_default_na=False).itertuples()
 }
 OTHERS = ("#126c6c", "#5a78d8", "#7e8afc", "#9600fc", "#8a42a2", "#9c60a8", "#ba1e5a")
 MARKERS = "<>hXpd*"
-CONSTANTS = (32, 64, 96, 128, 144, 192, 256)  # solid lines, as the baseline's, which is a constant too
-LOOKS |= {f"constant-{b}": Look(c, m) for b, c, m in zip(CONSTANTS, OTHERS, MARKERS, strict=True)}
-CONTROLS = ("mean", *(f"shuffled-{k}" for k in range(1, 6)), "reversed")
-LOOKS |= {f"linear-{k}": Look(c, m, (4, 1.5)) for k, c, m in zip(CONTROLS, OTHERS, MARKERS[::-1], strict=True)}
-LOOKS |= {"constant-1024": Look(OTHERS[2], "o"), "constant-2048": Look(OTHERS[5], "s")}
-LOOKS["all-pairs"] = Look(OTHERS[3], "D")
-# At another length a schedule keeps its colour: 14 that all differ do not exist.
-FAMILIES = {name: LOOKS[name].colour for name in ("linear", "exponential", "cyclic")} | {"shrinking": OTHERS[4]}
-LENGTHS = {500: ("X", (1, 1)), 2000: ("*", (9, 2))}
-LOOKS |= {f"{name}-{t}": Look(colour, *of) for name, colour in FAMILIES.items() for t, of in LENGTHS.items()}
-
-
 # Measures in one panel, which no arm is in.
 TOGETHER = ("val accuracy", "weight norm", "gradient trace", "fourier concentration", "noise scale")
 OF_MEASURES = dict(zip(TOGETHER, LOOKS.values(), strict=False))
