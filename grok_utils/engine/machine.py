@@ -91,10 +91,7 @@ def choose_path(run: Run) -> ExecutionPath:
 
 
 def forward_passes(run: Run, updates: int | None = None) -> int:
-    """The work of the run, or of its first `updates`, in forward passes of an example through the default shape.
-
-    An update has three for each example.
-    """
+    """The work of the run, or of its first `updates`, in forward passes of the default shape: three an example."""
     return int(work_by_block(run)[: None if updates is None else updates // BLOCK].sum())
 
 

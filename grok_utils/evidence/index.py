@@ -86,8 +86,7 @@ def figures(evidence: Path) -> str:
 
 
 def studies(results: Path) -> pd.DataFrame:
-    """The studies with a record in `results`, those of the evidence first: study, what it is, arms, seeds, records,
-    page."""
+    """The studies with a record there, those of the evidence first: study, what it is, arms, seeds, records, page."""
     rows = []
     for name in [*STUDIES, *sorted({p.stem for p in STUDY_FILES.glob("*.yaml")} - {*STUDIES, NOT_KEPT})]:
         study = load_study(name)

@@ -45,10 +45,7 @@ def build_page(results: Path, of: Study | str, given: str = "", precision: str |
 
 
 def print_page(results: Path, of: Study | str, given: str = "", precision: str | None = None) -> Path:
-    """Print the page of `build_page`, which is built where it is absent; returns the PDF's path.
-
-    Raises BadInput without Chromium.
-    """
+    """Print the page of `build_page`, built where absent; returns the PDF's path. Raises BadInput without Chromium."""
     from grok_utils.page.export import find_chromium, print_pdf
 
     find_chromium()  # told before any work

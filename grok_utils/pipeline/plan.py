@@ -30,10 +30,7 @@ class Pending:
 
 
 def begun_runs(every: Run) -> dict[Run, str | None]:
-    """The runs of an arm that left a checkpoint or half a notebook, and why each failed where it did.
-
-    `every` is the run of all the arm's seeds.
-    """
+    """The runs of seeds of `every` that left a checkpoint or half a notebook, and why each failed where it did."""
     found: dict[Run, str | None] = {}
     patterns = f"checkpoints/{every.arm.name}-seed*.safetensors", f"runs/{every.arm.name}-seed*{PART}"
     for path in (path for pattern in patterns for path in sorted(every.folder.glob(pattern))):
@@ -97,8 +94,7 @@ def planned_runs(study: Study, results: Path, seeds_per_run: int = 1, device: st
 
 
 def side_by_side(runs: list[Run], threads: int) -> int:
-    """How many of the runs go on at a time here: on a GPU as many as its memory holds, each with a core; else one for
-    `threads` cores."""
+    """How many of the runs go on at a time: as a GPU's memory holds, each with a core; else one for `threads` cores."""
     if on_cuda(runs[0].device):
         return min(runs_that_fit(runs), len(runs), cores())
     return max(1, cores() // threads)

@@ -68,10 +68,7 @@ def rows_of(run: Run, i: int, logs: np.ndarray, whole: bool = False) -> pd.DataF
 
 
 def write_records(result: Result) -> pd.DataFrame:
-    """Write one record for each seed of a completed run, then remove its checkpoint; returns all rows.
-
-    A valid record that is already there is left as it is.
-    """
+    """Write each seed's record of a completed run, but where it is, and remove its checkpoint; returns all rows."""
     run = result.run
     rows = frame(run, result.logs, whole=True)
     made = asdict(result.path) | provenance(result.path.device)

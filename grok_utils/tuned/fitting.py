@@ -51,8 +51,7 @@ def minimise(objective: Objective, start: np.ndarray, tolerance: float = 1e-10, 
 
 
 def best_fits(objective: Objective, starts: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """For each of `count` rows the parameters and the value of the least that `minimise` finds from any of the starts
-    [starts, p]."""
+    """Parameters and value of the least that `minimise` finds from any start [starts, p], for each of `count` rows."""
     rows = np.arange(count)
     found = np.array([minimise(objective, np.tile(start, (count, 1))) for start in starts])
     values = np.array([objective(theta, rows)[0] for theta in found])

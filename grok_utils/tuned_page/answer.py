@@ -108,8 +108,7 @@ def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
 
 
 def soonest(table: pd.DataFrame) -> pd.DataFrame:
-    """The soonest constant and the soonest schedule of each operation and setting of `points`: those with `constant`,
-    whether it is one."""
+    """The soonest constant and the soonest schedule of each operation and setting of `points`, told by `constant`."""
     order = table[table["kind"] != KINDS[-1]].sort_values("rmst", kind="stable")
     order = order.assign(constant=order["kind"] == "constant")
     found = order.drop_duplicates(["setting", "operation", "constant"])
@@ -117,8 +116,7 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The answer in numbers, a row an operation and setting: updates of 512, of the soonest constant and of the soonest
-    schedule, from `points`."""
+    """The answer in numbers from `points`, a row an operation and setting: 512, soonest constant, soonest schedule."""
     best, usual = soonest(table), table[table["schedule"] == USUAL]
     best = best.assign(of=best["constant"].map({True: "soonest constant", False: "soonest schedule"}))
     rows = pd.concat([usual.assign(of=str(DEFAULTS["batch_size"])), best])

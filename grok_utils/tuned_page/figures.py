@@ -45,8 +45,7 @@ def colours_of(medians: pd.Series, norm: LogNorm) -> np.ndarray:
 
 
 def updates_against_batch(table: pd.DataFrame) -> Picture:
-    """Updates to 99 % against batch size at either setting, from `answer.points`: constants joined, schedules beside
-    them."""
+    """Updates to 99 % against batch size at either setting, from `answer.points`: constants joined, and schedules."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         for setting, colour in COLOURS.items():

@@ -134,8 +134,7 @@ def edge_line(table: pd.DataFrame) -> str:
 
 
 def steps(t: Tuned) -> pd.DataFrame:
-    """The fits of S = S_min (1 + B_c / B) and of its power form: `from` stage 3, and from stage 2 alone with the
-    selection redone."""
+    """The fits of S = S_min (1 + B_c / B) and of its power form: by stage 3, and by stage 2, its selection redone."""
     tables = []
     if t.complete(SELECT, TUNED):
         at = decisions.at_chosen(t.horizons[HORIZON], t.chosen)
