@@ -58,24 +58,14 @@ def edges(touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)[["operation", "schedule", "of", "at", "tried", "reach", "keep"]]
 
 
-class Times(NamedTuple):
-    """Members of the cells that count, a row each: the interval (above, until] of T; rate, decay; the seed's number."""
-
-    above: np.ndarray
-    until: np.ndarray
-    rate: np.ndarray
-    decay: np.ndarray
-    seed: np.ndarray
-
-
-def times(members: pd.DataFrame, cells: pd.DataFrame) -> Times:
-    """T of the members of these cells, known to a block of updates; one that never reaches is right-censored."""
+def times(members: pd.DataFrame, cells: pd.DataFrame) -> np.recarray:
+    """The members of these cells, a row each: T's interval (above, until], a block of updates or, of one that never
+    reaches, what is beyond its horizon; rate and decay; seed, the seed's number."""
     rows = members.merge(cells[["operation", "schedule", "cell", "rate", "decay"]])
-    reached = rows["reached"].to_numpy()
-    above = np.where(reached, rows["updates"] - BLOCK, rows["horizon"]).astype(float)
-    until = np.where(reached, rows["updates"], np.inf)
+    above = (rows["updates"] - BLOCK).where(rows["reached"], rows["horizon"])
+    until = rows["updates"].where(rows["reached"], np.inf)
     seed = np.unique(rows["seed"], return_inverse=True)[1]
-    return Times(above, until, rows["rate"].to_numpy(), rows["decay"].to_numpy(), seed)
+    return rows[["rate", "decay"]].assign(above=above, until=until, seed=seed).to_records(index=False)
 
 
 def log_normal(mean: Mean, low: np.ndarray, high: np.ndarray, weights: np.ndarray) -> Objective:
@@ -124,7 +114,7 @@ class Law(NamedTuple):
     starts: np.ndarray
 
 
-def product_law(t: Times) -> Law:
+def product_law(t: np.recarray) -> Law:
     """log (T − 25) linear in log (rate × decay) and log (rate / decay)."""
     x = np.stack([np.ones(len(t.rate)), np.log(t.rate * t.decay), np.log(t.rate / t.decay)], axis=1)
     low, high = _logs(t, WARM_UP_COST)
@@ -132,7 +122,7 @@ def product_law(t: Times) -> Law:
     return Law(low, high, lambda theta: (theta @ x.T, x[None]), np.r_[start, np.log(0.2)][None])
 
 
-def timescale_law(t: Times) -> Law:
+def timescale_law(t: np.recarray) -> Law:
     """log T = log (T₀ + c τ^γ) in log T₀, log c and γ, so T₀ ≥ 0. Starts at shares of the least T, as a fit that is
     once at T₀ = 0 stays there."""
     tau, (low, high) = -np.log(t.rate * t.decay), _logs(t, 0)
@@ -151,7 +141,7 @@ def timescale_law(t: Times) -> Law:
     return Law(low, high, mean, np.array(starts))
 
 
-def _logs(t: Times, cost: float) -> tuple[np.ndarray, np.ndarray]:
+def _logs(t: np.recarray, cost: float) -> tuple[np.ndarray, np.ndarray]:
     """Logs of the bounds of T less `cost`; −∞ below it. ValueError where a member reaches no later than that."""
     if t.until.min() <= cost:
         raise ValueError(f"a member reaches after {t.until.min():g} updates: the law speaks of more than {cost:g}")

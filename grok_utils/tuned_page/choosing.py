@@ -28,10 +28,9 @@ def cell(row: Any) -> str:
 def best_cells(cells: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
     """The best cell of each arm, operation and outcome of `choices.ranked`: its row with tried, how many cells, and
     edge, the sides of the grid of `members` on which it lies (empty: on none)."""
-    best, grids = choices.best(cells), points(members)
-    tried = cells.groupby(ARM).size()
-    edge = [", ".join(edges(grids[row.operation, row.schedule], row)) for row in best.itertuples()]
-    return best.assign(tried=[int(tried[key]) for key in best[ARM].itertuples(index=False, name=None)], edge=edge)
+    best = choices.best(cells.assign(tried=cells.groupby(ARM)["n"].transform("size")))
+    grids = points(members)
+    return best.assign(edge=[", ".join(edges(grids[row.operation, row.schedule], row)) for row in best.itertuples()])
 
 
 def edges(grid: set[choices.Point], row: Any) -> Iterator[str]:

@@ -160,7 +160,8 @@ def test_without_regressors_it_is_scipys_censored_fit(simulated):
 
 
 def test_a_time_within_the_warm_up_is_refused(simulated):
-    t = simulated._replace(above=np.full(54, 10.0), until=np.full(54, 20.0))
+    t = simulated.copy()
+    t["above"], t["until"] = 10, 20
     with pytest.raises(ValueError, match="after 20 updates"):
         law.product_law(t)
 
