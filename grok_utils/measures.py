@@ -6,6 +6,7 @@ columns stand in the records, and the report draws them. It reads and never writ
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -107,11 +108,8 @@ def embedding_rows(stack: Stack) -> list[tuple[Int64[Tensor, " m"], Int64[Tensor
         order = cyclic_order(task.operation, task.elements)
         if order is not None:
             members.setdefault(order, []).append(i)
-    device = stack.parameters.device
-    return [
-        (torch.tensor(of, device=device), torch.tensor(order, device=device) + SPECIAL_TOKENS)
-        for order, of in members.items()
-    ]
+    tensor = partial(torch.tensor, device=stack.parameters.device)
+    return [(tensor(of), tensor(order) + SPECIAL_TOKENS) for order, of in members.items()]
 
 
 def fourier_concentration(stack: Stack) -> Float[Tensor, " M"]:

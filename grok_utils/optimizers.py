@@ -12,7 +12,7 @@ from jaxtyping import Float, Float64
 from torch import Tensor
 
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import Courses
+from grok_utils.studies import HYPER, Courses
 
 EPS = 1e-8  # of AdamW
 OfMembers = Float[Tensor, "M P"]
@@ -119,10 +119,8 @@ OPTIMIZERS = {
 def hyper_table(courses: Courses, block: int, warm_up: int) -> Float64[np.ndarray, "10 K M 1"]:
     """The rows of `Hyper` for the ten updates of `block`, with a linear `warm_up` in updates."""
     k = np.arange(block * BLOCK, (block + 1) * BLOCK)[:, None]  # updates done before
-    rate, decay, beta1, beta2 = (
-        np.broadcast_to(course[block], (BLOCK, course.shape[1]))
-        for course in (courses.learning_rate, courses.weight_decay, courses.beta1, courses.beta2)
-    )
-    step, warm = np.broadcast_to(k + 1.0, rate.shape), np.minimum(k / warm_up, 1) if warm_up else 1
+    shape = BLOCK, courses.batch_size.shape[1]
+    rate, decay, beta1, beta2 = (np.broadcast_to(getattr(courses, name)[block], shape) for name in HYPER[1:])
+    step, warm = np.broadcast_to(k + 1.0, shape), np.minimum(k / warm_up, 1) if warm_up else 1
     rows = (step, rate * warm, decay, beta1, beta2, 1 - beta1**step, 1 - beta2**step)
     return np.stack(rows, axis=1)[..., None]

@@ -121,8 +121,7 @@ def all_pairs(operation: str, modulus: int) -> Int64[Tensor, "pairs 3"]:
     """Every (x, y, result) of `operation` in order of x, then y."""
     op = OPERATIONS[operation]
     elements = op.elements or modulus
-    x, y = torch.meshgrid(torch.arange(elements), torch.arange(op.smallest_y, elements), indexing="ij")
-    x, y = x.flatten(), y.flatten()
+    x, y = torch.cartesian_prod(torch.arange(elements), torch.arange(op.smallest_y, elements)).T
     return torch.stack([x, y, op.result(x, y, modulus)], dim=1)
 
 
