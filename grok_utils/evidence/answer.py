@@ -107,10 +107,8 @@ def outcomes(rows: pd.DataFrame) -> pd.Series:
 def sides(rows: pd.DataFrame, others: str) -> str:
     """In how many of these contrasts, which are with `others`, linear is sooner, and in how many later."""
     n = Counter(outcomes(rows))
-    return (
-        f"Of {len(rows)} contrasts of `linear` with {others}, it is sooner in {n['sooner'] or 'none'} and later in "
-        f"{n['later'] or 'none'} ({sample_sizes(rows)} seeds)."
-    )
+    told = " and ".join(f"{side} in {n[side] or 'none'}" for side in ("sooner", "later"))
+    return f"Of {len(rows)} contrasts of `linear` with {others}, it is {told} ({sample_sizes(rows)} seeds)."
 
 
 def more_or_fewer(differences: pd.Series, unit: str = "") -> str:

@@ -127,8 +127,6 @@ def stability(members: pd.DataFrame, table: pd.DataFrame) -> Picture:
         ax.set_ylim(len(arms) - 0.4, -0.6)
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
-    alt = (
-        f"Dot chart of the share of later logs that are not above 99 %, {ROWS}, every seed a dot. The mean: "
-        f"{of_cells(table[table['crossed'] > 0], 'share_below', '{:.1%}')}"
-    )
+    chart = f"Dot chart of the share of later logs that are not above 99 %, {ROWS}, every seed a dot."
+    alt = f"{chart} The mean: {of_cells(table[table['crossed'] > 0], 'share_below', '{:.1%}')}"
     return panels(members, draw, alt, "later logs not above 99 %", height=0.18 * len(arms) + 0.5)

@@ -75,10 +75,8 @@ def figures(evidence: Path) -> str:
     pictures, captions = [], []
     for i, figure in enumerate(shown, start=1):
         file, alt = f"evidence/figures/{figure['id']}", escape(str(figure.select("svg")[0]["aria-label"]))
-        pictures.append(
-            f'<picture><source media="(prefers-color-scheme: dark)" srcset="{file}-dark.svg">'
-            f'<img alt="{alt}" src="{file}.svg" width="49%"></picture>'
-        )
+        dark = f'<source media="(prefers-color-scheme: dark)" srcset="{file}-dark.svg">'
+        pictures.append(f'<picture>{dark}<img alt="{alt}" src="{file}.svg" width="49%"></picture>')
         caption = figure.select("figcaption")[0]
         caption.select("b")[0].decompose()  # its number on that page
         captions.append(f"{i}. {caption.get_text().strip()}")

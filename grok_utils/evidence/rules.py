@@ -123,7 +123,5 @@ def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:
         rows.append({"claim": claim.number} | asdict(c) | found)
     table = pd.DataFrame(rows)
     table["p_holm"] = holm(table["p"])
-    table["verdict"] = [
-        verdict(r["difference"], r["p_holm"], r["equivalent"], r["claimed"]) for r in table.to_dict("records")
-    ]
+    table["verdict"] = [verdict(r.difference, r.p_holm, r.equivalent, r.claimed) for r in table.itertuples()]
     return table

@@ -103,10 +103,8 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Picture:
         told = [extremes(first)] if len(first) else []
         return ", ".join(told + ([f"never{ended} ({', '.join(never)})"] if never else []))
 
-    alt = (
-        f"Line charts of validation accuracy against {axis}, {PANELS}. The median over seeds exceeds 99 % at "
-        f"these {'updates' if against == 'update' else axis}: {in_each(frame, say)}"
-    )
+    chart, times = f"Line charts of validation accuracy against {axis}, {PANELS}.", axis.replace("update", "updates")
+    alt = f"{chart} The median over seeds exceeds 99 % at these {times}: {in_each(frame, say)}"
     return panels(frame, draw, alt, axis, "validation accuracy", in_order(frame["schedule"]))
 
 
@@ -123,10 +121,8 @@ def loss_curves(frame: pd.DataFrame) -> Picture:
         highest = f"up to {median[np.isfinite(median)].max():.2g}, " if np.isfinite(median).any() else ""
         return f"{highest}at the end {extremes(median.loc[rows['update'].max()], '{:.2g}')}"
 
-    alt = (
-        f"Line charts of validation loss, on a logarithmic scale, against update, {PANELS}. The median over "
-        f"seeds: {in_each(frame, say)}"
-    )
+    chart = f"Line charts of validation loss, on a logarithmic scale, against update, {PANELS}."
+    alt = f"{chart} The median over seeds: {in_each(frame, say)}"
     return panels(frame, draw, alt, "update", "validation loss", in_order(frame["schedule"]))
 
 
@@ -199,10 +195,8 @@ def share_grokked(members: pd.DataFrame) -> Picture:
         ax.set_ylim(-0.04, 1.04)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
 
-    alt = (
-        f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}. At the last "
-        f"update: {of_cells(summarise(members), 'share', '{:.0%}')}"
-    )
+    chart = f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}."
+    alt = f"{chart} At the last update: {of_cells(summarise(members), 'share', '{:.0%}')}"
     arms = in_order(members["schedule"])
     return panels(share_band(members), draw, alt, "update", "share of seeds above 99 %", arms)
 
@@ -232,10 +226,8 @@ def updates_to_99(members: pd.DataFrame) -> Picture:
         ax.set_xlim(0, 1.04 * members["horizon"].max())
         ax.axvline(members["horizon"].max(), color=INK, linewidth=0.8, linestyle=":")
 
-    alt = (
-        f"Dot chart of updates to 99 % validation accuracy, {ROWS}, every seed a small dot. The restricted mean, "
-        f"with its interval: {of_cells(cells, 'rmst')}"
-    )
+    chart = f"Dot chart of updates to 99 % validation accuracy, {ROWS}, every seed a small dot."
+    alt = f"{chart} The restricted mean, with its interval: {of_cells(cells, 'rmst')}"
     return panels(members, draw, alt, "updates to 99 % validation accuracy", height=0.34 * len(arms) + 0.5)
 
 

@@ -171,9 +171,8 @@ def grid_caption(cells: pd.DataFrame) -> str:
 
 def measures(names: Iterable[str]) -> str:
     """The section on a study's measures but for its figures and table: each by its function's docstring."""
-    told = "\n\n".join(
-        f"- `{name}`: {indent(getdoc(MEASURES[name].of) or 'a function of its own', '    ').strip()}" for name in names
-    )
+    about = {name: getdoc(MEASURES[name].of) or "a function of its own" for name in names}
+    told = "\n\n".join(f"- `{name}`: {indent(text, '    ').strip()}" for name, text in about.items())
     return f"## Measures\n\nWhat the study measures at every log beside losses and accuracies.\n\n{told}"
 
 
@@ -182,10 +181,9 @@ def moves(gaps: pd.DataFrame, unknown: pd.Series) -> str:
     touched, together = gaps["touched"].sum(), gaps["together"].sum()
     told = [f"{touched} of {gaps['n'].sum()} members reach 99 % validation accuracy, the *touch*."]
     if touched:
-        told.append(
-            f"They *memorise* when they reach 99 % training accuracy. {together} of them do so less than {APART} "
-            "updates before the touch ([Table](#gaps)). There nothing could move first between the two."
-        )
+        told.append("They *memorise* when they reach 99 % training accuracy.")
+        told.append(f"{together} of them do so less than {APART} updates before the touch ([Table](#gaps)).")
+        told.append("There nothing could move first between the two.")
     for name, share in unknown.items():
         why = ", since the estimate below the line is not positive" if name in RATIOS else ""
         told.append(f"In {100 * share:.0f} % of their logs until then the {name.replace('_', ' ')} is not known{why}.")

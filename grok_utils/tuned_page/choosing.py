@@ -47,10 +47,8 @@ def edges(grid: set[choices.Point], row: Any) -> Iterator[str]:
 def arms_table(best: pd.DataFrame) -> pd.DataFrame:
     """A row an arm: cells tried, and on each operation the best cell by touch with its median."""
     touch = best[best["outcome"] == OUTCOMES[0]]
-    told = [
-        f"{row.median:,.0f} at {cell(row)}{' *' if row.edge else ''}" if np.isfinite(row.median) else "never"
-        for row in touch.itertuples()
-    ]
+    known = [f"{row.median:,.0f} at {cell(row)}{' *' if row.edge else ''}" for row in touch.itertuples()]
+    told = np.where(np.isfinite(touch["median"]), known, "never")
     table = touch.assign(told=told).pivot_table("told", "schedule", "operation", aggfunc="first").fillna("–")
     table = table[in_order(table, OPERATIONS)].rename(columns=written)
     table.insert(0, "cells tried", touch.groupby("schedule")["tried"].agg(from_to))
@@ -88,10 +86,8 @@ def selection_line(t: Tuned) -> str:
     several = chosen.loc[chosen["second_to_first"] > 1, "second_to_first"]
     fixed = "Stage 2 fixed the comparators, the soonest constants ([Table](#chosen))."
     told = [fixed if t.complete(SELECT) else f"{t.waits(SELECT)} So far"]
-    told.append(
-        f"{(~chosen['eligible']).sum()} of {len(chosen)} choices are *not tuned*. In every cell of theirs more than "
-        "one of 16 seeds fails."
-    )
+    told.append(f"{(~chosen['eligible']).sum()} of {len(chosen)} choices are *not tuned*.")
+    told.append("In every cell of theirs more than one of 16 seeds fails.")
     if len(several):
         told.append(
             f"The second cell of an arm needs {several.median():.2f} times the updates of its first (median of "

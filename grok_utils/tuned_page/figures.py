@@ -241,10 +241,8 @@ def shapes(table: pd.DataFrame) -> Picture:
         ax.tick_params(axis="x", labelrotation=45)
         ax.grid(False)
 
-    told = [
-        f"{panel} {extremes(of[of['within'] > 0].set_index('schedule')['median'])}"
-        for panel, of in every.groupby("panel")
-    ]
+    medians = every[every["within"] > 0].set_index("schedule").groupby("panel")["median"]
+    told = [f"{panel} {extremes(of)}" for panel, of in medians]
     alt = (
         "Heat maps of median updates to 99 % of geometric courses of the batch size, from the size in the row to that "
         f"in the column, constants on the diagonal. Courses: {'; '.join(told)}."

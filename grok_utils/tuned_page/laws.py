@@ -94,10 +94,8 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
     counting = cells[cells["counts"].astype(bool)] if len(cells) else cells
     if len(counting):
         spread = counting.groupby(["operation", "batch"])["in_tau"].mean()
-        told.append(
-            f"Over the {len(counting)} cells that count, T / τ is {from_to(counting['in_tau'], '{:.2f}')}. Its means "
-            f"at one batch size are {from_to(spread, '{:.2f}')}."
-        )
+        told.append(f"Over the {len(counting)} cells that count, T / τ is {from_to(counting['in_tau'], '{:.2f}')}.")
+        told.append(f"Its means at one batch size are {from_to(spread, '{:.2f}')}.")
     return " ".join(told)
 
 
