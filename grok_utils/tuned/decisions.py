@@ -6,7 +6,8 @@ Read from top to bottom: `members` come from `at_horizons`, one table for each o
 """
 
 import math
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from operator import itemgetter
 from typing import Any
 
 import pandas as pd
@@ -32,6 +33,7 @@ WAYS = {  # in which a schedule beats the constants
     "domination": "dominating the comparator",
 }
 KEY = ["outcome", "operation", "schedule"]
+OF_PAIR: Callable[[Mapping[str, str]], tuple[str, str, str]] = itemgetter("schedule", "reference", "operation")
 
 # --- members -------------------------------------------------------------------------------------------------------
 
@@ -134,11 +136,7 @@ def contrasts(members: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
     """
     at = at_chosen(members, chosen)
     of = dict(list(at.groupby("outcome")))
-    rows = [
-        key | contrast(of[key["outcome"]], key["schedule"], key["reference"], key["operation"])
-        for key in comparisons(at)
-    ]
-    table = pd.DataFrame(rows)
+    table = pd.DataFrame([key | contrast(of[key["outcome"]], *OF_PAIR(key)) for key in comparisons(at)])
     tested = in_families(table)
     table["adjusted_p"] = table[tested].groupby(["family", "outcome"])["p"].transform(holm)
     table["verdict"] = [verdict(row) for row in table.to_dict("records")]

@@ -8,7 +8,7 @@ from scipy import stats
 
 from grok_utils.analysis import equivalence
 from grok_utils.analysis.inference import ALPHA, pairs
-from grok_utils.tuned.decisions import at_chosen, comparisons, in_families
+from grok_utils.tuned.decisions import OF_PAIR, at_chosen, comparisons, in_families
 from grok_utils.tuned.stages import ITS_CHOICE
 
 SEEDS, EFFECT = (30, 60), 0.10  # of stage 3; a difference as a share of the reference's mean
@@ -26,7 +26,7 @@ def power(members: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
     at = at[in_families(at)]
     for key in comparisons(at):
         of = at[at["outcome"] == key["outcome"]]
-        arms = key["schedule"], key["reference"], key["operation"]
+        arms = OF_PAIR(key)
         x, y = pairs(of, *arms, "restricted")
         logs = np.log(np.divide(*pairs(of, *arms, "updates")))
         ours, theirs = pairs(of, *arms, "reached")

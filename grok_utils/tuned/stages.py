@@ -273,20 +273,17 @@ def study_text(stage: Stage, draft: Draft, folder: Path) -> str:
     arms = {}
     for arm in in_order(name for (_, name), found in draft.cells.items() if found):
         operations = in_order((o for (o, name), found in draft.cells.items() if name == arm and found), OPERATIONS)
-        grid: list[dict[str, Any]] = []
+        own, grid = given[arm] or {}, []
         for operation in operations:
             decays, rates = defaultdict(list), defaultdict(list)
             for rate, decay in sorted(draft.cells[operation, arm]):
                 decays[rate].append(decay)
             for rate, of in decays.items():
                 rates[tuple(of)].append(rate)
-            grid += [
-                {"operations": [operation], "learning_rate": of, "weight_decay": list(decay)}
-                for decay, of in rates.items()
-            ]
-        own = given[arm] or {}
-        crossed = [{k: v for k, v in mapping.items() if k not in own} for mapping in grid]
-        arms[arm] = own | {"operations": operations, "grid": crossed}
+            for shared, of in rates.items():
+                mapping = {"operations": [operation], "learning_rate": of, "weight_decay": list(shared)}
+                grid.append({k: v for k, v in mapping.items() if k not in own})
+        arms[arm] = own | {"operations": operations, "grid": grid}
     after = f"# Derived from the records of {', '.join(stage.parents)} by make select (ANALYSIS_PLAN.md, part two).\n"
     within = "" if draft.name == stage.name else f", within {draft.settings['updates']:,} updates"
     study = {"title": stage.title + within, "arms": arms} | draft.settings
