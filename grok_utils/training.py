@@ -80,12 +80,11 @@ def resume(run: Run) -> tuple[Trainer, dict[str, Any]]:
         run.checkpoint.unlink()
         state, metadata = load_checkpoint(run)
     path = ExecutionPath(**metadata["path"])
+    begun, anew = f"{run.checkpoint} was begun", "here: delete it to start anew"
     if path.device == "cuda" and not torch.cuda.is_available():
-        raise BadInput(
-            f"device: {run.checkpoint} was begun on 'cuda', which is not available here: delete it to start anew"
-        )
+        raise BadInput(f"device: {begun} on 'cuda', which is not available {anew}")
     if path.compiled and not has_compiler(path.device):
-        raise BadInput(f"compiler: {run.checkpoint} was begun compiled, and none is here: delete it to start anew")
+        raise BadInput(f"compiler: {begun} compiled, and none is {anew}")
     trainer = make_trainer(run, path)
     if state is not None:
         trainer.restore(state)

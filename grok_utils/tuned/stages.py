@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from itertools import permutations, product
 from pathlib import Path
 from types import MappingProxyType
@@ -49,16 +50,12 @@ class Stage(NamedTuple):
     drafts: Callable[[pd.DataFrame], list[Draft]]
 
 
-def edge(name: str, updates: int) -> Callable[[pd.DataFrame], list[Draft]]:
+def edge(name: str, updates: int, members: pd.DataFrame) -> list[Draft]:
     """The cells one step beyond a grid whose soonest cell is on its edge."""
-
-    def drafts(members: pd.DataFrame) -> list[Draft]:
-        every = choices.ranked(members)
-        soonest = points(choices.best(every))
-        cells = {key: choices.beyond(grid, soonest[key]) for key, grid in points(every).items()}
-        return [Draft(name, cells, {"updates": updates} | SELECTION)]
-
-    return drafts
+    every = choices.ranked(members)
+    soonest = points(choices.best(every))
+    cells = {key: choices.beyond(grid, soonest[key]) for key, grid in points(every).items()}
+    return [Draft(name, cells, {"updates": updates} | SELECTION)]
 
 
 def near(members: pd.DataFrame) -> list[Draft]:
@@ -218,10 +215,10 @@ RATES = {  # of the optimizers that have rates and decays of their own
 BEYOND = "The grid of {} a step further, where an arm's soonest cell is on its edge"
 AGAIN = "Stage 2: the soonest cells of each {} again, on seeds of their own"
 STAGES = (
-    Stage(EDGES[0], BEYOND.format(CONSTANTS), (CONSTANTS,), edge(EDGES[0], 7500)),
-    Stage(EDGES[1], BEYOND.format(EDGES[0]), (CONSTANTS, EDGES[0]), edge(EDGES[1], 7500)),
-    Stage(EDGES[2], BEYOND.format(DYNAMIC), (DYNAMIC,), edge(EDGES[2], 2500)),
-    Stage(EDGES[3], BEYOND.format(EDGES[2]), (DYNAMIC, EDGES[2]), edge(EDGES[3], 2500)),
+    Stage(EDGES[0], BEYOND.format(CONSTANTS), (CONSTANTS,), partial(edge, EDGES[0], 7500)),
+    Stage(EDGES[1], BEYOND.format(EDGES[0]), (CONSTANTS, EDGES[0]), partial(edge, EDGES[1], 7500)),
+    Stage(EDGES[2], BEYOND.format(DYNAMIC), (DYNAMIC,), partial(edge, EDGES[2], 2500)),
+    Stage(EDGES[3], BEYOND.format(EDGES[2]), (DYNAMIC, EDGES[2]), partial(edge, EDGES[3], 2500)),
     Stage("surface-near", "The neighbours of the soonest cells, at factors of √2", STAGE_1[:-1], near),
     Stage("oracle", "Batch 512 at its common cell, beside the original's own code there", STAGE_1, oracle),
     Stage("shapes", "Geometric courses of the batch size, down and up, within 100 and 300 updates", STAGE_1, shapes),

@@ -208,13 +208,11 @@ def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
             ax.plot(at["examples"], at["rmst"], MARKERS[kind], color=COLOURS[SETTINGS[1]], markersize=4, alpha=0.8)
         log_axes(ax, EXAMPLES, TIMES, short)
 
-    def say(rows: pd.DataFrame) -> str:
-        constants = rows[rows["kind"] == "constant"].set_index("schedule")
-        return f"constants {extremes(constants['examples'])} examples"
-
+    constants = tuned[tuned["kind"] == "constant"].set_index("schedule")
+    said = in_each(constants, lambda rows: f"constants {extremes(rows['examples'])} examples")
     alt = (
         "Updates against examples to 99 %, tuned, both logarithmic, a panel for each operation: constants with the "
-        f"lower hull that is their frontier, schedules as points, a curve. Fewest and most: {in_each(tuned, say)}"
+        f"lower hull that is their frontier, schedules as points, a curve. Fewest and most: {said}"
     )
     looks = {"constant": Look(INK, "o"), "fitted": Look(COLOURS[SETTINGS[1]], "", (4, 2))}
     looks |= {k: Look(COLOURS[SETTINGS[1]], MARKERS[k], None) for k in KINDS[1:-1] if (tuned["kind"] == k).any()}
