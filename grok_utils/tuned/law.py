@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_ndtr
 
-from grok_utils.analysis.crossings import by_cell, cell_values
+from grok_utils.analysis.crossings import GROUP, cell_values
+from grok_utils.analysis.summaries import summarise
 from grok_utils.schedules import BLOCK
 from grok_utils.tuned.fitting import RESAMPLES, Objective, best_fits, seed_weights, with_intervals
 
@@ -22,19 +23,15 @@ Mean = Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]]  # [R, p] -> log ti
 
 
 def surface(members: pd.DataFrame) -> pd.DataFrame:
-    """A row a cell: those of GROUP, rate, decay, tau, n, reached, horizon, median (NaN where half or more never reach),
+    """A row a cell: those of GROUP, n, reached, horizon, median (NaN where half or more never reach), rate, decay, tau,
     in_tau (median / τ), all_reach, and counts, whether the law is fitted to it.
 
     A cell counts if all its seeds reach, also at twice the rate and at twice the decay, and its median is below half
     the horizon. One that lacks such a neighbour does not: nothing shows that it is stable.
     """
-    rows = []
-    for key, cell in by_cell(members):
-        setting, median = cell_values(key["cell"]), np.median(cell["updates"].fillna(np.inf))
-        row = key | {"rate": setting["learning_rate"], "decay": setting["weight_decay"], "n": len(cell)}
-        row |= {"reached": int(cell["reached"].sum()), "horizon": int(cell["horizon"].iloc[0])}
-        rows.append(row | {"median": median if np.isfinite(median) else np.nan})
-    table = pd.DataFrame(rows)
+    found = summarise(members)[[*GROUP, "n", "reached", "horizon", "median"]]
+    settings = pd.DataFrame(map(cell_values, found["cell"]))
+    table = found.assign(rate=settings["learning_rate"], decay=settings["weight_decay"])
     table["tau"] = 1 / (table["rate"] * table["decay"])
     table["in_tau"], table["all_reach"] = table["median"] / table["tau"], table["reached"] == table["n"]
     octaves = (1000 * np.log2(table[["rate", "decay"]])).round().astype(int)  # so that twice is exactly 1000 more

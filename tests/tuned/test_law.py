@@ -19,6 +19,7 @@ def grid(time, seeds=6, horizon=7500, rates=RATES, decays=DECAYS, arm="constant-
                 t = 10 * np.ceil(time(rate, decay, seed) / 10)
                 row = {"schedule": arm, "cell": f"learning_rate={rate} weight_decay={decay}", "operation": "x_plus_y"}
                 row |= {"seed": seed, "reached": t <= horizon, "updates": t if t <= horizon else np.nan}
+                row |= {"diverged": False, "examples_seen": np.nan}
                 rows.append(row | {"restricted": min(t, horizon), "horizon": horizon})
     return pd.DataFrame(rows)
 
