@@ -17,6 +17,7 @@ from grok_utils.studies import HYPER, Courses
 EPS = 1e-8  # of AdamW
 OfMembers = Float[Tensor, "M P"]
 State = dict[str, OfMembers]
+Moved = tuple[OfMembers, State]  # by an update
 
 
 class Hyper(NamedTuple):
@@ -37,14 +38,12 @@ class Optimizer(NamedTuple):
     All tensors are [M, P], the state zero at the start; `layout.views` gives the decoder's parameters in them.
     """
 
-    rule: Callable[[Tensor, Tensor, State, Hyper, Any], tuple[Tensor, State]]
+    rule: Callable[[Tensor, Tensor, State, Hyper, Any], Moved]
     state: tuple[str, ...]
     cpu: Callable[[Tensor, Tensor, State, Tensor], None] | None = None  # the same in float32 and in place, but faster
 
 
-def adamw(
-    parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any
-) -> tuple[OfMembers, State]:
+def adamw(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any) -> Moved:
     """AdamW (Loshchilov & Hutter 2019, arXiv 1711.05101) as torch.optim.AdamW computes it."""
     first = hyper.beta1 * state["exp_avg"] + (1 - hyper.beta1) * gradient
     second = hyper.beta2 * state["exp_avg_sq"] + (1 - hyper.beta2) * gradient.square()
@@ -65,16 +64,14 @@ def fused_adamw(parameters: OfMembers, gradient: OfMembers, state: State, hyper:
         torch._fused_adamw_([p], [g], [first], [second], [], [step], **options, amsgrad=False, maximize=False)
 
 
-def sgd(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any) -> tuple[OfMembers, State]:
+def sgd(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any) -> Moved:
     """SGD with momentum `beta1` as torch.optim.SGD computes it, but for the decay, which is decoupled as AdamW's."""
     momentum = hyper.beta1 * state["momentum_buffer"] + gradient
     moved = parameters * (1 - hyper.rate * hyper.decay) - hyper.rate * momentum
     return moved, {"momentum_buffer": momentum}
 
 
-def muon(
-    parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any
-) -> tuple[OfMembers, State]:
+def muon(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any) -> Moved:
     """Muon (Jordan et al. 2024) for the blocks' matrices, AdamW for the rest; `beta1` is the momentum of either.
 
     As torch.optim.Muon with Nesterov's momentum, which is AdamW's first moment before its correction, and with

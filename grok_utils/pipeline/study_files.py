@@ -22,6 +22,7 @@ STUDIES = NOTEBOOKS / "studies"
 NAME = re.compile(r"\w[\w.-]{0,49}")  # of a study or an arm: the name of a folder or file, and a word of a command line
 NAME_ALLOWED = "a name of at most 50 letters, digits, _ . and -, which . and - do not begin"
 TAKEN = ("evidence", "tuned", "bench", "explore")  # folders of results that are no study's
+Grid = list[dict[str, Any]]  # mappings of settings to lists of numbers
 OF_STUDY = ("title", "seeds", "updates", "every_tenth", "measures", "stop_after")
 
 
@@ -147,11 +148,8 @@ def check_courses(field: str, arm: Arm, name: str, updates: int) -> None:
         require(not bad.any(), field, course[at].item(), allowed)
 
 
-def grid_of(field: str, grid: Any, used: Collection[str]) -> list[dict[str, Any]]:
-    """The grid's mappings of settings to lists of numbers, checked; without a grid, none.
-
-    `used` are the operations that it is for: a mapping may name no other.
-    """
+def grid_of(field: str, grid: Any, used: Collection[str]) -> Grid:
+    """The grid's mappings, checked, that name no operations but those `used`; without a grid, none."""
     mappings = [] if grid is None else grid if isinstance(grid, list) else [grid]
     crossed = f"a setting that can vary within a stack ({', '.join(CROSSED)}); what else varies is an arm"
     for mapping in mappings:
@@ -170,9 +168,7 @@ def grid_of(field: str, grid: Any, used: Collection[str]) -> list[dict[str, Any]
     return mappings
 
 
-def cells_of(
-    field: str, mappings: list[dict[str, Any]], own: Collection[str], operations: tuple[str, ...]
-) -> tuple[Cell, ...]:
+def cells_of(field: str, mappings: Grid, own: Collection[str], operations: tuple[str, ...]) -> tuple[Cell, ...]:
     """The arm's cells: the mappings' products, without what the arm gives itself; equal ones are one."""
     found: dict[tuple[tuple[str, float], ...], set[str]] = {}
     for mapping in mappings or [{}]:

@@ -23,11 +23,10 @@ MARKERS = dict(zip(KINDS, "o^Dvs", strict=True))
 TIMES = (100, 200, 500, 1000, 2000, 5000)  # updates with a tick
 EXAMPLES = (50_000, 200_000, 1_000_000)  # with a tick
 WHOLE, GENERAL = "{:,.0f}".format, "{:g}".format
+Form = Callable[..., str]
 
 
-def log_axes(
-    ax: Axes, x: Iterable[float], y: Iterable[float], x_form: Callable[..., str] = WHOLE, y_form: Callable = WHOLE
-) -> None:
+def log_axes(ax: Axes, x: Iterable[float], y: Iterable[float], x_form: Form = WHOLE, y_form: Form = WHOLE) -> None:
     """Logarithmic axes with ticks at these numbers alone (at powers of 10, where there are none), in these forms."""
     ax.set(xscale="log", yscale="log")
     for axis, ticks, form in ((ax.xaxis, [*x], x_form), (ax.yaxis, [*y], y_form)):
