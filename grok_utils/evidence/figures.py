@@ -91,7 +91,7 @@ def share_with_band(band: pd.DataFrame, marks: list[int]) -> Picture:
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         update, low, high, colour = rows["update"], rows["low"], rows["high"], look(rows["schedule"].iloc[0]).colour
         ax.fill_between(update, low, high, step="post", color=colour, alpha=0.2, linewidth=0)
-        curve(ax, rows, "update", "share", marked=0, estimator=None, drawstyle="steps-post")
+        curve(ax, rows, "update", "share", marked=0, drawstyle="steps-post")
         for mark in marks[:-1]:
             ax.axvline(mark, color=INK, linewidth=0.8, linestyle=":")
         ax.set_ylim(-0.04, 1.04)

@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import product
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -30,8 +29,6 @@ POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
 BANDED = 6  # arms
 CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)  # from 50 on a colour bar is no longer drawn in lines
 CELL_WORDS = 0.062  # inches that a digit of 7 points takes
-NO_BAND: dict[str, Any] = {"errorbar": None}
-BAND = {"errorbar": ("pi", 100), "err_kws": {"alpha": 0.15, "linewidth": 0}}  # from the lowest seed to the highest
 
 
 def thin(frame: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
@@ -53,12 +50,11 @@ def curves_show(frame: pd.DataFrame) -> str:
 
 def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
     """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin."""
-    band = NO_BAND
-    if few_arms(frame):
+    few = few_arms(frame)
+    if few:
         train = thin(measured(frame, f"train_{measure}"))
-        curve(ax, train, x, f"train_{measure}", marked=0, estimator="median", **band, linewidth=0.6, alpha=0.6)
-        band = BAND
-    curve(ax, thin(measured(frame, f"val_{measure}")), x, f"val_{measure}", estimator="median", **band)
+        curve(ax, train, x, f"train_{measure}", marked=0, middle="median", linewidth=0.6, alpha=0.6)
+    curve(ax, thin(measured(frame, f"val_{measure}")), x, f"val_{measure}", middle="median", band=few)
 
 
 def means_show(course: pd.DataFrame, column: str) -> str:
@@ -140,10 +136,10 @@ def measure(course: pd.DataFrame, column: str) -> Picture:
     axis, not positive.
     """
     points, logarithmic = np.sort(course["update"].unique()), over_decades(course[column])
-    band = BAND if few_arms(course) and not logarithmic else NO_BAND
+    band = few_arms(course) and not logarithmic
 
     def draw(ax: Axes, of: pd.DataFrame) -> None:
-        curve(ax, of, "update", column, estimator="mean", **band)
+        curve(ax, of, "update", column, middle="mean", band=band)
         with_gaps(ax, points, positive=logarithmic)
         ax.set_yscale("log" if logarithmic else "linear")
 
@@ -170,7 +166,7 @@ def before_the_touch(course: pd.DataFrame, gaps: pd.DataFrame) -> Picture:
     table = table.assign(operation=panel, schedule=words)  # a panel's name and a line's
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curve(ax, rows, "share", "level", estimator=None)
+        curve(ax, rows, "share", "level")
         with_gaps(ax, points)
         ax.axvline(1, color=INK, linewidth=0.8)
         ax.axvline(rows["memorised"].iloc[0], color=INK, linewidth=0.8, linestyle=":")
@@ -191,7 +187,7 @@ def share_grokked(members: pd.DataFrame) -> Picture:
     """Share of each arm's seeds above 99 % by each update, from the rows of `crossings.crossings`."""
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curve(ax, rows, "update", "share", marked=1, estimator=None, drawstyle="steps-post")
+        curve(ax, rows, "update", "share", marked=1, drawstyle="steps-post")
         ax.set_ylim(-0.04, 1.04)
         ax.yaxis.set_major_formatter(PercentFormatter(1))
 

@@ -123,9 +123,29 @@ def panels(
     return Picture(figure, alt)
 
 
-def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, marked: int = 10, **options: Any) -> None:
-    """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none)."""
+def curve(
+    ax: Axes,
+    frame: pd.DataFrame,
+    x: str,
+    y: str,
+    marked: int = 10,
+    middle: str | None = None,
+    band: bool = False,
+    **options: Any,
+) -> None:
+    """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none).
+
+    `middle`, median or mean, is drawn of the seeds that share a point, and with `band` from the lowest to the highest.
+    seaborn's own estimators take a second a figure.
+    """
     looks = {arm: look(arm) for arm in in_order(frame["schedule"])}
+    if middle:
+        seeds = frame.dropna(subset=y).groupby(["schedule", x])[y].agg(["min", middle, "max"]).reset_index(x)
+        for arm, of in seeds.groupby("schedule") if band else ():
+            ax.fill_between(x, "min", "max", data=of, color=looks[arm].colour, alpha=0.15, linewidth=0)
+        frame = seeds.rename(columns={middle: y}).reset_index()
+    if frame.empty:  # no finite value at all
+        return
     seaborn.lineplot(
         frame,
         x=x,
@@ -141,6 +161,7 @@ def curve(ax: Axes, frame: pd.DataFrame, x: str, y: str, marked: int = 10, **opt
         markeredgewidth=0,
         markevery=(marked // 2, max(1, marked)),
         legend=False,
+        estimator=None,
         ax=ax,
         **options,
     )
