@@ -42,15 +42,11 @@ help:
 	@echo "How batch-size schedules change grokking. What make can do, to"
 	@for group in see make check change; do \
 		awk -F': |:.*## ' -v group="$$group it" '/^[a-z-]+:.*## / && $$2 == group { \
-			printf "%-10s make %-12s %s\n", n++ ? "" : group, $$1, substr($$0, index($$0, group) + length(group) + 2)}' \
-			$(firstword $(MAKEFILE_LIST)); echo; done
-	@echo "Settings, such as make all STUDY=quick:"
-	@echo "  STUDY=$(STUDY)      a name in notebooks/studies, or the path of a .yaml file"
-	@echo "  RESULTS=$(RESULTS)  the folder of all results"
-	@echo "  DEVICE=$(DEVICE)      auto, cpu or cuda; PRECISION=float32, tf32 (GPU) or bf16, not the study's"
-	@echo "  SEEDS_PER_RUN=$(SEEDS_PER_RUN)  seeds that one run trains together; THREADS=$(THREADS) of the CPU for each run"
-	@echo "  LAUNCH=          such as \"srun -N1 -n1 -c1\", which starts each run elsewhere"
-	@echo "  VENV=$(VENV)       VENV= takes PYTHON=$(PYTHON) as it is, with what is installed there"
+			printf "%-9s make %-12s %s\n", n++ ? "" : group, $$1, substr($$0, index($$0, group) + length(group) + 2)}' \
+			$(firstword $(MAKEFILE_LIST)); done
+	@echo "Settings: STUDY=$(STUDY) (name or path), RESULTS=$(RESULTS), DEVICE=$(DEVICE) (cpu, cuda),"
+	@echo "PRECISION= (float32, tf32, bf16), SEEDS_PER_RUN=$(SEEDS_PER_RUN), THREADS=$(THREADS), LAUNCH=\"srun ...\","
+	@echo "VENV=$(VENV) (VENV= takes PYTHON=$(PYTHON) as it is): see README and docs"
 
 env: $(STAMP) ## make it: set up .venv from requirements.txt, nothing else
 
@@ -64,10 +60,10 @@ $(VENV)/installed: requirements.txt pyproject.toml
 	@"$(PY)" -c 'import os, site; open(site.getsitepackages()[0] + "/grok_utils.pth", "w").write(os.getcwd())'
 	@touch "$@"
 
-quick: ## see it: the main job, small but real, in minutes: results/quick/report.html
+quick: ## see it: small but real: results/quick/report.html
 	@$(MAKE) all STUDY=quick SEEDS_PER_RUN=2
 
-all: $(STAMP) ## make it: every missing run of STUDY, side by side, then its report
+all: $(STAMP) ## make it: every missing run of STUDY, then its report
 	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
 	if [ -z "$$runs" ]; then echo "$(STUDY): all records found in $(RESULTS)"; exit; fi; \
 	set -- $$runs; jobs=$(if $(GIVEN),,$$1); shift; echo "$(STUDY): runs to make: $$#"; \
@@ -94,37 +90,37 @@ run: $(STAMP) ## make it: one record: make run SCHEDULE=linear SEED=0
 report: $(STAMP) ## see it: report.html from the records of STUDY
 	@exec "$(PY)" -m grok_utils report $(COMMON)
 
-evidence: $(STAMP) ## see it: the pages of the tuned answer and of the claims, and results/README.md
+evidence: $(STAMP) ## see it: the pages of many studies, and results/README.md
 	@"$(PY)" -m grok_utils evidence --results "$(RESULTS)"
 
-site: $(STAMP) ## see it: the pages as a web site, results/README.md its index (OUT=site)
+site: $(STAMP) ## see it: the pages as a web site (OUT=site)
 	@"$(PY)" -m grok_utils site --results "$(RESULTS)" --out "$(or $(OUT),site)"
 
-select: $(STAMP) ## make it: derive the tuned answer's next study files from the records before
+select: $(STAMP) ## make it: the tuned answer's next study files, from records
 	@"$(PY)" -m grok_utils select --results "$(RESULTS)"
 
-pdf: $(STAMP) ## see it: report.pdf of STUDY, or tuned or evidence, by Chromium (CHROMIUM=path)
+pdf: $(STAMP) ## see it: report.pdf of STUDY, tuned or evidence, by Chromium
 	@"$(PY)" -m grok_utils pdf $(COMMON)
 
-status: $(STAMP) ## see it: what of STUDY is done, running, failed and missing; how long is left
+status: $(STAMP) ## see it: what of STUDY is done, running, failed, missing
 	@"$(PY)" -m grok_utils status $(COMMON)
 
-verify: $(STAMP) ## check it: check the records of STUDY; train one again (RECORD=linear-seed0)
+verify: $(STAMP) ## check it: check the records; train one again (RECORD=)
 	@exec "$(PY)" -m grok_utils verify $(COMMON) $(if $(RECORD),--record "$(RECORD)")
 
-lab: $(STAMP) ## change it: JupyterLab on the project, with explore.ipynb open
+lab: $(STAMP) ## change it: JupyterLab, with explore.ipynb open
 	exec "$(PY)" -m jupyter lab --LabApp.default_url=/lab/tree/notebooks/explore.ipynb
 
 test: $(STAMP) ## check it: the whole test suite, a process a core
 	"$(PY)" -m pytest -q -n logical --maxprocesses 8 --dist worksteal
 
-test-readme: $(STAMP) ## check it: the commands of README and docs, and Jupyter without make
+test-readme: $(STAMP) ## check it: the commands of README and docs, on tiny studies
 	"$(PY)" -m pytest -q tests/commands
 
-test-browser: $(STAMP) $(DRIVER) chromium ## check it: the pages and JupyterLab in Chromium, installed where it may be
+test-browser: $(STAMP) $(DRIVER) chromium ## check it: pages and JupyterLab in Chromium; installs it
 	"$(PY)" -m pytest -q tests/browser
 
-test-faults: $(STAMP) ## check it: kills, full disks, bad input, odd places, many times; 20 minutes
+test-faults: $(STAMP) ## check it: kills, full disks, bad input; 20 minutes
 	"$(PY)" -m pytest -q tests/faults
 
 $(VENV)/driver: requirements-browser.txt $(STAMP)
@@ -140,7 +136,7 @@ chromium: $(STAMP)
 		{ echo "Chromium was not found, and only root can apt-get it: install it, or give CHROMIUM=/path/to/it" >&2; exit 2; }
 
 # -x: each test goes on from what the one before it left.
-test-slurm: $(STAMP) slurm ## check it: a study on an emulated SLURM cluster; as root, who may install SLURM
+test-slurm: $(STAMP) slurm ## check it: an emulated SLURM cluster, as root
 	"$(PY)" -m pytest -q -x tests/slurm
 
 slurm:
@@ -148,13 +144,13 @@ slurm:
 	@{ command -v slurmctld && command -v slurmd && command -v munged; } >/dev/null || $(call INSTALL,SLURM,slurm-wlm munge) || \
 		{ echo "SLURM was not found, and apt-get did not install it: install slurm-wlm and munge" >&2; exit 2; }
 
-lint: $(STAMP) ## check it: style, errors, types, and the workflow files by their schema
+lint: $(STAMP) ## check it: style, errors, types, workflow files
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m mypy
 	"$(PY)" -m check_jsonschema --builtin-schema vendor.github-workflows .github/workflows/*.yml
 
-bench: $(STAMP) ## check it: the engine beside the usual loop (DEVICE=cuda, OUT=folder keeps it)
+bench: $(STAMP) ## check it: this machine's speed (DEVICE=cuda, OUT=folder)
 	"$(PY)" -m benchmarks.$(if $(filter cuda,$(DEVICE)),cuda,cpu) $(if $(OUT),--out "$(OUT)")
 
 clean: ## change it: remove .venv and caches; results stay

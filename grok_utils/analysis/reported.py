@@ -42,9 +42,11 @@ def protocol(arm: str) -> Arm:
 def unlike_protocol(study: Study) -> list[str]:
     """How a study's reported arms differ from the original's, in words; empty where its numbers can be compared."""
     T, told = Study.updates, []
+    other: dict[str, list[str]] = {}  # by hyper-parameter, the arms whose course is another
     if study.updates != T:
-        told.append(f"updates {study.updates} instead of {T}")
-    for arm in (a for a in study.arms if a.name in REPORTED_ARMS):
+        told.append(f"updates {study.updates:,} instead of {T:,}")
+    arms = [a for a in study.arms if a.name in REPORTED_ARMS]
+    for arm in arms:
         like = protocol(arm.name)
         for name in ("modulus", "train_fraction", "optimizer", "warm_up", *Shape._fields):
             here, there = getattr(arm.settings, name), getattr(like.settings, name)
@@ -52,7 +54,8 @@ def unlike_protocol(study: Study) -> list[str]:
         for name in HYPER:
             usual = like.course(name, T, Settings.operations[0], like.cells[0])
             if any((course != usual).any() for course in arm.courses(name, T).values()):
-                told.append(f"another {name.replace('_', ' ')} of {arm.name}")
+                other.setdefault(name.replace("_", " "), []).append(arm.name)
+    told += [f"another {n}" + (f" ({', '.join(of)})" if len(of) < len(arms) else "") for n, of in other.items()]
     return list(dict.fromkeys(told))
 
 

@@ -306,15 +306,16 @@ def test_other_settings_are_named():
         return reported.unlike_protocol(make_study("other", arms | changes))
 
     assert unlike() == unlike(precision="bf16") == unlike(operations=["x_plus_y"]) == []
-    assert unlike(modulus=67, updates=1500) == ["updates 1500 instead of 7500", "modulus 67 instead of 97"]
+    assert unlike(modulus=67, updates=1500) == ["updates 1,500 instead of 7,500", "modulus 67 instead of 97"]
     assert unlike(width=64, optimizer="muon") == ["optimizer muon instead of adamw", "width 64 instead of 128"]
     assert unlike(warm_up=0, heads=8, blocks=1)[1:] == ["heads 8 instead of 4", "blocks 1 instead of 2"]
-    rates = ["another learning rate of baseline", "another learning rate of linear"]
-    assert unlike(learning_rate=2e-3) == unlike(grid={"learning_rate": [1e-3, 2e-3]}) == rates
+    rate = ["another learning rate"]
+    assert unlike(learning_rate=2e-3) == unlike(grid={"learning_rate": [1e-3, 2e-3]}) == rate
     assert unlike(grid={"learning_rate": [1e-3]}) == []
     schedule = {"schedule": "linear", "length": 3000}
     arms = {"linear": {"batch_size": schedule}, "cyclic": {"batch_size": 64}}
-    assert unlike(arms=arms) == ["another batch size of linear"]  # the original reported no cyclic
+    assert unlike(arms=arms) == ["another batch size"]  # the original reported no cyclic
+    assert unlike(arms=arms | {"baseline": None}) == ["another batch size (linear)"]
     assert unlike(updates=30000, arms={"linear": {"batch_size": schedule | {"length": 7500}}}) == [
-        "updates 30000 instead of 7500"
+        "updates 30,000 instead of 7,500"
     ]

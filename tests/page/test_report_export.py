@@ -203,7 +203,7 @@ def test_a_study_without_baseline_is_compared_with_its_first_arm(results):
 def test_reported_numbers_stand_beside_or_do_not_apply(results):
     like, unlike = [(results / n / "report.html").read_text(encoding="utf-8") for n in ("like", "unlike")]
     assert 'id="beside-reported-times"' in like and "do not apply" not in like
-    assert 'id="beside-reported-times"' not in unlike and "updates 200 instead of 7500" in unlike
+    assert 'id="beside-reported-times"' not in unlike and "updates 200 instead of 7,500" in unlike
     table = pd.read_csv(results / "like/tables/beside-reported-times.csv")
     assert set(table["schedule"]) == {"baseline", "linear"} and table["n"].eq(2).all()
 

@@ -34,10 +34,10 @@ from grok_utils.training import train
 def test_make_alone_prints_help_which_names_every_target():
     code, out, err = make(PYTHON="python3")  # the last line shows it
     assert (code, err) == (0, [])
-    assert len(out) <= 40 and max(map(len, out)) <= 100  # it fits a screen
-    groups = [line[:10].strip() for line in out if line[10:16] == " make "]
+    assert len(out) <= 24 and max(map(len, out)) <= 80  # it fits a screen
+    groups = [line[:9].strip() for line in out if line[9:15] == " make "]
     assert list(filter(None, groups)) == ["see it", "make it", "check it", "change it"] and groups[0]
-    shown = re.findall(r"^.{10} make ([a-z-]+) +\S", "\n".join(out), re.MULTILINE)
+    shown = re.findall(r"^.{9} make ([a-z-]+) +\S", "\n".join(out), re.MULTILINE)
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", " ")
     (targets,) = re.findall(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)
     inner = {"help", "runs", "chromium", "slurm"}  # what shows it, and what other targets call

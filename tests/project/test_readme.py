@@ -326,9 +326,9 @@ def test_the_front_page_says_what_the_second_stage_of_tuning_found():
     at = chosen[chosen["schedule"] == "baseline"].set_index("operation").loc[order]
     soonest, other = (chosen[of].groupby("operation")["restricted"].min()[order] for of in (constant, schedule))
     assert at["reached"].eq(16).all() and (soonest < other).all()
-    front = " ".join(README.split("## Start")[0].split())
-    usual = "after {:.0f} updates on x + y and {:.0f} on x / y, and after {:.0f} on S₅".format(*at["restricted"])
-    assert usual in front and "the soonest constant: {:.0f}, {:.0f} and {:.0f}.".format(*soonest) in front
+    rows = {"a batch of 512": at["restricted"], "the soonest constant": soonest, "the soonest schedule": other}
+    for words, updates in rows.items():
+        assert row_of(README.split("tuned |")[1], words) == [f"{of:,.0f}" for of in updates]
 
 
 def test_what_is_said_of_lower_precisions_is_what_was_measured():
