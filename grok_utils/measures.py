@@ -64,7 +64,7 @@ class Measure(NamedTuple):
     """A function of the stack, its columns, and whether it reads the sums over the block's gradients.
 
     It gives the one column's values [M], or those of all columns [columns, M]; NaN, which a record keeps as null, where
-    there is nothing to measure. Its docstring says in the report what it is.
+    there is nothing to measure. The first paragraph of its docstring says in the report what it is.
     """
 
     of: Callable[[Stack], Tensor]
@@ -78,10 +78,10 @@ def weight_norm(stack: Stack) -> Float[Tensor, " M"]:
 
 
 def gradient_noise(stack: Stack) -> Float[Tensor, "2 M"]:
-    r"""$|G|^2$ of the training loss's gradient and the trace of its covariance over examples, $\mathrm{tr}\,\Sigma$
+    r"""$|G|^2$ of the training loss's gradient and the trace of its covariance over examples, $\mathrm{tr}\,\Sigma$:
+    unbiased estimates from the ten gradients of a block (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1)
 
-    Unbiased estimates from the block's ten gradients, each of B examples, and their mean, of 10 B: McCandlish et al.
-    2018, arXiv 1812.06162, appendix A.1, with B and 10 B as the small and the large batch. Either may be negative.
+    Each gradient is of B examples, their mean of 10 B: the small and the large batch there. Either may be negative.
     Their ratio is the noise scale, in examples: take it of means, since a mean of ratios is biased.
 
     Batches are drawn with replacement, so the ten are independent whatever B is: G and Σ are those of the training set,
@@ -113,7 +113,8 @@ def embedding_rows(stack: Stack) -> list[tuple[Int64[Tensor, " m"], Int64[Tensor
 
 
 def fourier_concentration(stack: Stack) -> Float[Tensor, " M"]:
-    r"""the inverse participation ratio $\sum_k q_k^2$ of the token embedding's power over frequencies
+    r"""the inverse participation ratio $\sum_k q_k^2$ of the token embedding's power over frequencies:
+    1 for a single frequency
 
     q_k is the share of frequency k = 1, …, (p - 1)/2 in the power |DFT|² of the elements' embeddings along the order of
     `tasks.cyclic_order`, summed over the width: 0, 1, …, p - 1, or the powers of a generator where the operation is

@@ -13,8 +13,8 @@ ROWS = "a panel for each operation, a row for each arm"
 
 
 def in_each(frame: pd.DataFrame, say: Callable[[pd.DataFrame], str]) -> str:
-    """What `say` says of each operation's rows: `on x + y …; on x / y …`."""
-    return f"{'; '.join(f'on {written(name)} {say(rows)}' for name, rows in by_operation(frame))}."
+    """What `say` says of each operation's rows: `on x + y …. On x / y ….`"""
+    return f"on {'. On '.join(f'{written(name)} {say(rows)}' for name, rows in by_operation(frame))}."
 
 
 def extremes(values: pd.Series, form: str = "{:,.0f}") -> str:

@@ -2,7 +2,6 @@
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sized
 from inspect import getdoc
-from textwrap import indent
 from typing import Any
 
 import numpy as np
@@ -170,9 +169,9 @@ def grid_caption(cells: pd.DataFrame) -> str:
 
 
 def measures(names: Iterable[str]) -> str:
-    """The section on a study's measures but for its figures and table: each by its function's docstring."""
-    about = {name: getdoc(MEASURES[name].of) or "a function of its own" for name in names}
-    told = "\n\n".join(f"- `{name}`: {indent(text, '    ').strip()}" for name, text in about.items())
+    """The section on a study's measures but for its figures and table: each by its docstring's first paragraph."""
+    said = {name: (getdoc(MEASURES[name].of) or "a function of its own").split("\n\n")[0] for name in names}
+    told = "\n".join(f"- `{name}`: {' '.join(text.split())}" for name, text in said.items())
     return f"## Measures\n\nWhat the study measures at every log beside losses and accuracies.\n\n{told}"
 
 

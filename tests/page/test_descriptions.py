@@ -14,7 +14,7 @@ from grok_utils.page import figures
 
 @pytest.fixture
 def frame():
-    """Two arms on two operations, three seeds: `linear` crosses at 20, `baseline` at 30; on S₅ only linear."""
+    """Two arms on two operations, three seeds: `linear` crosses at 20, `baseline` at 30. On S₅ only linear."""
     rows = []
     for operation, arm, seed in [
         (o, a, s) for o in ("x_plus_y", "permutation") for a in ("baseline", "linear") for s in range(3)
@@ -40,20 +40,20 @@ def test_schedules_are_told_by_how_they_go():
 def test_learning_curves_name_first_and_last_and_who_never_gets_there(frame):
     text = figures.learning_curves(frame).alt
     assert "validation accuracy against update, a panel" in text
-    assert text.endswith("on x + y from 20 (linear) to 30 (baseline); on S₅ 20 (linear), never (baseline).")
+    assert text.endswith("on x + y from 20 (linear) to 30 (baseline). On S₅ 20 (linear), never (baseline).")
     text = figures.learning_curves(frame, "examples_seen").alt
     assert "validation accuracy against examples seen, a panel" in text
-    assert text.endswith("on x + y from 80 (linear) to 480 (baseline); on S₅ 80 (linear), never (baseline).")
+    assert text.endswith("on x + y from 80 (linear) to 480 (baseline). On S₅ 80 (linear), never (baseline).")
 
 
 def test_losses_times_and_shares(frame):
     members = crossings(frame)
-    assert "on x + y up to 20, at the end from 2.5 (linear) to 5 (baseline);" in figures.loss_curves(frame).alt
+    assert "on x + y up to 20, at the end from 2.5 (linear) to 5 (baseline). On S₅" in figures.loss_curves(frame).alt
     assert figures.updates_to_99(members).alt.endswith(
-        "on x + y from 20 (linear) to 30 (baseline); on S₅ from 20 (linear) to 40 (baseline)."
+        "on x + y from 20 (linear) to 30 (baseline). On S₅ from 20 (linear) to 40 (baseline)."
     )
     assert figures.share_grokked(members).alt.endswith(
-        "on x + y 100 % (all); on S₅ from 0 % (baseline) to 100 % (linear)."
+        "on x + y 100 % (all). On S₅ from 0 % (baseline) to 100 % (linear)."
     )
 
 
@@ -64,7 +64,7 @@ def test_measures_say_where_they_begin_and_end(frame):
         "Line charts of weight norm against update, a panel for each operation, a line for each arm."
     )
     each = "at first from 11 (linear) to 21 (baseline), at the end from 3.5 (linear) to 6 (baseline)"
-    assert text.endswith(f"The mean over seeds: on x + y {each}; on S₅ {each}.")
+    assert text.endswith(f"The mean over seeds: on x + y {each}. On S₅ {each}.")
 
 
 def test_what_moves_is_told_from_the_first_log_to_the_touch(frame):
@@ -72,7 +72,7 @@ def test_what_moves_is_told_from_the_first_log_to_the_touch(frame):
     text = figures.before_the_touch(moves.aligned(measured, ["weight_norm"]), moves.gaps(moves.phases(frame))).alt
     assert "a panel for each operation and arm, a line for each measure" in text
     # 200 / update to update 37.5 of a touch at 30: from 20 to 6.67 at the touch, where it is least; or 100 / update.
-    assert "on x + y, baseline val accuracy from 0.00 to 1.00, weight norm from 1.00 to 0.00" in text
+    assert "x + y, baseline val accuracy from 0.00 to 1.00, weight norm from 1.00 to 0.00" in text
     assert "S₅, linear" in text and "S₅, baseline" not in text
 
 
@@ -83,7 +83,7 @@ def test_heat_maps_name_the_best_and_the_worst_cell(frame):
     text = figures.rmst_by_cell(table.reset_index(drop=True)).alt
     assert "a row for each arm, over learning rate. No seed reached 99 % in 2 of 8 cells." in text
     both = "linear from 20 (learning_rate=0.002) to 25 (learning_rate=0.004)"
-    assert f"on x + y baseline from 30 (learning_rate=0.002) to 35 (learning_rate=0.004), {both}; on S₅" in text
+    assert f"on x + y baseline from 30 (learning_rate=0.002) to 35 (learning_rate=0.004), {both}. On S₅" in text
 
 
 def test_what_is_not_finite_is_left_out(frame):
