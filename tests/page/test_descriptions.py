@@ -14,7 +14,7 @@ from grok_utils.page import figures
 
 @pytest.fixture
 def frame():
-    """Two arms on two operations, three seeds: `linear` crosses at 20, `baseline` at 30. On S₅ only linear."""
+    """Two arms on two operations, three seeds: `linear` crosses at 20, `baseline` at 30; on S₅ only linear."""
     rows = []
     for operation, arm, seed in [
         (o, a, s) for o in ("x_plus_y", "permutation") for a in ("baseline", "linear") for s in range(3)
@@ -72,7 +72,7 @@ def test_what_moves_is_told_from_the_first_log_to_the_touch(frame):
     text = figures.before_the_touch(moves.aligned(measured, ["weight_norm"]), moves.gaps(moves.phases(frame))).alt
     assert "a panel for each operation and arm, a line for each measure" in text
     # 200 / update to update 37.5 of a touch at 30: from 20 to 6.67 at the touch, where it is least; or 100 / update.
-    assert "x + y, baseline val accuracy from 0.00 to 1.00, weight norm from 1.00 to 0.00" in text
+    assert "On x + y, baseline val accuracy from 0.00 to 1.00, weight norm from 1.00 to 0.00" in text
     assert "S₅, linear" in text and "S₅, baseline" not in text
 
 
