@@ -94,9 +94,13 @@ def carried_out(a: argparse.Namespace) -> Iterator[str]:
             yield f"the site: open {build.build_site(a.results, a.out)}"
         elif a.command == "evidence":
             from grok_utils.evidence.index import index
+            from grok_utils.tuned_page.reading import lacking
 
-            for name in build.PAGES:
-                yield f"{name}: read {build.build_page(a.results, name)}"
+            yield f"evidence: read {build.build_page(a.results, 'evidence')}"
+            if waits_for := lacking(a.results):
+                yield f"tuned: no page yet, it waits for {waits_for}"
+            else:
+                yield f"tuned: read {build.build_page(a.results, 'tuned')}"
             write_text(a.results / "README.md", index(a.results))
         else:
             make = build.print_page if a.command == "pdf" else build.build_page

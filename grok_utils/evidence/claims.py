@@ -15,7 +15,7 @@ from grok_utils.studies import BATCH_RANGE, Study
 
 ACCURACY_MARGIN = 0.05  # claim 14
 LATER_BELOW = 128  # an arm grows later than another if more of its updates have batches below this
-NOT_RUN, WAITS = "not yet run", "not known yet"  # the latter of the tuned answer
+NOT_RUN = "not yet run"
 WRONG_FORMULA, WRONG_ARITHMETIC = "wrong by its own formula", "wrong by its own arithmetic"
 
 

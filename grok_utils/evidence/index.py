@@ -10,7 +10,6 @@ import pandas as pd
 from bs4 import BeautifulSoup
 
 from grok_utils.evidence import answer
-from grok_utils.evidence.claims import WAITS
 from grok_utils.evidence.members import STUDIES
 from grok_utils.page.prose import listed, sample_sizes
 from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
@@ -19,27 +18,39 @@ from grok_utils.schedules import BLOCK
 from grok_utils.store.records import records_there
 from grok_utils.tasks import written
 
-SHOWN = ("dose-response", "order", "against-baseline", "interactions")  # of the page's figures
+SHOWN = ("dose-response", "order", "against-baseline")  # figures of the page of the claims
 NOT_KEPT = "quick"  # for trying the pipeline; .gitignore leaves it out
+TUNED = "tuned/report.html"
+MARKS = {"strong": "**", "em": "*", "code": "`"}
 
 
 def index(results: Path) -> str:
-    """README.md of `results`, in which `make evidence` has built its pages: answer, figures, verdicts and studies."""
+    """README.md of `results`, in which `make evidence` has built its pages: the tuned answer where there is one, the
+    answer at the original's rate and decay, figures, verdicts and studies."""
     tables = results / "evidence" / "tables"
     verdicts = pd.read_csv(tables / "verdicts.csv", keep_default_na=False)
     names = ("contrasts", "dose-response-table", "interactions-table")
     contrasts, dose, interactions = (pd.read_csv(tables / f"{name}.csv") for name in names)
     told = answer.answer(contrasts, verdicts.set_index("claim")["verdict"], dose)
+    claims = verdicts[["claim", "text", "verdict", "n"]].rename(columns={"claim": "no.", "text": "claim"})
+    tuned = (results / TUNED).exists()
+    if tuned:
+        second = pd.read_csv(results / "tuned" / "tables" / "claims.csv", keep_default_na=False)
+        claims = claims.rename(columns={"verdict": "at the original's rate and decay"})
+        claims = claims.assign(tuned=second["tuned"], survives=second["survives"])
+    pages = "[the claims](evidence/report.html) at the original's rate and decay, with methods, intervals and limits"
+    pages = f"[the tuned answer]({TUNED}), and of {pages}" if tuned else pages
     parts = [
         "# Does growing the batch make a transformer grok sooner? The results",
+        tuned_answer(results) if tuned else "",
+        f"A page is one file to download and open in a browser: that of {pages}.",
+        "The rules were written before the records, in `ANALYSIS_PLAN.md`.",
+        "## At the original's rate and decay",
         told.replace("[Table](#verdicts)", "[below](#the-claims-and-their-verdicts)"),
         untuned(interactions),
-        "There are two pages, each one file to download and open in a browser: [the tuned answer](tuned/report.html), "
-        "and [the original's claims](evidence/report.html) at its own rate and decay, with methods, intervals and "
-        f"limits. {not_complete(results)}The rules were written before the records, in `ANALYSIS_PLAN.md`.",
-        figures(results / "evidence"),
+        figures(results, "evidence", SHOWN),
         "## The claims and their verdicts",
-        markdown(verdicts[["claim", "text", "verdict", "n"]].rename(columns={"claim": "no.", "text": "claim"})),
+        markdown(claims),
         "## The studies",
         f"`<study>/records/<arm>-seed<k>.parquet` are the measurements, a row every {BLOCK} updates. "
         "`notebooks/studies/<study>.yaml` says what was asked for.",
@@ -50,11 +61,18 @@ def index(results: Path) -> str:
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
-def not_complete(results: Path) -> str:
-    """How many of the tuned answer's records are there, while its page still waits for some; else empty."""
-    claims, studies = (pd.read_csv(results / "tuned" / "tables" / f"{name}.csv") for name in ("claims", "studies"))
-    there = f"{studies['records'].sum():,} of {studies['planned'].sum():,} planned records"
-    return f"The tuned answer is not complete yet: {there} are there. " if WAITS in set(claims["tuned"]) else ""
+def tuned_answer(results: Path) -> str:
+    """What the tuned answer's page says first, with its figure and its numbers."""
+    page = BeautifulSoup((results / TUNED).read_text(encoding="utf-8"), "html.parser")
+    said = page.select("#section-the-answer")[0].find_all_next("strong", limit=1)[0].parent
+    assert said is not None
+    for tag in said.find_all(True):
+        if tag.name == "a":
+            tag.replace_with(f"[{tag.get_text()}]({TUNED}{tag['href']})")
+        elif tag.name in MARKS:
+            tag.replace_with(f"{MARKS[tag.name]}{tag.get_text()}{MARKS[tag.name]}")
+    numbers = pd.read_csv(results / "tuned" / "tables" / "answer-table.csv", keep_default_na=False)
+    return f"{said.get_text()}\n\n{figures(results, 'tuned', ('answer',))}\n\n{markdown(numbers)}"
 
 
 def untuned(interactions: pd.DataFrame) -> str:
@@ -68,19 +86,20 @@ def untuned(interactions: pd.DataFrame) -> str:
     return f"{told.replace(', [Table](#untuned)', '')}\n\n{caption} {sample_sizes(interactions)} seeds.\n\n{numbers}"
 
 
-def figures(evidence: Path) -> str:
-    """SHOWN, as far as the page has them, two beside each other, for light and for dark ground, and their captions."""
-    page = BeautifulSoup((evidence / "report.html").read_text(encoding="utf-8"), "html.parser")
-    shown = [figure for name in SHOWN if (figure := page.select_one(f"figure.picture#{name}"))]
-    pictures, captions = [], []
-    for i, figure in enumerate(shown, start=1):
-        file, alt = f"evidence/figures/{figure['id']}", escape(str(figure.select("svg")[0]["aria-label"]))
+def figures(results: Path, of: str, shown: tuple[str, ...]) -> str:
+    """These figures of a page of `results`, several side by side, for light and for dark ground, and their captions."""
+    page = BeautifulSoup((results / of / "report.html").read_text(encoding="utf-8"), "html.parser")
+    there = [figure for name in shown if (figure := page.select_one(f"figure.picture#{name}"))]
+    width, pictures, captions = "100%" if len(there) == 1 else "49%", [], []
+    for figure in there:
+        file, alt = f"{of}/figures/{figure['id']}", escape(str(figure.select("svg")[0]["aria-label"]))
         dark = f'<source media="(prefers-color-scheme: dark)" srcset="{file}-dark.svg">'
-        pictures.append(f'<picture>{dark}<img alt="{alt}" src="{file}.svg" width="49%"></picture>')
+        pictures.append(f'<picture>{dark}<img alt="{alt}" src="{file}.svg" width="{width}"></picture>')
         caption = figure.select("figcaption")[0]
         caption.select("b")[0].decompose()  # its number on that page
-        captions.append(f"{i}. {caption.get_text().strip()}")
-    return "\n".join(pictures) + "\n\n" + "\n".join(captions)
+        captions.append(caption.get_text().strip())
+    told = [f"{i}. {caption}" for i, caption in enumerate(captions, start=1)] if len(captions) > 1 else captions
+    return "\n".join(pictures) + "\n\n" + "\n".join(told)
 
 
 def studies(results: Path) -> pd.DataFrame:

@@ -16,6 +16,7 @@ from grok_utils.store.records import makings
 from grok_utils.studies import PROTOCOL, Study
 from grok_utils.tasks import written
 
+NAMED = 3  # commits that are told one by one
 FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles no claim
 
 
@@ -70,11 +71,13 @@ def count(things: Sized, noun: str) -> str:
 
 
 def trained(metadata: list[dict[str, Any]]) -> str:
-    """When records were made, in elements that no line's end divides, from which commits, and whether as committed."""
+    """When records were made, in elements that no line's end divides, and from which commits, many told by number."""
     made = makings(metadata)
     commits = {(m["commit"] or "no commit")[:10] + (" with changes" if m["dirty"] else "") for m in made}
     days = from_to([m["started"][:10] for m in made], "<time>{}</time>")
-    return f"Trained {days}, commit {', '.join(sorted(commits))}."
+    by_name = f"commit {', '.join(sorted(commits))}"
+    told = by_name if len(commits) <= NAMED else f"from {len(commits)} commits ([Table](#provenance))"
+    return f"Trained {days}, {told}."
 
 
 def heading(study: Study, metadata: list[dict[str, Any]]) -> str:

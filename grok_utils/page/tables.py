@@ -102,17 +102,17 @@ def best_cells(cells: pd.DataFrame) -> pd.DataFrame:
 
 
 def provenance(made: list[dict[str, Any]]) -> pd.DataFrame:
-    """Where and with what records were `made`, from `records.makings`: item, value; distinct values side by side."""
+    """Where and with what records were `made`, from `records.makings`: item, value; distinct values a line each."""
     columns = {
         "device": [f"{m['device']}: {m['device_name']}" for m in made],
         "execution": [execution(m) for m in made],
-        "commit": [(m["commit"] or "none") + (" with uncommitted changes" if m["dirty"] else "") for m in made],
+        "commit": [(m["commit"] or "none")[:10] + (" with uncommitted changes" if m["dirty"] else "") for m in made],
         "platform": [m["platform"] for m in made],
         "training time": [f"{sum(m['seconds'] * m['share'] for m in made) / 60:,.1f} minutes in all"],
     }
     for package in dict.fromkeys(p for m in made for p in m["versions"]):
         columns[package] = [str(m["versions"].get(package) or "none") for m in made]
-    rows = [(item, ", ".join(dict.fromkeys(values))) for item, values in columns.items()]
+    rows = [(item, "\n".join(dict.fromkeys(values))) for item, values in columns.items()]
     return pd.DataFrame(rows, columns=["item", "value"])
 
 

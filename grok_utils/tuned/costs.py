@@ -157,12 +157,13 @@ def domination(members: pd.DataFrame, comparators: Mapping[str, str], schedules:
 
 
 def noise_scale(frame: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
-    """The gradient noise scale of each member that reaches, in examples: MEMBER, updates and noise_scale.
+    """The gradient noise scale of each member that reaches, in examples: MEMBER, updates, opposed and noise_scale.
 
     The mean of gradient_trace over that of gradient_square (arXiv 1812.06162), at the logs from 0.1 T to 0.9 T; NaN
-    where the squared gradient is not above 0, and so lost in noise.
+    where the squared gradient is not above 0, and so lost in noise. opposed is the share of logs at which it is not.
     """
     logs = frame.merge(members.loc[members["reached"], [*MEMBER, "updates"]], on=MEMBER)
     logs = logs[logs["update"].between(0.1 * logs["updates"], 0.9 * logs["updates"])]
-    means = logs.groupby(MEMBER)[["updates", *RATIOS["noise_scale"]]].mean().reset_index()
-    return means[[*MEMBER, "updates"]].assign(noise_scale=value(means, "noise_scale"))
+    logs = logs.assign(opposed=logs["gradient_square"] <= 0)
+    means = logs.groupby(MEMBER)[["updates", "opposed", *RATIOS["noise_scale"]]].mean().reset_index()
+    return means[[*MEMBER, "updates", "opposed"]].assign(noise_scale=value(means, "noise_scale"))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
+from grok_utils.analysis.crossings import by_operation, in_order
 from grok_utils.page.prose import from_to, listed
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices
@@ -57,8 +57,6 @@ def arms_table(best: pd.DataFrame) -> pd.DataFrame:
 
 def edges_line(best: pd.DataFrame) -> str:
     """Where the best cell is still on an edge of the grid."""
-    if best.empty:
-        return ""
     on_edge = best[(best["edge"] != "") & np.isfinite(best["median"])]
     never = best[~np.isfinite(best["median"])]
     told = [f"{len(best)} best cells were looked for: one for each arm, operation and outcome."]
@@ -81,13 +79,12 @@ def edges_line(best: pd.DataFrame) -> str:
 def selection_line(t: Tuned) -> str:
     """What stage 2 chose: cells that are not eligible, and the ratio of second to first."""
     chosen = t.chosen
-    if chosen.empty:
-        return t.waits(SELECT)
     several = chosen.loc[chosen["second_to_first"] > 1, "second_to_first"]
-    fixed = "Stage 2 fixed the comparators, the soonest constants ([Table](#chosen))."
-    told = [fixed if t.complete(SELECT) else f"{t.waits(SELECT)} So far"]
-    told.append(f"{(~chosen['eligible']).sum()} of {len(chosen)} choices are *not tuned*.")
-    told.append("In every cell of theirs more than one of 16 seeds fails.")
+    told = [
+        "Stage 2 fixed the comparators, the soonest constants ([Table](#chosen)). "
+        f"{(~chosen['eligible']).sum()} of {len(chosen)} choices are *not tuned*. "
+        "In every cell of theirs more than one of 16 seeds fails."
+    ]
     if len(several):
         told.append(
             f"The second cell of an arm needs {several.median():.2f} times the updates of its first (median of "
@@ -96,12 +93,16 @@ def selection_line(t: Tuned) -> str:
     return " ".join(told)
 
 
+def chosen_table(t: Tuned) -> pd.DataFrame:
+    """What stage 2 chose: operations in their order, of each the outcomes, the soonest arm first."""
+    order = t.chosen.sort_values(["outcome", "mean"], ascending=[False, True], kind="stable")
+    return pd.concat([of for _, of in by_operation(order)], ignore_index=True)
+
+
 def power_table(t: Tuned) -> pd.DataFrame:
     """`power.power` at the spreads of stage 2, a row a family, outcome and number of seeds: contrasts, sd (median), and
     of how many of them a difference of 10 % and an equivalence have a power of 80 %."""
-    if t.chosen.empty:
-        return pd.DataFrame()
-    table = power(t.of(SELECT), t.chosen)
+    table = power(t.members[SELECT], t.chosen)
     kinds = ["difference", "in_family", "equivalence"]
     groups = table.assign(**(table[kinds] >= ENOUGH)).groupby(["family", "outcome", "seeds"], sort=False)
     sizes = groups.agg(contrasts=("sd", "size"), sd=("sd", "median"))
@@ -109,8 +110,8 @@ def power_table(t: Tuned) -> pd.DataFrame:
 
 
 def cost_table(t: Tuned) -> pd.DataFrame:
-    """A row a stage: studies, models, millions of updates, records there and planned, hours of training."""
+    """A row a stage: studies, models, millions of updates, records, hours of training."""
     s = t.studies.assign(millions=t.studies["models"] * t.studies["updates"] / 1e6, hours=t.studies["seconds"] / 3600)
     stages = s.groupby("stage", sort=False)
-    summed = stages[["models", "millions", "records", "planned", "hours"]].sum()
+    summed = stages[["models", "millions", "records", "hours"]].sum()
     return stages.size().rename("studies").to_frame().join(summed).reset_index()

@@ -20,7 +20,7 @@ from grok_utils.tuned.stages import FOLLOWS, OTHER, UNCHANGED, constant_of, kind
 from grok_utils.tuned.stages import SHAPES as COURSES
 from grok_utils.tuned_page.answer import USUAL
 from grok_utils.tuned_page.choosing import best_cells
-from grok_utils.tuned_page.reading import CONTROLS, ORACLE, SELECT, SHAPES, TUNED, Tuned
+from grok_utils.tuned_page.reading import CONTROLS, ORACLE, SHAPES, Tuned
 
 KNOWN = (*CHANGES, FOLLOWS, OTHER)  # with what the names of their arms end; after FOLLOWS the rate at 512
 NAMED = rf"^(?P<schedule>.+?)-(?P<control>{'|'.join(map(re.escape, KNOWN))})(?:-(?P<rate>.+))?$"
@@ -34,9 +34,7 @@ S5 = "permutation"
 def shapes(t: Tuned, surface: pd.DataFrame) -> pd.DataFrame:
     """The best cells of the geometric courses by touch, and of the constants that are their ends, W = 0: operation,
     schedule, first, last (batch sizes), within, median; `surface` as from `choices.ranked`."""
-    members = t.of(SHAPES)
-    if members.empty:
-        return members
+    members = t.members[SHAPES]
     ends = {constant_of(course[end]): course[end] for course in COURSES.values() for end in ("lo", "hi")}
     courses = {name: (of["lo"], of["hi"], of["length"]) for name, of in COURSES.items()}
     courses |= {name: (size, size, 0) for name, size in ends.items()}
@@ -47,10 +45,10 @@ def shapes(t: Tuned, surface: pd.DataFrame) -> pd.DataFrame:
     return best[["operation", "schedule", "median"]].join(columns)
 
 
-def shapes_line(t: Tuned, table: pd.DataFrame) -> str:
+def shapes_line(table: pd.DataFrame) -> str:
     """Which courses are the soonest in their first stage, and whether growing ones are sooner than shrinking ones."""
-    told = [t.lacks(SHAPES)] if not t.complete(SHAPES) else []
-    for operation, of in by_operation(table) if len(table) else []:
+    told = []
+    for operation, of in by_operation(table):
         course = of[of["within"] > 0].sort_values("median", kind="stable").iloc[0]
         median = of.set_index(["first", "last", "within"])["median"]
         pairs = [(median[a, b, w], median[b, a, w]) for a, b, w in median.index if w and a < b and (b, a, w) in median]
@@ -73,9 +71,7 @@ def controls(t: Tuned) -> pd.DataFrame:
     control, tuned (the arm's median where nothing is changed; NaN in those rows) and ratio (the median over that of 512
     in the same control, a schedule's over tuned; inf where it never groks, NaN where the other does not).
     """
-    members = t.of(CONTROLS)
-    if members.empty:
-        return members
+    members = t.members[CONTROLS]
     named = members["schedule"].str.extract(NAMED)
     rate = named.pop("rate").astype(float).fillna(members["learning_rate"])
     members = members.assign(**named, learning_rate=rate)
@@ -118,12 +114,9 @@ def controls_table(table: pd.DataFrame) -> pd.DataFrame:
     return arms[in_order(arms)].join(order.rename("order as tuned")).fillna("–").reset_index()
 
 
-def controls_line(t: Tuned, table: pd.DataFrame) -> str:
+def controls_line(table: pd.DataFrame) -> str:
     """Whether the order of the constants stays as tuned, and the ratios to 512."""
-    told = [t.lacks(CONTROLS)] if not t.complete(CONTROLS) else []
-    if table.empty:
-        return " ".join(told)
-    order = orders(table)
+    told, order = [], orders(table)
     if len(order := order[order != "–"]):
         same, first = (
             listed(f"{of.isin(kept).sum()} of {len(of)} by {by}" for by, of in order.groupby("outcome", sort=False))
@@ -156,14 +149,11 @@ def controls_line(t: Tuned, table: pd.DataFrame) -> str:
 # --- permutation ------------------------------------------------------------------------------------------------------
 
 
-def permutation(t: Tuned, members: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:
+def permutation(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
     """Permutation, tuned: schedule, n, reached, share with low and high, updates (mean, by `horizon`), and there, how
-    many seeds reached by 7,500 updates at the original's rate and decay. `members` as from `answer.tuned_members`."""
-    if t.complete(SELECT, TUNED):
-        members = at_chosen(t.horizons[HORIZONS[-1]], t.chosen).assign(horizon=HORIZONS[-1])
+    many seeds reached by 7,500 updates at the original's rate and decay."""
+    members = at_chosen(t.horizons[HORIZONS[-1]], t.chosen).assign(horizon=HORIZONS[-1])
     found = members[(members["operation"] == S5) & (members["outcome"] == "touch")]
-    if found.empty:
-        return found
     table = summarise(found).rename(columns={"rmst": "updates", "share_low": "low", "share_high": "high"})
     there = dose[dose["operation"] == S5].set_index("schedule")
     told = there["reached"].astype(str) + " of " + there["n"].astype(str)
@@ -172,19 +162,14 @@ def permutation(t: Tuned, members: pd.DataFrame, dose: pd.DataFrame) -> pd.DataF
     return table[columns].sort_values("updates", kind="stable", ignore_index=True)
 
 
-def permutation_line(t: Tuned, table: pd.DataFrame) -> str:
+def permutation_line(table: pd.DataFrame) -> str:
     """Whether permutation groks once rate and decay are tuned."""
-    told = [t.waits(SELECT, TUNED)]
-    if len(table):
-        source = t.source.capitalize() + (" alone, whose seeds chose the cells too" if told[0] else "")
-        whole = table[table["reached"] == table["n"]]
-        best = table.iloc[0]
-        told.append(
-            f"{source}: {written(S5)} groks in every seed of {len(whole)} of {len(table)} arms. The soonest, "
-            f"`{best['schedule']}`, touches 99 % after {best['updates']:,.0f} updates ({best['reached']} of "
-            f"{best['n']} seeds)."
-        )
-    return " ".join(filter(None, told))
+    whole, best = table[table["reached"] == table["n"]], table.iloc[0]
+    return (
+        f"Tuned, {written(S5)} groks in every seed of {len(whole)} of {len(table)} arms. The soonest, "
+        f"`{best['schedule']}`, touches 99 % after {best['updates']:,.0f} updates ({best['reached']} of "
+        f"{best['n']} seeds)."
+    )
 
 
 # --- the original's own code ------------------------------------------------------------------------------------------
@@ -194,9 +179,9 @@ WITHIN = 0.25  # of 1, a ratio of two programs that agree
 
 
 def original(t: Tuned, results: Path | str) -> pd.DataFrame:
-    """`beside_original` of the records of ORACLE and of `original.csv` beside them; no rows where either lacks."""
+    """`beside_original` of the records of ORACLE and of `original.csv` beside them; no rows without that file."""
     file = Path(results, ORACLE, "original.csv")
-    if not t.complete(ORACLE) or not file.exists():
+    if not file.exists():
         return pd.DataFrame()
     return beside_original(read_study(t.loaded[ORACLE], results)[0], pd.read_csv(file))
 
@@ -218,10 +203,10 @@ def beside_original(frame: pd.DataFrame, theirs: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def original_line(t: Tuned, table: pd.DataFrame) -> str:
+def original_line(table: pd.DataFrame) -> str:
     """On how many operations the original's own code and ours agree."""
     if table.empty:
-        return t.lacks(ORACLE) or "**Not known yet**: the original's own code has not been run at this cell."
+        return "The original's own code has not been run at this cell."
     agree = table[(table["low"] >= 1 - WITHIN) & (table["high"] <= 1 + WITHIN)]
     each = [
         f"{r.ratio:.2f} on {written(r.operation)} ({r.low:.2f} to {r.high:.2f}; {r.reached} of {r.n} runs reach, "

@@ -13,7 +13,7 @@ from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices, costs, decisions, law
 from grok_utils.tuned.decisions import HELD_OUT, HORIZON, ITS_CHOICE
 from grok_utils.tuned.stages import EDGES, kinds
-from grok_utils.tuned_page.reading import LAW, NOISE, SELECT, SURFACE, TUNED, Tuned
+from grok_utils.tuned_page.reading import LAW, NOISE, SELECT, SURFACE, Tuned
 
 OF_LAW = ("x_plus_y", ITS_CHOICE)  # operations
 GRID = ("surface", *EDGES[:2], "law")  # studies: without the neighbours, which have another horizon
@@ -34,7 +34,7 @@ def sizes(t: Tuned) -> dict[str, int]:
 
 def law_members(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
     """The members of the constants on OF_LAW by one outcome: stage 1's grid, and the further seeds of LAW."""
-    rows = pd.concat([t.members[stage] for stage in (SURFACE, LAW) if stage in t.members] or [t.of(SURFACE)])
+    rows = pd.concat([t.members[stage] for stage in (SURFACE, LAW)])
     kept = rows["study"].isin(GRID) & rows["operation"].isin(OF_LAW) & rows["schedule"].isin(kinds(rows)[0])
     return rows[kept & (rows["outcome"] == outcome)]
 
@@ -42,17 +42,14 @@ def law_members(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
 def surface(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
     """`law.surface` of `law_members`, with the batch size."""
     members = law_members(t, outcome)
-    none = pd.DataFrame(columns=["operation", "schedule", "counts", "in_tau"])
-    table = law.surface(members) if len(members) else none
+    table = law.surface(members)
     return table.assign(batch=table["schedule"].map(sizes(t)))
 
 
 def laws(t: Tuned) -> pd.DataFrame:
-    """`law.laws` of the sizes that LAW has; none before it is complete."""
-    if not t.complete(LAW):
-        return pd.DataFrame(columns=["operation", "schedule"])
+    """`law.laws` of the sizes that LAW has."""
     members = law_members(t)
-    return law.laws(members[members["schedule"].isin(t.of(LAW)["schedule"])])
+    return law.laws(members[members["schedule"].isin(t.members[LAW]["schedule"])])
 
 
 def law_table(table: pd.DataFrame) -> pd.DataFrame:
@@ -74,11 +71,10 @@ def law_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*key, *columns, "product_alone", "aic_difference"])
 
 
-def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
-    """What the law says, or what it waits for."""
-    told = [t.lacks(LAW)] if not t.complete(LAW) else []
-    if len(table):
-        exponents, alone = table["product"].dropna(), table["product_alone"]
+def law_line(cells: pd.DataFrame, table: pd.DataFrame) -> str:
+    """What the law says."""
+    told, exponents, alone = [], table["product"].dropna(), table["product_alone"]
+    if len(exponents):
         told.append(
             f"The time goes as (rate × decay) to the power of {from_to(exponents, '{:.2f}').replace('-', '−')} in "
             f"{len(table)} fits ({count(table['operation'].unique(), 'operation')}, batch sizes "
@@ -91,7 +87,7 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
             f"$T = T_0 + c\\,τ^γ$ is the better of the two by AIC in {int((better > 0).sum())} of {len(better)} fits, "
             f"the power of the product in {int((better < 0).sum())}."
         )
-    counting = cells[cells["counts"].astype(bool)] if len(cells) else cells
+    counting = cells[cells["counts"].astype(bool)]
     if len(counting):
         spread = counting.groupby(["operation", "batch"])["in_tau"].mean()
         told.append(f"Over the {len(counting)} cells that count, T / τ is {from_to(counting['in_tau'], '{:.2f}')}.")
@@ -101,10 +97,7 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
 
 def edges(t: Tuned) -> pd.DataFrame:
     """`law.edges` of stage 1's grid, with the batch size."""
-    touch, kept = (surface(t, outcome) for outcome in decisions.OUTCOMES)
-    if touch.empty:
-        return touch
-    table = law.edges(touch, kept)
+    table = law.edges(*(surface(t, outcome) for outcome in decisions.OUTCOMES))
     return table.assign(batch=table["schedule"].map(sizes(t)))
 
 
@@ -133,38 +126,32 @@ def edge_line(table: pd.DataFrame) -> str:
 
 def steps(t: Tuned) -> pd.DataFrame:
     """The fits of S = S_min (1 + B_c / B) and of its power form: by stage 3, and by stage 2, its selection redone."""
-    tables = []
-    if t.complete(SELECT, TUNED):
-        at = decisions.at_chosen(t.horizons[HORIZON], t.chosen)
-        tables.append(costs.steps_and_examples(at[at["outcome"] == "touch"], sizes(t)).assign(stage="stage 3"))
-    if t.complete(SELECT):
-        tables.append(choices.steps_by_selection(t.of(SELECT), sizes(t)).assign(stage="stage 2, selection redone"))
-    return pd.concat(tables, ignore_index=True) if tables else pd.DataFrame()
+    at = decisions.at_chosen(t.horizons[HORIZON], t.chosen)
+    third = costs.steps_and_examples(at[at["outcome"] == "touch"], sizes(t)).assign(stage="stage 3")
+    second = choices.steps_by_selection(t.members[SELECT], sizes(t)).assign(stage="stage 2, selection redone")
+    return pd.concat([third, second], ignore_index=True)
 
 
 def noise(t: Tuned, results: Path | str) -> pd.DataFrame:
-    """The gradient noise scale at each constant, in examples: operation, schedule, batch, n, noise_scale (the median
-    over members), from the records of NOISE, at the cells chosen by touch."""
-    names = t.studies[(t.studies["stage"] == NOISE) & (t.studies["records"] > 0)]["study"]
+    """The gradient noise scale at each constant, in examples, from the records of NOISE, at the cells chosen by touch:
+    operation, schedule, batch, members, opposed (the share of logs at which |G|² is not above 0, so that the gradients
+    of a block oppose each other), n (members with a scale), noise_scale (their median)."""
     rows = []
-    for name in names:
+    for name in t.studies[t.studies["stage"] == NOISE]["study"]:
         frame, _ = read_study(t.loaded[name], results)
         found = choices.outcomes(frame)
-        touch = found[found["outcome"] == "touch"]
-        if len(t.chosen):
-            touch = decisions.at_chosen(touch, t.chosen)
-        scale = costs.noise_scale(frame, touch)
+        scale = costs.noise_scale(frame, decisions.at_chosen(found[found["outcome"] == "touch"], t.chosen))
         for (operation, arm), of in scale.groupby(["operation", "schedule"], sort=False):
-            row = {"operation": operation, "schedule": arm, "batch": sizes(t).get(arm, np.nan)}
-            rows.append(row | {"n": int(of["noise_scale"].count()), "noise_scale": of["noise_scale"].median()})
-    return pd.DataFrame(rows)
+            row = {"operation": operation, "schedule": arm, "batch": sizes(t)[arm], "members": len(of)}
+            row |= {"opposed": of["opposed"].mean(), "n": int(of["noise_scale"].count())}
+            rows.append(row | {"noise_scale": of["noise_scale"].median()})
+    table = pd.DataFrame(rows).sort_values("batch", kind="stable")
+    return pd.concat([of for _, of in by_operation(table)], ignore_index=True)
 
 
-def steps_line(t: Tuned, table: pd.DataFrame, scale: pd.DataFrame) -> str:
+def steps_line(table: pd.DataFrame, scale: pd.DataFrame) -> str:
     """What B_c is, from either stage, whether γ is 1, and whether the noise scale predicts it."""
-    told = [t.waits(SELECT, TUNED)]
-    if table.empty:
-        return told[0]
+    told = []
     for stage, of in table.groupby("stage", sort=False):
         each = [
             f"{r.estimate:,.0f} ({r.low:,.0f} to {r.high:,.0f}) on {written(r.operation)}"
@@ -175,32 +162,40 @@ def steps_line(t: Tuned, table: pd.DataFrame, scale: pd.DataFrame) -> str:
     gamma = first[(first["form"] == "power") & (first["coefficient"] == "gamma")]
     holds = int(((gamma["low"] <= 1) & (gamma["high"] >= 1)).sum())
     told.append(f"The interval of $γ$ in the form with $(B_c / B)^γ$ holds 1 on {holds} of {len(gamma)} operations.")
-    told.append(noise_line(t, first, scale))
-    return " ".join(filter(None, told))
+    told.append(noise_line(first, scale))
+    return " ".join(told)
 
 
-def noise_line(t: Tuned, fits: pd.DataFrame, scale: pd.DataFrame) -> str:
-    """Whether the noise scale at 512 predicts B_c."""
-    if scale.empty:
-        return f"The gradient noise scale{t.lacks(NOISE).removeprefix('**Not known yet**: this')}"
+def noise_line(fits: pd.DataFrame, scale: pd.DataFrame) -> str:
+    """Whether the noise scale at 512 predicts B_c, and where there is none."""
     of = fits[(fits["form"] == "hyperbola") & (fits["coefficient"] == "B_c")].set_index("operation")["estimate"]
     at = scale[scale["schedule"] == "baseline"].set_index("operation")["noise_scale"]
     both = [o for o in in_order(of.index, OPERATIONS) if o in at.index and o != HELD_OUT]
     within = [o for o in both if 1 / FACTOR <= at[o] / of[o] <= FACTOR]
-    each = [f"{at[o]:,.0f} beside {of[o]:,.0f} on {written(o)}" for o in both]
+    each = [f"{at[o]:,.0f} examples beside {of[o]:,.0f} on {written(o)}" for o in both if at[o] > 0]
     verdict = "predicts" if len(within) >= 2 else "does not predict"
-    return (
-        f"The gradient noise scale along tuned runs at 512 is {listed(each)} examples: within a factor of {FACTOR:g} "
-        f"on {len(within)} of {len(both)}, so by the plan it {verdict} $B_c$. It ignores AdamW's preconditioning."
-    )
+    none = int((scale["n"] == 0).sum())
+    known = listed(each) if each else "not to be had"
+    told = f"The gradient noise scale along tuned runs at 512 is {known}: within a factor of {FACTOR:g} on "
+    told += f"{len(within)} of {len(both)} operations, so by the plan it {verdict} $B_c$."
+    if none:
+        told += (
+            f" In {none} of {len(scale)} arms and operations no member has one ([Table](#noise)), as the ten gradients "
+            "of a block oppose each other. The weights swing from side to side at these rates, so the mean of the "
+            "gradients is less than their noise alone would leave, and the estimate of its square is negative. The "
+            "estimate supposes weights that hardly move within a block."
+        )
+    return f"{told} It ignores AdamW's preconditioning, too."
 
 
 def frontier_table(tests: pd.DataFrame) -> pd.DataFrame:
     """How far each schedule lies from the constants' frontier: operation, schedule, outcome, seeds, distance and its
     interval as ratios of updates, adjusted_p, passes, from `answer.Decided.tests`."""
     rows = tests[tests["way"] == "frontier"].dropna(subset=["distance"])
-    of = ["distance", "low", "high"]
-    return rows[["operation", "schedule", "outcome", "seeds", "adjusted_p", "passes"]].join(np.exp(rows[of]))
+    ratios = np.exp(rows[["distance", "low", "high"]])
+    bounded = np.isfinite(ratios["high"]) & (ratios["low"] > 0)  # else the arm leaves the range in some resamples
+    ratios[["low", "high"]] = ratios[["low", "high"]].where(bounded)
+    return rows[["operation", "schedule", "outcome", "seeds", "adjusted_p", "passes"]].join(ratios)
 
 
 MUCH = 1e5  # a B_c beyond this is none: the curve is a power of B throughout

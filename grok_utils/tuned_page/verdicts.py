@@ -5,29 +5,22 @@
 
 import pandas as pd
 
-from grok_utils.evidence.claims import WAITS
 from grok_utils.page.prose import listed, on_operations, signed
 from grok_utils.tasks import written
 from grok_utils.tuned import claims
 from grok_utils.tuned.claims import COMPARATOR, FAMILIES, NOT_TESTED
-from grok_utils.tuned_page.answer import SETTINGS, Decided, soonest
-from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
+from grok_utils.tuned_page.answer import SETTINGS, soonest
+from grok_utils.tuned_page.reading import Tuned
 
 
 def second_verdicts(t: Tuned, claimed: pd.DataFrame) -> pd.DataFrame:
     """A row a claim: claim, text, first, tuned, kept, survives, and stage_2, what that stage saw of what stage 3 does
     not test."""
     first = claimed.set_index("claim")["verdict"]
-    if t.complete(SELECT, TUNED):
-        table = claims.second_verdicts(t.horizons, t.chosen, first)
-        seen = {n: seen_in_stage_2(t.chosen, n) for n in table.index[table["tuned"] == NOT_TESTED]}
-        survives = table["survives"].map({True: "yes", False: "no"})
-        table = table.assign(survives=survives, stage_2=pd.Series(seen, dtype=str))
-    else:
-        settled = first.str.startswith(claims.SETTLED)
-        known = first.where(settled, WAITS)
-        table = pd.DataFrame({"first": first, "tuned": known, "kept": known, "survives": known.mask(settled, "no")})
-        table["stage_2"] = ""
+    table = claims.second_verdicts(t.horizons, t.chosen, first)
+    seen = {n: seen_in_stage_2(t.chosen, n) for n in table.index[table["tuned"] == NOT_TESTED]}
+    survives = table["survives"].map({True: "yes", False: "no"})
+    table = table.assign(survives=survives, stage_2=pd.Series(seen, dtype=str))
     table.insert(0, "text", claimed.set_index("claim")["text"])
     return table.fillna("").reset_index(names="claim")
 
@@ -47,17 +40,16 @@ def seen_in_stage_2(chosen: pd.DataFrame, number: int) -> str:
     return "\n".join(told)
 
 
-def verdict_line(t: Tuned, table: pd.DataFrame) -> str:
+def verdict_line(table: pd.DataFrame) -> str:
     """How many claims hold at the original's setting, tuned, and in both."""
     supported = int((table["first"] == "supported").sum())
     are = "is" if supported == 1 else "are"
     told = [f"At the original's rate and decay {supported} of {len(table)} claims {are} supported."]
-    if waits := t.waits(SELECT, TUNED):
-        return f"{waits} {told[0]}"
     survive = table[table["survives"] == "yes"]
     settled = table["tuned"].str.startswith(claims.SETTLED)
     counts = table.loc[~settled, "tuned"].value_counts()
-    told.append(f"Tuned, {listed(f'{n} {verdict}' for verdict, n in counts.items())}. {settled.sum()} stay wrong.")
+    each = listed(f"*{verdict}* of {n}" for verdict, n in counts.items())
+    told.append(f"Tuned, the verdict is {each}, and {settled.sum()} stay wrong.")
     told.append(
         f"What survives tuning, supported in the first and holding in the second: "
         f"{listed(f'claim {n}' for n in survive['claim'])}."
@@ -68,14 +60,12 @@ def verdict_line(t: Tuned, table: pd.DataFrame) -> str:
 
 
 def contrasts(t: Tuned) -> pd.DataFrame:
-    """The claims' contrasts at HORIZON, by touch, that have data; none before stage 3."""
-    if not t.complete(SELECT, TUNED):
-        return pd.DataFrame()
+    """The claims' contrasts at HORIZON, by touch, that have data."""
     table = claims.claim_contrasts(t.horizons, t.chosen)
     return table[table["n"] > 0].reset_index(drop=True)
 
 
-def no_longer(t: Tuned, points: pd.DataFrame, decided: Decided | None, first: pd.Series) -> pd.DataFrame:
+def no_longer(t: Tuned, points: pd.DataFrame, first: pd.Series) -> pd.DataFrame:
     """What the page of the claims says, and whether it holds tuned: said, tuned.
 
     Of the soonest constant, of linear beside 512 and beside the best constant, and of growth beyond the dose.
@@ -92,8 +82,6 @@ def no_longer(t: Tuned, points: pd.DataFrame, decided: Decided | None, first: pd
         f"linear needs beside the soonest constant, in updates, {listed(on_operations(first_percent))}",
         f"Growth matters beyond the dose (claim 3): {first[3]}",
     ]
-    if decided is None:
-        return pd.DataFrame({"said": said, "tuned": WAITS})
     same = [o for o in constant if constant[o] == first_constant[o]]
     holds = f"On {listed(map(written, same))} alone" if same else "No longer"
     again = claims.by_outcome(t.horizons, t.chosen, first.loc[[3]], "touch")[3]

@@ -10,16 +10,14 @@ from grok_utils.page.prose import from_to, listed, trained
 from grok_utils.studies import DEFAULTS
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, soonest
-from grok_utils.tuned_page.reading import SELECT, TUNED, Tuned
+from grok_utils.tuned_page.reading import Tuned
 
 
 def heading(t: Tuned) -> str:
     """The page's title, and how many records of how many studies it stands on."""
-    s = t.studies
-    there, planned = (s[name].sum() if len(s) else 0 for name in ("records", "planned"))
-    told = f"{there:,} of {planned:,} planned records, of {len(s)} studies. {trained(t.metadata) if t.metadata else ''}"
+    told = f"{t.studies['records'].sum():,} records of {len(t.studies)} studies. {trained(t.metadata)}"
     title = "# Does changing the batch size make a transformer grok sooner, once rate and decay are tuned for each?"
-    return f"{title}\n\n{told.rstrip()}"
+    return f"{title}\n\n{told}"
 
 
 # --- advice -----------------------------------------------------------------------------------------------------------
@@ -32,35 +30,28 @@ def prices(points: pd.DataFrame, bench: Path) -> pd.DataFrame:
     return with_seconds(tuned[["operation", "schedule", "kind", "n", "reached", *COSTS[:2]]], bench)
 
 
-def advice(t: Tuned, points: pd.DataFrame, decided: Decided | None, steps: pd.DataFrame) -> str:
+def advice(points: pd.DataFrame, decided: Decided, steps: pd.DataFrame) -> str:
     """What to set, and in what order."""
-    told = [t.waits(SELECT, TUNED)]
     rmst = points.set_index(["setting", "operation", "schedule"])["rmst"]
     operations = [o for o in in_order(points["operation"], OPERATIONS) if (SETTINGS[1], o, USUAL) in rmst.index]
-    if not operations:
-        return told[0]
     first = soonest(points).query("constant").set_index(["setting", "operation"])["rmst"]
     by_tuning = [rmst[SETTINGS[0], o, USUAL] / rmst[SETTINGS[1], o, USUAL] for o in operations]
     by_batch = [rmst[SETTINGS[0], o, USUAL] / first[SETTINGS[0], o] for o in operations]
     after = [rmst[SETTINGS[1], o, USUAL] / first[SETTINGS[1], o] for o in operations]
-    source = "" if decided else f" ({t.source})"
     items = [
         f"**Tune learning rate and weight decay first**, up to the edge of stability. At a batch of "
-        f"{DEFAULTS['batch_size']} that makes training {from_to(by_tuning, '{:.1f}')} times as fast{source}. At the "
+        f"{DEFAULTS['batch_size']} that makes training {from_to(by_tuning, '{:.1f}')} times as fast. At the "
         f"original's rate and decay the best batch size makes it {from_to(by_batch, '{:.1f}')} times as fast.",
         f"**Then choose the batch size**, and tune again: the soonest constant is {from_to(after, '{:.1f}')} times as "
-        f"fast as a tuned {DEFAULTS['batch_size']}{source}. {critical(steps)}".strip(),
+        f"fast as a tuned {DEFAULTS['batch_size']}. {critical(steps)}",
         schedule_advice(decided),
     ]
-    told.append("\n" + "\n".join(f"{i}. {item}" for i, item in enumerate(items, start=1)))
-    return "\n".join(filter(None, told))
+    return "\n".join(f"{i}. {item}" for i, item in enumerate(items, start=1))
 
 
 def critical(steps: pd.DataFrame) -> str:
     """Beyond which batch size updates hardly fall."""
-    of = steps[(steps["form"] == "hyperbola") & (steps["coefficient"] == "B_c")] if len(steps) else steps
-    if of.empty:
-        return "Where returns diminish is not known yet."
+    of = steps[(steps["form"] == "hyperbola") & (steps["coefficient"] == "B_c")]
     of = of[of["stage"] == of["stage"].iloc[0]]
     return (
         f"At $B_c$, {from_to(of['estimate'], '{:,.0f}')}, twice the least number of updates is needed, and twice the "
@@ -68,10 +59,8 @@ def critical(steps: pd.DataFrame) -> str:
     )
 
 
-def schedule_advice(decided: Decided | None) -> str:
+def schedule_advice(decided: Decided) -> str:
     """Whether a schedule of the batch size is worth its trouble."""
-    if decided is None:
-        return "**A schedule of the batch size**: whether one is worth its trouble is not known yet."
     sooner = decided.groks[(decided.groks["family"] != "constants") & (decided.groks["said"] == "groks sooner")]
     if len(sooner):
         names = [f"`{r.schedule}` on {written(r.operation)}" for r in sooner.itertuples()]

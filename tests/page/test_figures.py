@@ -412,7 +412,7 @@ def test_a_setting_of_the_grid_is_told_as_that_of_the_cell():
 def test_a_version_is_told_that_only_younger_records_name():
     old = PROVENANCE | {"share": 1.0}
     new = old | {"versions": old["versions"] | {"triton": "3.6.0"}}
-    for made, expected in (([old, new], "none, 3.6.0"), ([new, old], "3.6.0, none"), ([new], "3.6.0")):
+    for made, expected in (([old, new], "none\n3.6.0"), ([new, old], "3.6.0\nnone"), ([new], "3.6.0")):
         assert tables.provenance(made).set_index("item")["value"]["triton"] == expected
     assert "triton" not in set(tables.provenance([old])["item"])
 

@@ -299,36 +299,38 @@ def test_the_front_page_says_what_the_evidence_says():
     dose = pd.read_csv(TABLES / "dose-response-table.csv").query("operation != 'permutation'")
     soonest = dose.loc[dose.groupby("operation")["rmst"].idxmin()]
     assert set(soonest["schedule"]) == {"constant-128", "constant-144"} and set(dose["n"]) == {30}
-    assert "(n = 30)" in front and dose["schedule"].nunique() == 13
-    records = pd.read_csv(TABLES / "studies.csv")["records"].sum()
+    assert "a constant batch of 128 does better" in front
+    assert "learning rate 1e-3 and weight decay 0.5 alone" in front
+
+
+def test_the_front_page_says_what_the_tuned_answer_says():
+    front, tables = " ".join(README.split("## Start")[0].split()), ROOT / "results" / "tuned" / "tables"
+    table = pd.read_csv(tables / "answer-table.csv").set_index(["setting", "operation"])
+    rows = {"512, at the original's rate and decay": ("original", "512"), "512, tuned": ("tuned", "512")}
+    rows |= {f"the soonest {of}, tuned": ("tuned", f"soonest {of}") for of in ("constant", "schedule")}
+    for words, (setting, column) in rows.items():
+        told = table.loc[setting].loc[["x + y", "x − y", "x / y", "S₅"], column]
+        assert row_of(README, words) == [cell.split(": ")[-1] for cell in told], words
+    usual = table["512"].str.split().str[0].str.replace(",", "").astype(int)
+    times = usual["original"] / usual["tuned"]
+    assert f"{times.min():.1f} to {times.max():.1f} times as fast" in front
+    contrasts = pd.read_csv(tables / "contrasts.csv").query("family != 'constants'")
+    assert "sooner" not in set(contrasts.query("outcome == 'touch'")["verdict"]) and set(contrasts["n"]) == {30, 60}
+    pairs = contrasts.drop_duplicates(["operation", "schedule"])
+    beaten = pd.read_csv(tables / "beaten.csv")
+    assert len(pairs) == 40 and len(beaten) == 8 and set(beaten["kind"]) == {"shrinking"}
+    assert "Eight of 40 pairs" in front and not beaten["said"].str.startswith("beats").any()
+    claims = pd.read_csv(tables / "claims.csv")
+    assert (claims["first"] == "supported").sum() == 1 and (claims["survives"] == "no").all() and len(claims) == 14
+
+
+def test_the_front_page_counts_the_records_and_models_of_both_pages():
+    tuned = pd.read_csv(ROOT / "results" / "tuned" / "tables" / "studies.csv")
     runs = [run for study in map(load_study, STUDIES) for run in runs_of(study, ROOT / "results")]
     assert all(run.record(seed).exists() for run in runs for seed in run.seeds)
-    assert f"{records:,} records of {sum(len(run.members) for run in runs):,} models" in front
-
-
-def test_the_front_page_says_what_a_constant_does_at_other_rates_and_decays():
-    table = pd.read_csv(TABLES / "untuned.csv").set_index(["learning_rate", "weight_decay"])[list(MODULAR)]
-    at = {"rate 1e-3, decay 0.5": (1e-3, 0.5), "rate 2e-3, decay 0.5": (2e-3, 0.5), "rate 1e-3, decay 1": (1e-3, 1)}
-    for words, cell in at.items():
-        assert row_of(README, words) == [f"{updates:,.0f}" for updates in table.loc[cell]]
-    usual, *twice = (table.loc[cell] for cell in at.values())
-    assert all((of / usual).between(0.4, 0.6).all() for of in twice) and "about half the updates (n = 10)" in README
-    assert set(pd.read_csv(TABLES / "interactions-table.csv")["n"]) == {10}
-    assert "is under way" in README and "surface" not in README.replace("grok_utils", "")
-
-
-def test_the_front_page_says_what_the_second_stage_of_tuning_found():
-    chosen = pd.read_csv(ROOT / "results" / "tuned" / "tables" / "chosen.csv").query("outcome == 'touch'")
-    assert set(chosen["n"]) == {16} and "(16 seeds, " in README
-    constant = chosen["schedule"].str.fullmatch(r"baseline|constant-\d+")
-    schedule = ~constant & (chosen["schedule"] != "all-pairs")
-    order = ["x_plus_y", "x_div_y", "permutation"]
-    at = chosen[chosen["schedule"] == "baseline"].set_index("operation").loc[order]
-    soonest, other = (chosen[of].groupby("operation")["restricted"].min()[order] for of in (constant, schedule))
-    assert at["reached"].eq(16).all() and (soonest < other).all()
-    rows = {"a batch of 512": at["restricted"], "the soonest constant": soonest, "the soonest schedule": other}
-    for words, updates in rows.items():
-        assert row_of(README.split("tuned |")[1], words) == [f"{of:,.0f}" for of in updates]
+    records = pd.read_csv(TABLES / "studies.csv")["records"].sum() + tuned["records"].sum()
+    models = sum(len(run.members) for run in runs) + tuned["models"].sum()
+    assert f"{records:,} records of {models:,} models" in " ".join(README.split())
 
 
 def test_what_is_said_of_lower_precisions_is_what_was_measured():

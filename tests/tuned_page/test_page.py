@@ -1,9 +1,9 @@
 """The page of the tuned answer, executed on a small world of all its stages."""
 
+import re
 import shutil
 from pathlib import Path
 
-import nbformat
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +12,10 @@ from support.project import ROOT
 from support.stages import FASTEST, ON, write_stages
 from support.synthetic import crossing
 
+from grok_utils.__main__ import main
+from grok_utils.errors import Damaged
+from grok_utils.evidence import index
+from grok_utils.page import build
 from grok_utils.page.export import export_html
 from grok_utils.pipeline.execution import execute
 from grok_utils.pipeline.study_files import load_study
@@ -19,7 +23,7 @@ from grok_utils.store.records import read_study
 from grok_utils.tuned import choices
 from grok_utils.tuned_page import further, laws
 from grok_utils.tuned_page.further import S5
-from grok_utils.tuned_page.reading import CONTROLS, Tuned
+from grok_utils.tuned_page.reading import CONTROLS, Tuned, lacking, read_tuned
 
 SECTIONS = [
     "The answer",
@@ -60,19 +64,6 @@ def page(world) -> BeautifulSoup:
     return BeautifulSoup(notebook.with_suffix(".html").read_text(encoding="utf-8"), "html.parser")
 
 
-def carried_out(results: Path, studies: Path, monkeypatch) -> str:
-    """The words that the notebook shows, its cells carried out here: without a kernel and without a page."""
-    shown = []
-    monkeypatch.setattr("IPython.display.display", lambda words: shown.append(words.data))
-    names: dict = {}
-    for cell in nbformat.read(ROOT / "notebooks" / "tuned.ipynb", as_version=4).cells:
-        if cell.cell_type == "code":
-            exec(cell.source, names)
-            if "parameters" in cell.metadata.get("tags", []):
-                names |= {"results": str(results), "studies": str(studies)}
-    return "\n".join(shown)
-
-
 def section(page: BeautifulSoup, title: str) -> str:
     """The text of a section."""
     heading = next(tag for tag in page.select("h2") if tag.get_text() == title)
@@ -84,9 +75,8 @@ def section(page: BeautifulSoup, title: str) -> str:
     return "\n".join(told).replace("\u00a0", " ")
 
 
-def test_it_has_every_section_and_waits_for_nothing(page):
+def test_it_has_every_section(page):
     assert [tag.get_text() for tag in page.select("h2")] == SECTIONS
-    assert "Not known yet" not in page.get_text()
 
 
 def test_it_leads_to_the_page_of_the_claims_and_nowhere_else(page):
@@ -95,8 +85,10 @@ def test_it_leads_to_the_page_of_the_claims_and_nowhere_else(page):
 
 def test_where_schedules_take_longer_none_beats_the_constants(page):
     said = section(page, "The answer")
-    assert "No: with rate and decay tuned for each, no schedule of the batch size that was tried beats" in said
-    assert "(constant-1024, 95 % interval" in said and "n = 16" in said
+    assert "No: with rate and decay tuned for each, no schedule of the batch size beats the constant ones." in said
+    assert "95 % intervals, n = 16)" in said and "it is sooner in none and later in " in said
+    answer = page.select_one("#answer-table").get_text()
+    assert answer.count("constant-1024: ") == 4
 
 
 def test_the_fits_find_the_worlds_own_law_and_critical_batch_size(page, world):
@@ -192,29 +184,23 @@ def test_equal_medians_keep_an_order_and_two_that_never_grok_have_none(medians, 
     assert further.orders(table).tolist() == [kept]
 
 
-LATER = {"beaten", "steps", "frontier-table", "controls", "contrasts", "claims-contrasts", "law", "noise"}  # tables
-
-
-def test_without_any_record_every_section_says_so_and_nothing_is_made_up(tmp_path, monkeypatch):
-    shutil.copytree(ROOT / "results" / "evidence" / "tables", tmp_path / "evidence" / "tables")
-    said = carried_out(tmp_path, ROOT / "notebooks" / "studies", monkeypatch)
-    assert said.count("**Not known yet**") == 12 and said.count("this waits for `select-2500` (0 of ") == 1
-    assert "this waits for `controls` (0 of 264 records)" in said
-    made = {path.stem for path in (tmp_path / "tuned" / "tables").glob("*.csv")}
-    assert not made & (LATER | {"best-cells", "power", "chosen", "permutation", "prices"})
-    assert {path.stem for path in (tmp_path / "tuned" / "figures").glob("*[!k].svg")} == {"answer"}
-    assert set(pd.read_csv(tmp_path / "tuned" / "tables" / "claims.csv")["survives"]) == {"not known yet", "no"}
-
-
-def test_with_all_but_a_record_of_stage_3_nothing_is_decided(world, tmp_path, monkeypatch):
+def test_without_every_record_there_is_no_answer_and_one_line_names_what_lacks(world, tmp_path):
     studies, results = world
     shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("tuned", "baseline-seed3015.parquet"))
-    said = carried_out(tmp_path / "results", studies, monkeypatch)
-    assert "this waits for `tuned-2000-60` (143 of 144 records)" in said
-    made = {path.stem for path in (tmp_path / "results" / "tuned" / "tables").glob("*.csv")}
-    assert {"law", "steps", "power", "controls"} <= made and not made & {"beaten", "contrasts", "frontier-table"}
-    assert "Stage 2 alone: on 3 of 3 operations the soonest constant is sooner" in said
-    assert "from stage 2, selection redone" in said
+    with pytest.raises(Damaged, match=r"waits for `tuned-2000-60` \(143 of 144 records\)$"):
+        read_tuned(tmp_path / "results", studies)
+    assert not lacking(results, studies)
+
+
+def test_evidence_builds_what_it_can_and_says_for_what_the_tuned_answer_waits(tmp_path, monkeypatch, capsys):
+    built = []
+    monkeypatch.setattr(build, "build_page", lambda results, name: built.append(name) or results / name)
+    monkeypatch.setattr(index, "index", lambda results: "the results\n")
+    assert main(["evidence", "--results", str(tmp_path)]) in (0, None)
+    told = capsys.readouterr().out.splitlines()
+    assert built == ["evidence"] and told[0].startswith("evidence: read ")
+    assert re.match(r"tuned: no page yet, it waits for `surface` \(0 of 21 records\), ", told[1])
+    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "the results\n"
 
 
 def test_the_original_s_code_stands_beside_ours(world, page):
@@ -237,6 +223,6 @@ def test_the_original_s_code_agrees_where_the_interval_of_the_ratio_is_narrow_en
     assert table["operation"].tolist() == [*ours]
     assert table["mean"].tolist() == pytest.approx([np.exp(np.log(of).mean()) for of in ours.values()])
     assert table["their_reached"].tolist() == [4, 3, 4] and (table["their_n"] == 4).all()
-    said = further.original_line(None, table)
+    said = further.original_line(table)
     assert "agrees with ours on 1 of 3 operations" in said  # x / y is 0.66 times as long, S5 too uncertain
     assert "of the original's 3 of 4" in said and f"{table['ratio'][1]:.2f} on x / y" in said
