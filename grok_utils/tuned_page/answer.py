@@ -155,7 +155,7 @@ def ways_line(beaten: pd.DataFrame) -> str:
     line = f"Of {n} pairs of a schedule and an operation, {both or 'none'} beat the constants by both outcomes"
     if told:
         kinds = listed(f"{of} {kind}" for kind, of in some.drop_duplicates(pair)["kind"].value_counts().items())
-        line += f" and {told - both} by one: {kinds}"
+        line += f" and {told - both} by one, of these {kinds}"
     line += " ([Table](#beaten))."
     alike = int(beaten["said"].str.contains(BESIDE).sum())
     if alike:
@@ -172,10 +172,10 @@ def times_line(table: pd.DataFrame) -> str:
     told = [f"{row.rmst:,.0f} on {written(row.operation)} ({interval(row.low, row.high)})" for row in best.itertuples()]
     times = [usual["rmst"][o, SETTINGS[0]] / usual["rmst"][o, SETTINGS[1]] for o in best["operation"]]
     n = sample_sizes(usual.xs(SETTINGS[0], level="setting"))
-    faster = from_to(times, "{:.1f}")
+    faster, of = from_to(times, "{:.1f}"), f"[Table](#answer-table), 95 % intervals, {sample_sizes(best)}"
     return (
         f"Tuned, the soonest constant batch touches 99 % after this many updates: {listed(told)}. These are means "
-        f"restricted at {HORIZON:,} ([Table](#answer-table), 95 % intervals, {sample_sizes(best)}). Tuning makes "
+        f"restricted at {HORIZON:,} updates ({of}). Tuning makes "
         f"a batch of {DEFAULTS['batch_size']} itself {faster} times as fast as at the original's rate "
         f"and decay ({n} there)."
     )

@@ -55,7 +55,8 @@ def test_it_is_short_and_what_it_names_is_there_for_light_and_for_dark_ground():
 def test_without_the_tuned_answer_it_begins_with_the_claims_and_names_one_page(tmp_path):
     shutil.copytree(RESULTS / "evidence", tmp_path / "evidence")
     said = index(tmp_path)
-    assert "(tuned/" not in said and "survives" not in said and said.split("\n\n")[2].startswith("The rules were written")
+    assert "(tuned/" not in said and "survives" not in said
+    assert said.split("\n\n")[2].startswith("The rules were written")
     assert "## At the original's rate and decay" in said and "| no. | claim | verdict | n |" in said
 
 
