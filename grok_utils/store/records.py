@@ -125,7 +125,7 @@ def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The rows and the metadata of one record. Raises Damaged unless both are exactly what was written there."""
     mend = "move it away or delete it, then run make again"
     try:
-        table = pq.read_table(path, partitioning=None)
+        table = pq.ParquetFile(path).read()  # in two thirds of read_table's time, which looks for a data set first
         stored = table.schema.metadata
         text = stored[b"grok_utils"].decode()
         intact = digest(table, text) == stored[b"sha256"].decode()
