@@ -316,7 +316,7 @@ def test_a_record_that_may_not_be_read_is_not_to_be_deleted(record, monkeypatch)
     def refused(*_, **__):
         raise PermissionError(13, f"Failed to open local file '{record}'")
 
-    monkeypatch.setattr(pq, "read_table", refused)
+    monkeypatch.setattr(pq, "ParquetFile", refused)
     text = damage(read_record, record)
     assert "cannot be read: Failed to open local file" in text
     assert "change its owner or its rights" in text and "delete" not in text
