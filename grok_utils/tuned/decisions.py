@@ -30,7 +30,7 @@ BEATS, DOES_NOT, NO_VERDICT = "beats the constants", "does not", "no verdict"
 WAYS = {  # in which a schedule beats the constants
     "sooner": "sooner than every constant",
     "frontier": "below the frontier",
-    "domination": "dominating the soonest constant",
+    "domination": "dominating its comparator",
 }
 KEY = ["outcome", "operation", "schedule"]
 OF_PAIR: Callable[[Mapping[str, str]], tuple[str, str, str]] = itemgetter("schedule", "reference", "operation")

@@ -1,21 +1,24 @@
 """The tuned answer: stage 3's decisions, the sentences that carry them, and the points of the one figure.
 
-`dose` is the table dose-response-table.csv of the page of the claims: the original's rate and decay, study `confirm`.
+"Tuned" is stage 3. What is beside it, at the original's rate and decay, is study `confirm`.
 """
 
+from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import by_operation
 from grok_utils.analysis.intervals import mean_interval
 from grok_utils.page.prose import from_to, interval, listed, sample_sizes
 from grok_utils.pipeline.study_files import load_study
+from grok_utils.store.records import read_study
 from grok_utils.studies import DEFAULTS, Arm, Scheduled
 from grok_utils.tasks import written
-from grok_utils.tuned import decisions
+from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.choices import ARM
-from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, LATER, SOONER
+from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, LATER, OUTCOMES, SOONER
 from grok_utils.tuned.stages import constant_of
 from grok_utils.tuned_page.reading import TUNED, Tuned
 
@@ -23,11 +26,18 @@ FIRST_STUDY = "confirm"  # of part one: the original's rate and decay
 SETTINGS = ("original", "tuned")
 KINDS = ("constant", "growing", "cyclic", "shrinking", "all pairs")  # the last is the limit of large batches
 BESIDE = "its contrast with the comparator is"  # words of `decisions.beaten`
-VERDICTS = [SOONER, decisions.EQUIVALENT, decisions.UNRESOLVED, LATER, decisions.DEPENDS, decisions.CANNOT_TELL]
+VERDICTS = {  # of contrasts, as a table counts them
+    "sooner": [SOONER],
+    "later": [LATER],
+    "alike": [decisions.EQUIVALENT, decisions.UNRESOLVED],
+    "by horizon": [decisions.DEPENDS],
+    "cannot tell": [decisions.CANNOT_TELL],
+}
 CONVEX = (
     "The frontier is straight between constants that are a factor of 2 apart, and there lies up to 6 % above a "
     "hyperbola through them: an arm may lie below it by that curvature alone."
 )
+STATED = "All of this is with warm-up, betas and architecture as the original has them ([controls](#section-controls))."
 USUAL = constant_of(DEFAULTS["batch_size"])
 
 
@@ -75,23 +85,26 @@ def kind_of(arm: Arm) -> str:
     return "growing" if batch_size.lo < batch_size.hi else "shrinking"
 
 
-def points(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
-    """Updates to 99 % against batch size: setting (of SETTINGS), operation, schedule, kind, n, reached, batch (the mean
-    up to the touch), rmst, low, high, and, tuned, the mean of examples."""
+def before(results: Path | str) -> pd.DataFrame:
+    """The rows of `choices.outcomes` at the original's rate and decay, from the records of FIRST_STUDY."""
+    return choices.outcomes(read_study(load_study(FIRST_STUDY), results)[0])
+
+
+def points(t: Tuned, first: pd.DataFrame, outcome: str = OUTCOMES[0]) -> pd.DataFrame:
+    """Updates to 99 % by an outcome against batch size: setting (of SETTINGS), operation, schedule, kind, n, reached,
+    batch (the mean up to there), rmst, low, high and examples; `first` as from `before`. Kept on permutation is left
+    out: no cell is chosen by it."""
     arms = {arm.name: arm for arm in load_study(FIRST_STUDY).arms} | t.arms
-    first = dose.rename(columns={"dose": "batch"}).assign(setting=SETTINGS[0])
     rows = []
-    for (operation, arm, outcome), of in decisions.at_chosen(t.horizons[HORIZON], t.chosen).groupby(ARM, sort=False):
-        if outcome == "touch":
+    for setting, members in zip(SETTINGS, (first, decisions.at_chosen(t.horizons[HORIZON], t.chosen)), strict=True):
+        members = members[decisions.in_families(members) & (members["outcome"] == outcome)]
+        for (operation, arm), of in members.groupby(ARM[:2], sort=False):
             found = mean_interval(of["restricted"], least=0)
-            batch = (of["restricted_examples"] / of["restricted"]).mean()
-            row = {"operation": operation, "schedule": arm, "n": found.n, "reached": int(of["reached"].sum())}
-            row |= {"batch": batch, "examples": of["restricted_examples"].mean()}
-            rows.append(row | {"rmst": found.mean, "low": found.low, "high": found.high})
-    table = pd.concat([first, pd.DataFrame(rows).assign(setting=SETTINGS[1])], ignore_index=True)
-    table["kind"] = [kind_of(arms[name]) for name in table["schedule"]]
-    numbers = ["n", "reached", "batch", "rmst", "low", "high", "examples"]
-    return table.reindex(columns=["setting", "operation", "schedule", "kind", *numbers])
+            row = {"setting": setting, "operation": operation, "schedule": arm, "kind": kind_of(arms[arm])}
+            row |= {"n": found.n, "reached": int(of["reached"].sum())}
+            row |= {"batch": (of["restricted_examples"] / of["restricted"]).mean(), "rmst": found.mean}
+            rows.append(row | {"low": found.low, "high": found.high, "examples": of["restricted_examples"].mean()})
+    return pd.DataFrame(rows)
 
 
 def soonest(table: pd.DataFrame) -> pd.DataFrame:
@@ -102,26 +115,32 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(of.sort_values(["setting", "constant"], ascending=[True, False]) for _, of in by_operation(found))
 
 
-def answer_table(table: pd.DataFrame) -> pd.DataFrame:
-    """The answer in numbers from `points`, a row an operation and setting: 512, soonest constant, soonest schedule."""
-    best, usual = soonest(table), table[table["schedule"] == USUAL]
-    best = best.assign(of=best["constant"].map({True: "soonest constant", False: "soonest schedule"}))
-    rows = pd.concat([usual.assign(of=str(DEFAULTS["batch_size"])), best])
+def answer_table(touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """The answer in numbers from `points` by either outcome, a row an operation, outcome and setting: 512, soonest
+    constant, soonest schedule."""
+    tables = []
+    for outcome, table in zip(OUTCOMES, (touch, kept), strict=True):
+        best, usual = soonest(table), table[table["schedule"] == USUAL]
+        best = best.assign(of=best["constant"].map({True: "soonest constant", False: "soonest schedule"}))
+        tables.append(pd.concat([usual.assign(of=str(DEFAULTS["batch_size"])), best]).assign(outcome=outcome))
+    rows = pd.concat(tables)
     names = rows["schedule"].replace(USUAL, f"{DEFAULTS['batch_size']}").add(": ").where(rows["constant"].notna(), "")
     bounds = [f" ({interval(row.low, row.high)})" for row in rows.itertuples()]
     rows["told"] = names + rows["rmst"].map("{:,.0f}".format) + bounds
-    wide = rows.pivot_table("told", ["operation", "setting"], "of", aggfunc="first", fill_value="–").reset_index()
-    wide = pd.concat([of for _, of in by_operation(wide)], ignore_index=True).rename_axis(columns=None)
-    return wide.assign(operation=wide["operation"].map(written))
+    key = ["operation", "outcome", "setting"]
+    wide = rows.pivot_table("told", key, "of", aggfunc="first", sort=False).reset_index().rename_axis(columns=None)
+    order = wide.sort_values(key[1:], ascending=[False, True], kind="stable")
+    table = pd.concat([of for _, of in by_operation(order)], ignore_index=True)
+    return table.assign(operation=table["operation"].map(written))
 
 
 # --- the sentences ----------------------------------------------------------------------------------------------------
 
 
-def answer(decided: Decided, table: pd.DataFrame) -> str:
+def answer(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataFrame) -> str:
     """The answer: one line, and the sentences that carry it."""
-    told = [times_line(table), contrasts_line(decided), ways_line(decided.beaten)]
-    return " ".join([f"**{verdict_line(decided.beaten)}**", *told])
+    first = f"**{verdict_line(decided.beaten)}** {times_line(t, touch, kept)}"
+    return "\n\n".join([first, f"{contrasts_line(decided)} {ways_line(decided.beaten)}", STATED])
 
 
 def verdict_line(beaten: pd.DataFrame) -> str:
@@ -138,7 +157,7 @@ def verdict_line(beaten: pd.DataFrame) -> str:
             f"In updates no, in cost yes: {tuned}, no schedule of the batch size groks sooner than every constant one, "
             "but some reach 99 % at a cost in updates and examples that no constant one has."
         )
-    told = f"No: {tuned}, no schedule of the batch size beats the constant ones"
+    told = f"No: {tuned}, no schedule of the batch size is shown to beat the constant ones"
     some = beaten[beaten["said"] != ""]
     if some.empty:
         return f"{told}."
@@ -154,31 +173,49 @@ def ways_line(beaten: pd.DataFrame) -> str:
     )
     line = f"Of {n} pairs of a schedule and an operation, {both or 'none'} beat the constants by both outcomes"
     if told:
-        kinds = listed(f"{of} {kind}" for kind, of in some.drop_duplicates(pair)["kind"].value_counts().items())
-        line += f" and {told - both} by one, of these {kinds}"
+        counts = some.drop_duplicates(pair)["kind"].value_counts()
+        kinds = f"all {counts.index[0]}" if len(counts) == 1 else listed(f"{of} {kind}" for kind, of in counts.items())
+        line += f" and {told - both} by one ({kinds})"
     line += " ([Table](#beaten))."
     alike = int(beaten["said"].str.contains(BESIDE).sum())
     if alike:
-        line += f" In {alike} rows of it the contrast with the soonest constant is equivalent or unresolved, too."
+        line += f" In {alike} rows of it the contrast with the comparator is equivalent or unresolved, too."
     if (beaten.loc[beaten["way"] == "frontier", "said"] != "").any():
         line += f" {CONVEX}"
     return line
 
 
-def times_line(table: pd.DataFrame) -> str:
-    """How soon 512 and the soonest constant are, tuned, and how much sooner than at the original's setting."""
-    usual = table[table["schedule"] == USUAL].set_index(["operation", "setting"])
-    best = soonest(table).query("constant and setting == @SETTINGS[1]")
+def times_line(t: Tuned, touch: pd.DataFrame, kept: pd.DataFrame) -> str:
+    """How soon the soonest constant is, tuned, how much sooner 512 is than at the original's setting, what lasts."""
+    best = soonest(touch).query("constant and setting == @SETTINGS[1]")
     told = [f"{row.rmst:,.0f} on {written(row.operation)} ({interval(row.low, row.high)})" for row in best.itertuples()]
-    times = [usual["rmst"][o, SETTINGS[0]] / usual["rmst"][o, SETTINGS[1]] for o in best["operation"]]
-    n = sample_sizes(usual.xs(SETTINGS[0], level="setting"))
-    faster, of = from_to(times, "{:.1f}"), f"[Table](#answer-table), 95 % intervals, {sample_sizes(best)}"
-    return (
+    usual = touch[touch["schedule"] == USUAL].set_index(["setting", "operation"]).loc[SETTINGS[0]]
+    fails = [
+        f"On {written(operation)} the first is a lower bound, as {row.n - row.reached} of {row.n} seeds do not get "
+        "there at the original's."
+        for operation, row in usual.iterrows()
+        if row.reached <= row.n / 2
+    ]
+    lasting = t.lasting[t.lasting["outcome"] == "touch"]
+    share = lasting["above"].sum() / lasting["n"].sum()
+    said = [
         f"Tuned, the soonest constant batch touches 99 % after this many updates: {listed(told)}. These are means "
-        f"restricted at {HORIZON:,} updates ({of}). Tuning makes "
-        f"a batch of {DEFAULTS['batch_size']} itself {faster} times as fast as at the original's rate "
-        f"and decay ({n} there)."
-    )
+        f"restricted at {HORIZON:,} updates ([Table](#answer-table), 95 % intervals, {sample_sizes(best)}).",
+        f"Tuning makes a batch of {DEFAULTS['batch_size']} itself {from_to(faster(touch), '{:.1f}')} times as fast to "
+        f"touch 99 % as at the original's rate and decay, and {from_to(faster(kept), '{:.1f}')} times as fast to keep "
+        f"it ({sample_sizes(usual)} there).",
+        *fails,
+        f"A touch often does not last: {100 * share:.0f} % of the {lasting['n'].sum():,} members that touch 99 % by "
+        "their horizon less 500 updates are above it 500 updates later.",
+    ]
+    return " ".join(said)
+
+
+def faster(table: pd.DataFrame) -> list[float]:
+    """How many times as fast 512 is tuned as at the original's setting, on each operation of `points`."""
+    usual = table[table["schedule"] == USUAL].set_index(["setting", "operation"])["rmst"]
+    both = usual[SETTINGS[0]].index.intersection(usual[SETTINGS[1]].index)
+    return [usual[SETTINGS[0], o] / usual[SETTINGS[1], o] for o in both]
 
 
 def contrasts_line(decided: Decided) -> str:
@@ -190,14 +227,14 @@ def contrasts_line(decided: Decided) -> str:
         f"{(of['verdict'] == LATER).sum() or 'none'}."
         for what, of in {
             f"another constant with {DEFAULTS['batch_size']}": tested[constants],
-            "a schedule with the soonest constant": tested[~constants],
+            "a schedule with its comparator, the constant that was soonest in stage 2": tested[~constants],
         }.items()
     ]
-    return f"{' '.join(told)} The others depend on the horizon or cannot be told ([Table](#by-kind))."
+    return f"{' '.join(told)} Most others depend on the horizon, or one cannot tell ([Table](#by-kind))."
 
 
 def by_kind(t: Tuned, decided: Decided) -> pd.DataFrame:
-    """How stage 3's contrasts came out: kind of arm, outcome, contrasts, and how many have each verdict."""
+    """How stage 3's contrasts came out: kind of arm, outcome, contrasts, and how many have each of VERDICTS."""
     table = decided.contrasts[decided.contrasts["verdict"] != ""]
     size = DEFAULTS["batch_size"]
 
@@ -205,30 +242,35 @@ def by_kind(t: Tuned, decided: Decided) -> pd.DataFrame:
         at = arm.settings.batch_size
         return f"constant {'below' if at < size else 'above'} {size}" if isinstance(at, int) else kind_of(arm)
 
-    kinds = [kind(t.arms[name]) for name in table["schedule"]]
-    key = ["kind", "outcome"]
-    counts = table.assign(kind=kinds).pivot_table("n", key, "verdict", "size", fill_value=0)
-    counts = counts.reindex(columns=VERDICTS, fill_value=0).rename_axis(columns=None)
+    said = {verdict: name for name, verdicts in VERDICTS.items() for verdict in verdicts}
+    table = table.assign(kind=[kind(t.arms[name]) for name in table["schedule"]], verdict=table["verdict"].map(said))
+    counts = table.pivot_table("n", ["kind", "outcome"], "verdict", "size", fill_value=0)
+    counts = counts.reindex(columns=[*VERDICTS], fill_value=0).rename_axis(columns=None)
     counts.insert(0, "contrasts", counts.sum(axis=1))
     return counts.sort_index(ascending=[True, False]).reset_index()
 
 
-def beaten_table(decided: Decided) -> pd.DataFrame:
-    """`Decided.beaten` where a schedule beats the constants, or those within its own range: the rows with `within`."""
-    key = ["operation", "schedule", "way"]
-    own_range = decided.own_range[[*key, "said"]].rename(columns={"said": "within"})
-    table = decided.beaten.merge(own_range, on=key, how="outer")
-    table = table[(table[["said", "within"]] != "").any(axis=1)].replace("", "–")
-    return pd.concat([of for _, of in by_operation(table)]) if len(table) else table
-
-
-def lasting_line(t: Tuned) -> str:
-    """What is left of a touch 500 updates later, in stage 3."""
-    rows = t.lasting[t.lasting["outcome"] == "touch"]
-    share = rows["above"].sum() / rows["n"].sum()
-    worst = rows.sort_values("share", kind="stable").iloc[0]
-    return (
-        f"**What lasts.** Of {rows['n'].sum():,} members of stage 3 that touch 99 % by their horizon less 500 updates, "
-        f"{100 * share:.0f} % are above it 500 updates later. The least, {100 * worst['share']:.0f} %, are those of "
-        f"`{worst['schedule']}` on {written(worst['operation'])} (n = {worst['n']})."
-    )
+def beaten_table(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+    """`Decided.beaten` where a schedule beats the constants, or those within its own range of sizes: operation,
+    schedule, kind, said, own_range (whether it beats these too, these alone, or not), and by the outcome that `said`
+    begins with updates, those of its comparator and of the soonest constant in stage 3."""
+    key = ["operation", "schedule", "kind", "way"]
+    table = decided.beaten.merge(decided.own_range.rename(columns={"said": "within"}), on=key, how="outer")
+    table = table[(table[["said", "within"]] != "").any(axis=1)]
+    if table.empty:
+        return table.reindex(columns=[*key, "said", "own_range", "updates", "comparator", "soonest"])
+    own_range = np.select([table["within"] == "", table["said"] == ""], ["no", "alone"], "too")
+    table = table.assign(said=table["said"].where(table["said"] != "", table.pop("within")), own_range=own_range)
+    by = dict(zip(OUTCOMES, (touch, kept), strict=True))
+    comparators = decisions.everywhere(t.chosen).set_index(ARM)["comparator"]
+    rows = []
+    for row in table.itertuples():
+        outcome = OUTCOMES[row.said.startswith(decisions.VERBS[OUTCOMES[1]])]
+        of = by[outcome].query("setting == @SETTINGS[1] and operation == @row.operation").set_index("schedule")["rmst"]
+        constant = comparators[row.operation, row.schedule, outcome]
+        best = soonest(by[outcome]).query("constant and setting == @SETTINGS[1] and operation == @row.operation")
+        others = {"comparator": constant, "soonest": best["schedule"].iloc[0]}
+        told = {name: f"{arm}: {of[arm]:,.0f}" for name, arm in others.items()}
+        rows.append({"updates": of[row.schedule]} | told)
+    table = table.join(pd.DataFrame(rows, table.index))
+    return pd.concat([of for _, of in by_operation(table)])

@@ -18,7 +18,7 @@ from grok_utils.tuned.decisions import HORIZONS, at_chosen
 from grok_utils.tuned.stages import CONTROLS as CHANGES
 from grok_utils.tuned.stages import FOLLOWS, OTHER, UNCHANGED, constant_of, kinds
 from grok_utils.tuned.stages import SHAPES as COURSES
-from grok_utils.tuned_page.answer import USUAL
+from grok_utils.tuned_page.answer import SETTINGS, USUAL
 from grok_utils.tuned_page.choosing import best_cells
 from grok_utils.tuned_page.reading import CONTROLS, ORACLE, SHAPES, Tuned
 
@@ -109,6 +109,7 @@ def controls_table(table: pd.DataFrame) -> pd.DataFrame:
         + (f" ({row.ratio:.2f})" if np.isfinite(row.ratio) and row.schedule != USUAL else "")
         for row in table.itertuples()
     ]
+    table = table.assign(control=table["control"].replace(OTHER, written(OTHER)))
     arms = table.assign(told=told).pivot_table("told", THERE[:2], "schedule", " / ".join, sort=False)
     order = orders(table).groupby(THERE[:2], sort=False).agg(" / ".join)
     return arms[in_order(arms)].join(order.rename("order as tuned")).fillna("–").reset_index()
@@ -126,39 +127,38 @@ def controls_line(table: pd.DataFrame) -> str:
             f"Of the pairs of a control and an operation, {same} leave the constants' order as tuned, and {first} "
             "leave the soonest of them."
         )
-    constants, finite = kinds(table)[0], table[np.isfinite(table["ratio"])]
-
-    def span(of: pd.DataFrame) -> str:
-        return f"{from_to(of['ratio'], '{:.2f}')} times" if len(of) else "an unknown multiple of"
-
-    for arm in in_order(set(table["schedule"]) - {USUAL}):
-        of = finite[finite["schedule"] == arm]
-        unchanged, changed = (span(of[(of["control"] == UNCHANGED) == is_it]) for is_it in (True, False))
-        told.append(
-            f"`{arm}` needs {unchanged} the updates of 512 as tuned, {changed} those of 512 in the controls."
-            if arm in constants
-            else f"Where its rate follows √(B/512), `{arm}` needs {changed} its updates as tuned."
-        )
+    follows = table[(table["control"] == FOLLOWS) & np.isfinite(table["ratio"])]
+    for arm, of in follows.groupby("schedule", sort=False):
+        ratios = from_to(of["ratio"], "{:.2f}")
+        told.append(f"Where its rate follows √(B/512), `{arm}` needs {ratios} times its updates as tuned.")
+    tried = table[table["tried"] > 1]
+    told.append(f"Of {len(tried)} best cells {(tried['edge'] != '').sum()} lie on the edge of their small grids.")
     of_other = table[(table["control"] == OTHER) & np.isfinite(table["median"])]
     if len(soonest := of_other.sort_values("median").drop_duplicates("outcome")):
         of = listed(f"`{row.schedule}` by {row.outcome}" for row in soonest.itertuples())
         told.append(f"On {written(OTHER)}, at the common cells alone, the soonest constant is {of}.")
+    elif (table["control"] == OTHER).any():
+        told.append(f"On {written(OTHER)} no constant groks at its common cell.")
     return " ".join(told)
 
 
 # --- permutation ------------------------------------------------------------------------------------------------------
 
 
-def permutation(t: Tuned, dose: pd.DataFrame) -> pd.DataFrame:
-    """Permutation, tuned: schedule, n, reached, share with low and high, updates (mean, by `horizon`), and there, how
-    many seeds reached by 7,500 updates at the original's rate and decay."""
+def permutation(t: Tuned, points: pd.DataFrame) -> pd.DataFrame:
+    """Permutation, tuned: schedule, n, reached, share with low and high, updates (mean, by `horizon`), kept (how many
+    seeds keep it by then at that cell), and there, how many reach at the original's rate and decay, from
+    `answer.points`."""
     members = at_chosen(t.horizons[HORIZONS[-1]], t.chosen).assign(horizon=HORIZONS[-1])
-    found = members[(members["operation"] == S5) & (members["outcome"] == "touch")]
+    members = members[members["operation"] == S5]
+    found = members[members["outcome"] == "touch"]
+    keeps = members[members["outcome"] == "kept"].groupby("schedule")["reached"].sum().astype(int)
     table = summarise(found).rename(columns={"rmst": "updates", "share_low": "low", "share_high": "high"})
-    there = dose[dose["operation"] == S5].set_index("schedule")
+    there = points[(points["operation"] == S5) & (points["setting"] == SETTINGS[0])].set_index("schedule")
     told = there["reached"].astype(str) + " of " + there["n"].astype(str)
     table = table.join(told.rename("there"), on="schedule").fillna({"there": "–"})
-    columns = ["schedule", "n", "reached", "share", "low", "high", "updates", "horizon", "there"]
+    table = table.join(keeps.rename("kept"), on="schedule")
+    columns = ["schedule", "n", "reached", "share", "low", "high", "updates", "kept", "horizon", "there"]
     return table[columns].sort_values("updates", kind="stable", ignore_index=True)
 
 
@@ -166,9 +166,10 @@ def permutation_line(table: pd.DataFrame) -> str:
     """Whether permutation groks once rate and decay are tuned."""
     whole, best = table[table["reached"] == table["n"]], table.iloc[0]
     return (
-        f"Tuned, {written(S5)} groks in every seed of {len(whole)} of {len(table)} arms. The soonest, "
-        f"`{best['schedule']}`, touches 99 % after {best['updates']:,.0f} updates ({best['reached']} of "
-        f"{best['n']} seeds)."
+        f"Tuned, {written(S5)} touches 99 % in every seed of {len(whole)} of {len(table)} arms, by "
+        f"{best['horizon']:,} updates. The soonest of these, `{whole['schedule'].iloc[0]}`, touches it after "
+        f"{whole['updates'].iloc[0]:,.0f}, and keeps it in {whole['kept'].iloc[0]} of {whole['n'].iloc[0]} seeds: its "
+        "cell was chosen by touch."
     )
 
 
@@ -208,13 +209,8 @@ def original_line(table: pd.DataFrame) -> str:
     if table.empty:
         return "The original's own code has not been run at this cell."
     agree = table[(table["low"] >= 1 - WITHIN) & (table["high"] <= 1 + WITHIN)]
-    each = [
-        f"{r.ratio:.2f} on {written(r.operation)} ({r.low:.2f} to {r.high:.2f}; {r.reached} of {r.n} runs reach, "
-        f"of the original's {r.their_reached} of {r.their_n})"
-        for r in table.itertuples()
-    ]
     return (
         f"The original's own training code, with nothing but its rate and decay changed to the common cell of batch "
         f"512, agrees with ours on {len(agree)} of {len(table)} operations ([Table](#original)): the 90 % interval of "
-        f"the ratio of updates lies within ± {WITHIN:.0%}. Ours over its: {listed(each)}."
+        f"the ratio of updates lies within ± {100 * WITHIN:.0f} %. Elsewhere that interval is wider."
     )

@@ -11,7 +11,7 @@ from grok_utils.page.prose import count, from_to, listed
 from grok_utils.store.records import read_study
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices, costs, decisions, law
-from grok_utils.tuned.decisions import HELD_OUT, HORIZON, ITS_CHOICE
+from grok_utils.tuned.decisions import HELD_OUT, ITS_CHOICE
 from grok_utils.tuned.stages import EDGES, kinds
 from grok_utils.tuned_page.reading import LAW, NOISE, SELECT, SURFACE, Tuned
 
@@ -71,17 +71,21 @@ def law_table(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=[*key, *columns, "product_alone", "aic_difference"])
 
 
-def law_line(cells: pd.DataFrame, table: pd.DataFrame) -> str:
-    """What the law says."""
+def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
+    """What the law says, and for which batch sizes of LAW no cell counts."""
     told, exponents, alone = [], table["product"].dropna(), table["product_alone"]
+    batches = {sizes(t)[arm] for arm in table["schedule"]}
+    without = sorted({sizes(t)[arm] for arm in t.members[LAW]["schedule"]} - batches)
     if len(exponents):
         told.append(
             f"The time goes as (rate × decay) to the power of {from_to(exponents, '{:.2f}').replace('-', '−')} in "
             f"{len(table)} fits ({count(table['operation'].unique(), 'operation')}, batch sizes "
-            f"{listed(in_order(table['schedule']))}), beside −1 for a time that is a multiple of τ, and published "
-            f"exponents of {PUBLISHED}. Rate and decay act through their product alone, within ± {PRODUCT_ALONE}, in "
-            f"{int(alone.eq(True).sum())} of {len(table)}."
+            f"{listed(f'{size:,}' for size in sorted(batches))}), beside −1 for a time that is a multiple of τ, and "
+            f"published exponents of {PUBLISHED}. Rate and decay act through their product alone, within "
+            f"± {PRODUCT_ALONE}, in {int(alone.eq(True).sum())} of {len(table)}."
         )
+        if without:
+            told.append(f"At a batch of {listed(f'{size:,}' for size in without)} no cell counts.")
         better = table["aic_difference"].dropna()
         told.append(
             f"$T = T_0 + c\\,τ^γ$ is the better of the two by AIC in {int((better > 0).sum())} of {len(better)} fits, "
@@ -126,9 +130,12 @@ def edge_line(table: pd.DataFrame) -> str:
 
 def steps(t: Tuned) -> pd.DataFrame:
     """The fits of S = S_min (1 + B_c / B) and of its power form: by stage 3, and by stage 2, its selection redone."""
-    at = decisions.at_chosen(t.horizons[HORIZON], t.chosen)
+    own_horizon = pd.concat(rows[rows["horizon"] == horizon] for horizon, rows in t.horizons.items())
+    at = decisions.at_chosen(own_horizon, t.chosen)
     third = costs.steps_and_examples(at[at["outcome"] == "touch"], sizes(t)).assign(stage="stage 3")
-    second = choices.steps_by_selection(t.members[SELECT], sizes(t)).assign(stage="stage 2, selection redone")
+    reach = t.chosen[(t.chosen["outcome"] == "touch") & (t.chosen["reached"] > t.chosen["n"] / 2)]
+    members = t.members[SELECT].merge(reach[["operation", "schedule"]])
+    second = choices.steps_by_selection(members, sizes(t)).assign(stage="stage 2, selection redone")
     return pd.concat([third, second], ignore_index=True)
 
 
@@ -153,11 +160,9 @@ def steps_line(table: pd.DataFrame, scale: pd.DataFrame) -> str:
     """What B_c is, from either stage, whether γ is 1, and whether the noise scale predicts it."""
     told = []
     for stage, of in table.groupby("stage", sort=False):
-        each = [
-            f"{r.estimate:,.0f} ({r.low:,.0f} to {r.high:,.0f}) on {written(r.operation)}"
-            for r in of[(of["form"] == "hyperbola") & (of["coefficient"] == "B_c")].itertuples()
-        ]
-        told.append(f"$B_c$ is {listed(each)}, from {stage} ({from_to(of['seeds'])} seeds, 95 % intervals).")
+        found = of[(of["form"] == "hyperbola") & (of["coefficient"] == "B_c")]["estimate"]
+        told.append(f"$B_c$ is {from_to(found, '{:,.0f}')} from {stage} ({from_to(of['seeds'])} seeds).")
+    told.append("[Table](#steps) has it by operation, with intervals.")
     first = table[table["stage"] == table["stage"].iloc[0]]
     gamma = first[(first["form"] == "power") & (first["coefficient"] == "gamma")]
     holds = int(((gamma["low"] <= 1) & (gamma["high"] >= 1)).sum())
@@ -183,7 +188,7 @@ def noise_line(fits: pd.DataFrame, scale: pd.DataFrame) -> str:
             f" In {none} of {len(scale)} arms and operations no member has one ([Table](#noise)), as the ten gradients "
             "of a block oppose each other. The weights swing from side to side at these rates, so the mean of the "
             "gradients is less than their noise alone would leave, and the estimate of its square is negative. The "
-            "estimate supposes weights that hardly move within a block."
+            "estimate supposes weights that hardly move within a block of ten updates."
         )
     return f"{told} It ignores AdamW's preconditioning, too."
 

@@ -8,7 +8,7 @@ import pandas as pd
 from grok_utils.page.prose import listed, on_operations, signed
 from grok_utils.tasks import written
 from grok_utils.tuned import claims
-from grok_utils.tuned.claims import COMPARATOR, FAMILIES, NOT_TESTED
+from grok_utils.tuned.claims import COMPARATOR, FAMILIES, NOT_TESTED, S5, SHARE_OF
 from grok_utils.tuned_page.answer import SETTINGS, soonest
 from grok_utils.tuned_page.reading import Tuned
 
@@ -26,7 +26,8 @@ def second_verdicts(t: Tuned, claimed: pd.DataFrame) -> pd.DataFrame:
 
 
 def seen_in_stage_2(chosen: pd.DataFrame, number: int) -> str:
-    """The restricted means of stage 2 of the arms that a claim's contrasts of times speak of, a contrast a line."""
+    """The restricted means of stage 2 of the arms that a claim's contrasts of times speak of, a contrast a line, and
+    where it speaks of shares or final accuracies, of how many seeds reach."""
     means = chosen[chosen["outcome"] == "touch"].set_index(["operation", "schedule"])
     told = []
     for test in FAMILIES.get(number, ()):
@@ -37,6 +38,11 @@ def seen_in_stage_2(chosen: pd.DataFrame, number: int) -> str:
                 other = means.loc[(test.operation, reference), "mean"]
                 ours = f"{test.arm} {row['mean']:,.0f} against {reference} {other:,.0f}"
                 told.append(f"{ours} on {written(test.operation)}")
+    counted = [arm for test in FAMILIES.get(number, ()) if test.column != "restricted" for arm in test[:2]]
+    counted += [SHARE_OF[number]] if number in SHARE_OF else []
+    for arm in dict.fromkeys(arm for arm in counted if (S5, arm) in means.index):
+        row = means.loc[(S5, arm)]
+        told.append(f"{arm} reaches in {row['reached']} of {row['n']} seeds on {written(S5)}")
     return "\n".join(told)
 
 
@@ -48,8 +54,8 @@ def verdict_line(table: pd.DataFrame) -> str:
     survive = table[table["survives"] == "yes"]
     settled = table["tuned"].str.startswith(claims.SETTLED)
     counts = table.loc[~settled, "tuned"].value_counts()
-    each = listed(f"*{verdict}* of {n}" for verdict, n in counts.items())
-    told.append(f"Tuned, the verdict is {each}, and {settled.sum()} stay wrong.")
+    each = listed(f"{n} *{verdict}*" for verdict, n in counts.items())
+    told.append(f"Tuned, the others' verdicts are {each}. {settled.sum()} stay wrong by arithmetic or formula.")
     told.append(
         f"What survives tuning, supported in the first and holding in the second: "
         f"{listed(f'claim {n}' for n in survive['claim'])}."

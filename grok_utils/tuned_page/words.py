@@ -9,7 +9,9 @@ from grok_utils.evidence.effects import COSTS, with_seconds
 from grok_utils.page.prose import from_to, listed, trained
 from grok_utils.studies import DEFAULTS
 from grok_utils.tasks import OPERATIONS, written
-from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, soonest
+from grok_utils.tuned.choices import ARM, POINT
+from grok_utils.tuned.decisions import everywhere
+from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, faster, soonest
 from grok_utils.tuned_page.reading import Tuned
 
 
@@ -23,24 +25,27 @@ def heading(t: Tuned) -> str:
 # --- advice -----------------------------------------------------------------------------------------------------------
 
 
-def prices(points: pd.DataFrame, bench: Path) -> pd.DataFrame:
-    """What an arm spends until it touches 99 %, tuned, from `answer.points`: operation, schedule, kind, n, reached, and
-    updates, examples and seconds, means over seeds; seconds as in `effects.with_seconds`."""
-    tuned = points[points["setting"] == SETTINGS[1]].rename(columns={"rmst": "updates"})
-    return with_seconds(tuned[["operation", "schedule", "kind", "n", "reached", *COSTS[:2]]], bench)
+def prices(t: Tuned, points: pd.DataFrame, outcome: str, bench: Path) -> pd.DataFrame:
+    """What an arm spends until it touches or keeps 99 %, tuned, from `answer.points` by that outcome: operation,
+    schedule, kind, n, reached, learning_rate, weight_decay, and updates, examples and seconds, means over seeds;
+    seconds as in `effects.with_seconds`."""
+    tuned = points[points["setting"] == SETTINGS[1]].rename(columns={"rmst": "updates"}).assign(outcome=outcome)
+    tuned = tuned.merge(everywhere(t.chosen)[[*ARM, *POINT]])
+    return with_seconds(tuned[["operation", "schedule", "kind", "n", "reached", *POINT, *COSTS[:2]]], bench)
 
 
-def advice(points: pd.DataFrame, decided: Decided, steps: pd.DataFrame) -> str:
-    """What to set, and in what order."""
+def advice(points: pd.DataFrame, kept: pd.DataFrame, decided: Decided, steps: pd.DataFrame) -> str:
+    """What to set, and in what order; `points` and `kept` of `answer.points` by either outcome."""
     rmst = points.set_index(["setting", "operation", "schedule"])["rmst"]
     operations = [o for o in in_order(points["operation"], OPERATIONS) if (SETTINGS[1], o, USUAL) in rmst.index]
     first = soonest(points).query("constant").set_index(["setting", "operation"])["rmst"]
-    by_tuning = [rmst[SETTINGS[0], o, USUAL] / rmst[SETTINGS[1], o, USUAL] for o in operations]
     by_batch = [rmst[SETTINGS[0], o, USUAL] / first[SETTINGS[0], o] for o in operations]
     after = [rmst[SETTINGS[1], o, USUAL] / first[SETTINGS[1], o] for o in operations]
+    touches, keeps = (from_to(faster(table), "{:.1f}") for table in (points, kept))
     items = [
         f"**Tune learning rate and weight decay first**, up to the edge of stability. At a batch of "
-        f"{DEFAULTS['batch_size']} that makes training {from_to(by_tuning, '{:.1f}')} times as fast. At the "
+        f"{DEFAULTS['batch_size']} that makes training {touches} times as fast to touch 99 %, and {keeps} times to "
+        f"keep it, each at its own cell ([Table](#prices)). At the "
         f"original's rate and decay the best batch size makes it {from_to(by_batch, '{:.1f}')} times as fast.",
         f"**Then choose the batch size**, and tune again: the soonest constant is {from_to(after, '{:.1f}')} times as "
         f"fast as a tuned {DEFAULTS['batch_size']}. {critical(steps)}",
@@ -67,6 +72,14 @@ def schedule_advice(decided: Decided) -> str:
         return f"**Then a schedule of the batch size**, if updates are what counts: {listed(names)} groks sooner."
     if decided.beaten["said"].str.startswith("beats").any():
         return "**A schedule of the batch size** saves no updates beside the soonest constant. Some save examples."
+    if (decided.beaten["said"] != "").any():
+        return (
+            "**Leave the batch size constant**: no schedule beats the constants by both outcomes. Some that shrink the "
+            "batch do by one, at an operation ([Table](#beaten)); none that grows it does."
+            if (decided.beaten.loc[decided.beaten["said"] != "", "kind"] == "shrinking").all()
+            else "**Leave the batch size constant**: no schedule beats the constants by both outcomes, though some do "
+            "by one ([Table](#beaten))."
+        )
     return "**Leave the batch size constant**: no schedule that was tried is worth its trouble."
 
 

@@ -47,6 +47,7 @@ def world(tmp_path_factory) -> tuple[Path, Path]:
     """Study files and results of a world in which schedules take longer, and the tables of the page of the claims."""
     studies, results = write_stages(tmp_path_factory.mktemp("world"))
     shutil.copytree(ROOT / "results" / "evidence" / "tables", results / "evidence" / "tables")
+    (results / "confirm").symlink_to(ROOT / "results" / "confirm")
     usual = {o: 25 + 1.5 * FASTEST[o] for o in ON}  # of batch 512 at τ = 125, as this world has it
     rows = [(o, run, t * r) for o, t in usual.items() for run, r in enumerate([0.95, 1.0, 1.05, 2 if o == S5 else 1])]
     original = pd.DataFrame(rows, columns=["operation", "run", "updates"])
@@ -85,7 +86,10 @@ def test_it_leads_to_the_page_of_the_claims_and_nowhere_else(page):
 
 def test_where_schedules_take_longer_none_beats_the_constants(page):
     said = section(page, "The answer")
-    assert "No: with rate and decay tuned for each, no schedule of the batch size beats the constant ones." in said
+    assert (
+        "No: with rate and decay tuned for each, no schedule of the batch size is shown to beat the constant ones."
+        in said
+    )
     assert "95 % intervals, n = 16)" in said and "it is sooner in none and later in " in said
     answer = page.select_one("#answer-table").get_text()
     assert answer.count("constant-1024: ") == 4
@@ -137,7 +141,7 @@ def test_a_control_that_turns_the_order_of_the_constants_is_told_from_one_that_l
     both = ["x_plus_y", "x_div_y"]
     assert controls["order as tuned"].to_dict() == (
         {(c, o): "– / –" for c in ("as-tuned", "rate-follows") for o in both}
-        | {("x3_plus_xy",) * 2: "– / –"}
+        | {("x³ + xy", "x3_plus_xy"): "– / –"}
         | {("beta2-0.995", o): "no / no" for o in both}
         | {("width-64", o): "yes / yes" for o in both}
     )
@@ -186,7 +190,8 @@ def test_equal_medians_keep_an_order_and_two_that_never_grok_have_none(medians, 
 
 def test_without_every_record_there_is_no_answer_and_one_line_names_what_lacks(world, tmp_path):
     studies, results = world
-    shutil.copytree(results, tmp_path / "results", ignore=shutil.ignore_patterns("tuned", "baseline-seed3015.parquet"))
+    but = shutil.ignore_patterns("tuned", "baseline-seed3015.parquet")
+    shutil.copytree(results, tmp_path / "results", symlinks=True, ignore=but)
     with pytest.raises(Damaged, match=r"waits for `tuned-2000-60` \(143 of 144 records\)$"):
         read_tuned(tmp_path / "results", studies)
     assert not lacking(results, studies)
@@ -225,4 +230,4 @@ def test_the_original_s_code_agrees_where_the_interval_of_the_ratio_is_narrow_en
     assert table["their_reached"].tolist() == [4, 3, 4] and (table["their_n"] == 4).all()
     said = further.original_line(table)
     assert "agrees with ours on 1 of 3 operations" in said  # x / y is 0.66 times as long, S5 too uncertain
-    assert "of the original's 3 of 4" in said and f"{table['ratio'][1]:.2f} on x / y" in said
+    assert "within ± 25 %" in said
