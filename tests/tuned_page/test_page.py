@@ -92,7 +92,7 @@ def test_where_schedules_take_longer_none_beats_the_constants(page):
     )
     assert "95 % intervals, n = 16)" in said and "it is sooner in none and later in " in said
     answer = page.select_one("#answer-table").get_text()
-    assert answer.count("constant-1024: ") == 4
+    assert answer.count("constant-1024: ") == 7
 
 
 def test_the_fits_find_the_worlds_own_law_and_critical_batch_size(page, world):
