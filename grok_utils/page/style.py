@@ -18,8 +18,8 @@ from grok_utils.analysis.crossings import ARMS, in_order
 from grok_utils.tasks import OPERATIONS, written
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
-THIRD = 18  # letters of a legend's word that a third of the width holds
-WIDE = 7.2  # of many small panels: a phone shows a part of it, and scrolls
+THIRD = 18  # letters of a legend's word that a third of this holds
+WIDE = 7.2  # as a page's column: a phone shows a part of it, and scrolls
 OURS = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
 STYLE: dict[Any, Any] = seaborn.axes_style("ticks") | OURS
 INK, INK_ON_DARK = OURS["text.color"], "#c9d1d9"  # axes and words
@@ -87,17 +87,18 @@ def panels(
     height: float = 2.1,
     by: str = "operation",
     columns: int = 2,
+    width: float = WIDTH,
     sharey: bool | Literal["row"] = True,
 ) -> Picture:
     """A titled panel for each operation (or arm, or whatever `by` names), drawn by `draw(ax, its rows)`.
 
-    There are `columns` in a row; with more than two the figure is WIDE. `sharey` as in matplotlib's subplots.
+    There are `columns` in a row, in a figure of `width` inches. `sharey` as in matplotlib's subplots.
 
     Panels share their axes, called `x` (of numbers that may be large) and `y`. A legend, of arms or of names with
     their looks, is above them.
     """
     names = in_order(frame[by], OPERATIONS if by == "operation" else ARMS)
-    width, columns = WIDTH if columns == 2 else WIDE, min(columns, len(names))
+    columns = min(columns, len(names))
     rows = -(-len(names) // columns)
     with matplotlib.rc_context(STYLE):
         figure = Figure((width, height * rows * (1.25 if columns == 1 else 1.0) + 0.5), layout="constrained")
@@ -115,7 +116,7 @@ def panels(
             dashes = "none" if k.dashes is None else (0, k.dashes) if k.dashes else "-"
             handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=name))
         if handles:
-            columns = 3 if max(map(len, legend)) <= THIRD else 2
+            columns = round(width / (1.5 if max(map(len, legend)) <= THIRD else 2.4))
             figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3.2)
         figure.supxlabel(x)
         if y:

@@ -1,18 +1,20 @@
 """The figures of the tuned answer, in the style of `page.figures`."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import matplotlib
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.colors import LogNorm
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import ListedColormap, LogNorm, NoNorm
+from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from grok_utils.analysis.crossings import in_order
 from grok_utils.page.descriptions import extremes, in_each
 from grok_utils.page.figures import CELL_COLOURS, draw_cells
-from grok_utils.page.style import INK, LOOKS, STYLE, Look, Picture, panels, short
+from grok_utils.page.style import INK, LOOKS, STYLE, WIDE, Look, Picture, panels, short
 from grok_utils.tasks import written
 from grok_utils.tuned.costs import above_frontier
 from grok_utils.tuned_page.answer import KINDS, SETTINGS
@@ -24,6 +26,7 @@ TIMES = (100, 200, 500, 1000, 2000, 5000)  # updates with a tick
 EXAMPLES = (50_000, 200_000, 1_000_000)  # with a tick
 WHOLE, GENERAL = "{:,.0f}".format, "{:g}".format
 Form = Callable[..., str]
+Colour = tuple[float, ...] | np.ndarray
 
 
 def log_axes(ax: Axes, x: Iterable[float], y: Iterable[float], x_form: Form = WHOLE, y_form: Form = WHOLE) -> None:
@@ -41,6 +44,23 @@ def colours_of(medians: pd.Series, norm: LogNorm) -> np.ndarray:
     colours = CELL_COLOURS(norm(medians))
     colours[~np.isfinite(medians)] = 0
     return colours
+
+
+def add_bar(
+    figure: Figure, axes: Sequence[Axes], colours: ScalarMappable, label: str, ticks: Mapping[int, str], pad: float
+) -> None:
+    """A bar of `colours` above these axes, `pad` of their height away, with these words at these values."""
+    with matplotlib.rc_context(STYLE):
+        bar = figure.colorbar(colours, ax=axes, location="top", aspect=50, pad=pad, label=label)
+        bar.set_ticks([*ticks], labels=[*ticks.values()])
+        bar.minorticks_off()
+
+
+def add_steps(figure: Figure, axes: Sequence[Axes], shades: Mapping[float, Colour], label: str) -> None:
+    """A bar above a row of axes of the colour of each of these values."""
+    steps = ScalarMappable(NoNorm(), ListedColormap(np.array([*shades.values()])))
+    steps.set_array(range(len(shades)))
+    add_bar(figure, axes, steps, label, {i: f"{value:,g}" for i, value in enumerate(shades)}, pad=0.04)
 
 
 def updates_against_batch(table: pd.DataFrame) -> Picture:
@@ -69,7 +89,7 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
     )
     looks = {f"{setting}, constant": Look(colour, "o") for setting, colour in COLOURS.items()}
     looks |= {kind: Look(INK, MARKERS[kind], None) for kind in KINDS[1:] if (table["kind"] == kind).any()}
-    return panels(table, draw, alt, "mean batch size up to the touch", "updates to 99 % (RMST)", looks)
+    return panels(table, draw, alt, "mean batch size up to the touch", "updates to 99 % (RMST)", looks, width=WIDE)
 
 
 RATES, DECAYS = (5e-4, 2e-3, 8e-3, 3.2e-2), (0.125, 0.5, 2.0)  # with a tick
@@ -110,24 +130,14 @@ def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Pictur
     )
     columns = next((n for n in (4, 5, 3) if len(arms) % n != 1), 4)  # so that none stands alone in the last row
     words = "learning rate, in thousandths", "weight decay"
-    picture = panels(of, draw, alt, *words, height=1.15, by="schedule", columns=columns)
-    with matplotlib.rc_context(STYLE):
-        colours, axes = matplotlib.cm.ScalarMappable(norm, CELL_COLOURS), picture.figure.axes
-        ticks = [t for t in TIMES if least <= t <= most]
-        bar = picture.figure.colorbar(colours, ax=axes, location="top", aspect=50, pad=0.01, ticks=ticks)
-        bar.set_label("median updates to 99 %")
-        bar.ax.xaxis.set_major_formatter(short)
-        bar.ax.xaxis.set_minor_locator(NullLocator())
+    picture = panels(of, draw, alt, *words, height=1.15, by="schedule", columns=columns, width=WIDE)
+    figure, ticks = picture.figure, {t: short(t) for t in TIMES if least <= t <= most}
+    add_bar(figure, figure.axes, ScalarMappable(norm, CELL_COLOURS), "median updates to 99 %", ticks, pad=0.01)
     return picture
 
 
 SHADES = matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, 7))
 BY_SIZE = dict(zip((32, 64, 128, 256, 512, 1024, 2048), SHADES, strict=True))
-
-
-def sized(batches: pd.Series) -> dict[str, Look]:
-    """A colour a batch size, for a legend."""
-    return {f"{b:,}": Look(matplotlib.colors.to_hex(BY_SIZE[b]), "o", None) for b in sorted(batches.unique())}
 
 
 def collapse(cells: pd.DataFrame) -> Picture:
@@ -152,19 +162,24 @@ def collapse(cells: pd.DataFrame) -> Picture:
         "Time to 99 % in units of τ, AdamW's decay timescale, against rate × decay, both logarithmic, a panel for each "
         f"operation, a colour for each batch size. The mean over the cells that count: {in_each(known, say)}"
     )
-    return panels(known, draw, alt, "learning rate × weight decay", "T / τ", sized(known["batch"]))
+    picture = panels(known, draw, alt, "learning rate × weight decay", "T / τ", height=2.5, width=WIDE)
+    shades = {b: BY_SIZE[b] for b in sorted(known["batch"].unique())}
+    add_steps(picture.figure, picture.figure.axes, shades, "batch size")
+    return picture
 
 
 def edges(table: pd.DataFrame) -> Picture:
     """The edge of stability against batch size, from `laws.edges`: the highest rate at each decay, and the highest
     decay at each rate, at which all seeds reach; open where they do not all keep."""
     table = table.assign(panel=table["of"].map("highest {}, ".format) + table["operation"].map(written))
-    shades = {of: sorted(rows["at"].unique()) for of, rows in table.groupby("of")}
+    shades = {}
+    for of, rows in table.dropna(subset=["reach"]).groupby("of"):
+        drawn = sorted(rows["at"].unique())
+        shades[of] = {at: CELL_COLOURS((i + 1) / len(drawn)) for i, at in enumerate(drawn)}
 
     def draw(ax: Axes, panel: pd.DataFrame) -> None:
-        tried = shades[panel["of"].iloc[0]]
         for at, of in panel.dropna(subset=["reach"]).sort_values("batch").groupby("at"):
-            colour = CELL_COLOURS((tried.index(at) + 1) / len(tried))
+            colour = shades[panel["of"].iloc[0]][at]
             ax.plot(of["batch"], of["reach"], color=colour, linewidth=1)
             keep = of["keep"] >= of["reach"]
             for rows, face in ((of[keep], colour), (of[~keep], "none")):
@@ -180,7 +195,13 @@ def edges(table: pd.DataFrame) -> Picture:
         "Line charts of the highest rate at each decay, and of the highest decay at each rate, at which all seeds "
         f"reach 99 %, against batch size, both logarithmic, lighter for smaller values of the other. {'; '.join(told)}."
     )
-    return panels(table, draw, alt, "batch size", "highest stable value", by="panel", sharey="row")
+    words = "batch size", "highest stable value"
+    picture = panels(table, draw, alt, *words, height=2.4, by="panel", width=WIDE, sharey="row")
+    axes = picture.figure.axes
+    for of, other in (("decay", "learning rate"), ("rate", "weight decay")):
+        row = [ax for ax in axes if ax.get_title().startswith(f"highest {of}, ")]
+        add_steps(picture.figure, row, shades[of], f"at a {other} of")
+    return picture
 
 
 def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
@@ -215,7 +236,7 @@ def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
     )
     looks = {"constant": Look(INK, "o"), "fitted": Look(COLOURS[SETTINGS[1]], "", (4, 2))}
     looks |= {k: Look(COLOURS[SETTINGS[1]], MARKERS[k], None) for k in KINDS[1:-1] if (tuned["kind"] == k).any()}
-    return panels(tuned, draw, alt, "examples to 99 %", "updates to 99 %", looks)
+    return panels(tuned, draw, alt, "examples to 99 %", "updates to 99 %", looks, width=WIDE)
 
 
 def shapes(table: pd.DataFrame) -> Picture:
@@ -244,4 +265,5 @@ def shapes(table: pd.DataFrame) -> Picture:
         "Heat maps of median updates to 99 % of geometric courses of the batch size, from the size in the row to that "
         f"in the column, constants on the diagonal. Courses: {'; '.join(told)}."
     )
-    return panels(every, draw, alt, "batch size at the end", "at the beginning", height=2.3, by="panel")
+    words = "batch size at the end", "at the beginning"
+    return panels(every, draw, alt, *words, height=2.3, by="panel", columns=4, width=WIDE)

@@ -167,6 +167,12 @@ def test_a_click_in_the_contents_goes_there(open_page, width):
         assert -1 <= top < 120 or at_end, link.inner_text()
 
 
+def test_the_columns_of_the_contents_begin_at_the_same_height(open_page):
+    first, *later = (item.bounding_box() for item in open_page(1200).locator("nav li").all())
+    tops = [box["y"] for box in later if box["x"] > first["x"] + 100]
+    assert tops and min(tops) == pytest.approx(first["y"], abs=0.5)
+
+
 def test_code_unfolds_on_a_click(open_page):
     page = open_page()
     folded = page.locator("details").all()

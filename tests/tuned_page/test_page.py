@@ -84,6 +84,19 @@ def test_it_leads_to_the_page_of_the_claims_and_nowhere_else(page):
     assert {a["href"] for a in page.select("a") if not a["href"].startswith("#")} == {"../evidence/report.html"}
 
 
+def test_figures_are_as_wide_as_the_column(page):
+    drawn = page.select("figure.picture svg")
+    assert len(drawn) >= 5
+    assert [svg for svg in drawn if not svg.find_parent(class_="wide")] == []
+
+
+def test_figures_say_which_value_each_shade_is(page, world):
+    edges = laws.edges(read_tuned(world[1], world[0])).dropna(subset=["reach"])
+    for name, values in {"edges": edges["at"], "collapse": edges["batch"]}.items():
+        words = {tag.get_text().strip() for tag in page.select(f"#{name} svg text")}
+        assert {f"{value:,g}" for value in values} <= words, name
+
+
 def test_where_schedules_take_longer_none_beats_the_constants(page):
     said = section(page, "The answer")
     assert (
