@@ -26,7 +26,6 @@ TIMES = (100, 200, 500, 1000, 2000, 5000)  # updates with a tick
 EXAMPLES = (50_000, 200_000, 1_000_000)  # with a tick
 WHOLE, GENERAL = "{:,.0f}".format, "{:g}".format
 Form = Callable[..., str]
-Colour = tuple[float, ...] | np.ndarray
 
 
 def log_axes(ax: Axes, x: Iterable[float], y: Iterable[float], x_form: Form = WHOLE, y_form: Form = WHOLE) -> None:
@@ -56,7 +55,7 @@ def add_bar(
         bar.minorticks_off()
 
 
-def add_steps(figure: Figure, axes: Sequence[Axes], shades: Mapping[float, Colour], label: str) -> None:
+def add_steps(figure: Figure, axes: Sequence[Axes], shades: Mapping[float, np.ndarray], label: str) -> None:
     """A bar above a row of axes of the colour of each of these values."""
     steps = ScalarMappable(NoNorm(), ListedColormap(np.array([*shades.values()])))
     steps.set_array(range(len(shades)))
@@ -136,8 +135,10 @@ def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Pictur
     return picture
 
 
-SHADES = matplotlib.colormaps["viridis_r"](np.linspace(0.12, 1, 7))
-BY_SIZE = dict(zip((32, 64, 128, 256, 512, 1024, 2048), SHADES, strict=True))
+def shades_of(values: pd.Series) -> dict[float, np.ndarray]:
+    """A colour for each distinct value, darker for larger ones, all of which stand out from white and near-black."""
+    distinct = sorted(values.unique())
+    return dict(zip(distinct, matplotlib.colormaps["viridis_r"](np.linspace(0.12, 0.8, len(distinct))), strict=True))
 
 
 def collapse(cells: pd.DataFrame) -> Picture:
@@ -146,11 +147,12 @@ def collapse(cells: pd.DataFrame) -> Picture:
     Filled: the cells that count for the law; open: the others with a median.
     """
     known = cells.dropna(subset=["in_tau"])
+    shades = shades_of(known["batch"])
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
         for (batch, counts), of in rows.groupby(["batch", "counts"]):
-            face = BY_SIZE[batch] if counts else "none"
-            ax.plot(1 / of["tau"], of["in_tau"], "o", color=BY_SIZE[batch], markerfacecolor=face, markersize=4)
+            face = shades[batch] if counts else "none"
+            ax.plot(1 / of["tau"], of["in_tau"], "o", color=shades[batch], markerfacecolor=face, markersize=4)
         ax.axhline(1, color=INK, linewidth=0.8, linestyle=":")
         log_axes(ax, (), (), GENERAL, GENERAL)
 
@@ -163,7 +165,6 @@ def collapse(cells: pd.DataFrame) -> Picture:
         f"operation, a colour for each batch size. The mean over the cells that count: {in_each(known, say)}"
     )
     picture = panels(known, draw, alt, "learning rate × weight decay", "T / τ", height=2.5, width=WIDE)
-    shades = {b: BY_SIZE[b] for b in sorted(known["batch"].unique())}
     add_steps(picture.figure, picture.figure.axes, shades, "batch size")
     return picture
 
@@ -172,10 +173,7 @@ def edges(table: pd.DataFrame) -> Picture:
     """The edge of stability against batch size, from `laws.edges`: the highest rate at each decay, and the highest
     decay at each rate, at which all seeds reach; open where they do not all keep."""
     table = table.assign(panel=table["of"].map("highest {}, ".format) + table["operation"].map(written))
-    shades = {}
-    for of, rows in table.dropna(subset=["reach"]).groupby("of"):
-        drawn = sorted(rows["at"].unique())
-        shades[of] = {at: CELL_COLOURS((i + 1) / len(drawn)) for i, at in enumerate(drawn)}
+    shades = {of: shades_of(rows["at"]) for of, rows in table.dropna(subset=["reach"]).groupby("of")}
 
     def draw(ax: Axes, panel: pd.DataFrame) -> None:
         for at, of in panel.dropna(subset=["reach"]).sort_values("batch").groupby("at"):
