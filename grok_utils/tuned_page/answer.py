@@ -270,7 +270,7 @@ def beaten_table(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataF
         constant = comparators[row.operation, row.schedule, outcome]
         best = soonest(by[outcome]).query("constant and setting == @SETTINGS[1] and operation == @row.operation")
         others = {"comparator": constant, "soonest": best["schedule"].iloc[0]}
-        told = {name: f"{arm}: {of[arm]:,.0f}" for name, arm in others.items()}
+        told = {name: f"{t.arms[arm].settings.batch_size}: {of[arm]:,.0f}" for name, arm in others.items()}
         rows.append({"updates": of[row.schedule]} | told)
     table = table.join(pd.DataFrame(rows, table.index))
     return pd.concat([of for _, of in by_operation(table)])

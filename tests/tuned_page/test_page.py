@@ -126,7 +126,7 @@ def test_prices_are_of_the_same_means_and_the_cheapest_are_bold(page, world):
         assert rows.set_index("schedule")["updates"].idxmin() == "constant-1024", operation
         assert rows.set_index("schedule")["examples"].idxmin() == "constant-64"
     said = section(page, "What to set, in what order, at what price")
-    assert "Leave the batch size constant" in said and "are cheapest in one cost" in said
+    assert "Leave the batch size constant" in said and "that are cheapest in one cost" in said
     assert {row.td.find_next_sibling().get_text() for row in page.select("#prices tr:has(b)")} == {
         "constant-64",
         "constant-1024",
