@@ -11,7 +11,7 @@ import pandas as pd
 
 from grok_utils.analysis.crossings import by_operation
 from grok_utils.analysis.intervals import mean_interval
-from grok_utils.page.prose import from_to, interval, listed, sample_sizes
+from grok_utils.page.prose import from_to, interval, listed
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_study
 from grok_utils.studies import DEFAULTS, Arm, Scheduled
@@ -188,23 +188,26 @@ def ways_line(beaten: pd.DataFrame) -> str:
 def times_line(t: Tuned, touch: pd.DataFrame, kept: pd.DataFrame) -> str:
     """How soon the soonest constant is, tuned, how much sooner 512 is than at the original's setting, what lasts."""
     best = soonest(touch).query("constant and setting == @SETTINGS[1]")
-    told = [f"{row.rmst:,.0f} on {written(row.operation)} ({interval(row.low, row.high)})" for row in best.itertuples()]
-    usual = touch[touch["schedule"] == USUAL].set_index(["setting", "operation"]).loc[SETTINGS[0]]
+    usual = touch[touch["schedule"] == USUAL].set_index(["setting", "operation"])
+    first = usual.loc[SETTINGS[0]]
+    size, example = DEFAULTS["batch_size"], best["operation"].iloc[0]
+    before, now = (usual.loc[(setting, example)] for setting in SETTINGS)
     fails = [
-        f"On {written(operation)} the first is a lower bound, as {row.n - row.reached} of {row.n} seeds do not get "
-        "there at the original's."
-        for operation, row in usual.iterrows()
+        f"On {written(operation)} that is a lower bound, as {row.n - row.reached} of {row.n} seeds do not get there at "
+        "the original's."
+        for operation, row in first.iterrows()
         if row.reached <= row.n / 2
     ]
     lasting = t.lasting[t.lasting["outcome"] == "touch"]
     share = lasting["above"].sum() / lasting["n"].sum()
     said = [
-        f"Tuned, the soonest constant batch touches 99 % after this many updates: {listed(told)}. These are means "
-        f"restricted at {HORIZON:,} updates ([Table](#answer-table), 95 % intervals, {sample_sizes(best)}).",
-        f"Tuning makes a batch of {DEFAULTS['batch_size']} itself {from_to(faster(touch), '{:.1f}')} times as fast to "
-        f"touch 99 % as at the original's rate and decay, and {from_to(faster(kept), '{:.1f}')} times as fast to keep "
-        f"it ({sample_sizes(usual)} there).",
+        f"Tuning makes a batch of {size} itself {from_to(faster(touch), '{:.1f}')} times as fast to touch 99 %.",
+        f"On {written(example)}, for example, {now.rmst:,.0f} updates (95 % interval {interval(now.low, now.high)}, "
+        f"n = {now.n}) are enough instead of {before.rmst:,.0f} ({interval(before.low, before.high)}, n = {before.n}).",
         *fails,
+        f"To keep 99 % it is {from_to(faster(kept), '{:.1f}')} times as fast.",
+        f"The soonest constant touches 99 % after {from_to(best['rmst'], '{:,.0f}')} updates, by operation "
+        f"([Table](#answer-table), means restricted at {HORIZON:,}).",
         f"A touch often does not last: {100 * share:.0f} % of the {lasting['n'].sum():,} members that touch 99 % by "
         "their horizon less 500 updates are above it 500 updates later.",
     ]

@@ -191,7 +191,7 @@ def edges(table: pd.DataFrame) -> Picture:
         told.append(f"{panel}: {extremes(highest.set_axis([f'batch {b:,}' for b in highest.index]), '{:g}')}")
     alt = (
         "Line charts of the highest rate at each decay, and of the highest decay at each rate, at which all seeds "
-        f"reach 99 %, against batch size, both logarithmic, lighter for smaller values of the other. {'; '.join(told)}."
+        f"reach 99 %, against batch size, both logarithmic, lighter for smaller values of the other. {'. '.join(told)}."
     )
     words = "batch size", "highest stable value"
     picture = panels(table, draw, alt, *words, height=2.4, by="panel", width=WIDE, sharey="row")
@@ -261,7 +261,7 @@ def shapes(table: pd.DataFrame) -> Picture:
     told = [f"{panel} {extremes(of)}" for panel, of in medians]
     alt = (
         "Heat maps of median updates to 99 % of geometric courses of the batch size, from the size in the row to that "
-        f"in the column, constants on the diagonal. Courses: {'; '.join(told)}."
+        f"in the column, constants on the diagonal. Courses: {'. '.join(told)}."
     )
     words = "batch size at the end", "at the beginning"
     return panels(every, draw, alt, *words, height=2.3, by="panel", columns=4, width=WIDE)

@@ -119,14 +119,12 @@ def controls_line(table: pd.DataFrame) -> str:
     """Whether the order of the constants stays as tuned, and the ratios to 512."""
     told, order = [], orders(table)
     if len(order := order[order != "–"]):
-        same, first = (
-            listed(f"{of.isin(kept).sum()} of {len(of)} by {by}" for by, of in order.groupby("outcome", sort=False))
-            for kept in (["yes"], ["yes", "soonest only"])
-        )
-        told.append(
-            f"Of the pairs of a control and an operation, {same} leave the constants' order as tuned, and {first} "
-            "leave the soonest of them."
-        )
+        for by, of in order.groupby("outcome", sort=False):
+            same, first = (of.isin(kept).sum() for kept in (["yes"], ["yes", "soonest only"]))
+            told.append(
+                f"By {by}, {same} of {len(of)} pairs of a control and an operation leave the constants' order as "
+                f"tuned, and {first} the soonest of them."
+            )
     follows = table[(table["control"] == FOLLOWS) & np.isfinite(table["ratio"])]
     for arm, of in follows.groupby("schedule", sort=False):
         ratios = from_to(of["ratio"], "{:.2f}")

@@ -77,12 +77,12 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
     batches = {sizes(t)[arm] for arm in table["schedule"]}
     without = sorted({sizes(t)[arm] for arm in t.members[LAW]["schedule"]} - batches)
     if len(exponents):
+        power = from_to(exponents, "{:.2f}").replace("-", "−")
         told.append(
-            f"The time goes as (rate × decay) to the power of {from_to(exponents, '{:.2f}').replace('-', '−')} in "
-            f"{len(table)} fits ({count(table['operation'].unique(), 'operation')}, batch sizes "
-            f"{listed(f'{size:,}' for size in sorted(batches))}), beside −1 for a time that is a multiple of τ, and "
-            f"published exponents of {PUBLISHED}. Rate and decay act through their product alone, within "
-            f"± {PRODUCT_ALONE}, in {int(alone.eq(True).sum())} of {len(table)}."
+            f"In {len(table)} fits ({count(table['operation'].unique(), 'operation')}, batch sizes "
+            f"{listed(f'{size:,}' for size in sorted(batches))}) the time goes as (rate × decay) to the power of "
+            f"{power}. A time that is a multiple of τ would give −1. Published exponents are {PUBLISHED}. Rate and decay act "
+            f"through their product alone, within ± {PRODUCT_ALONE}, in {int(alone.eq(True).sum())} of {len(table)}."
         )
         if without:
             told.append(f"At a batch of {listed(f'{size:,}' for size in without)} no cell counts.")
@@ -180,9 +180,11 @@ def noise_line(fits: pd.DataFrame, scale: pd.DataFrame) -> str:
     each = [f"{at[o]:,.0f} examples beside {of[o]:,.0f} on {written(o)}" for o in both if at[o] > 0]
     verdict = "predicts" if len(within) >= 2 else "does not predict"
     none = int((scale["n"] == 0).sum())
-    known = listed(each) if each else "not to be had"
-    told = f"The gradient noise scale along tuned runs at 512 is {known}: within a factor of {FACTOR:g} on "
-    told += f"{len(within)} of {len(both)} operations, so by the plan it {verdict} $B_c$."
+    known = f"is {listed(each)}" if each else "cannot be given"
+    told = (
+        f"The gradient noise scale along tuned runs at 512 {known}. It lies within a factor of {FACTOR:g} of $B_c$ on "
+    )
+    told += f"{len(within)} of {len(both)} operations. So, by the plan, it {verdict} $B_c$."
     if none:
         told += (
             f" In {none} of {len(scale)} arms and operations no member has one ([Table](#noise)), as the ten gradients "

@@ -75,7 +75,7 @@ def schedule_advice(decided: Decided) -> str:
     if (decided.beaten["said"] != "").any():
         return (
             "**Leave the batch size constant**: no schedule beats the constants by both outcomes. Some that shrink the "
-            "batch do by one, at an operation ([Table](#beaten)); none that grows it does."
+            "batch do by one, at an operation ([Table](#beaten)). None that grows it does."
             if (decided.beaten.loc[decided.beaten["said"] != "", "kind"] == "shrinking").all()
             else "**Leave the batch size constant**: no schedule beats the constants by both outcomes, though some do "
             "by one ([Table](#beaten))."
