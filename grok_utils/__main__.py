@@ -5,6 +5,7 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -93,15 +94,17 @@ def carried_out(a: argparse.Namespace) -> Iterator[str]:
         if a.command == "site":
             yield f"the site: open {build.build_site(a.results, a.out)}"
         elif a.command == "evidence":
-            from grok_utils.evidence.index import index
-            from grok_utils.tuned_page.reading import lacking
+            from grok_utils.evidence import index, members
+            from grok_utils.page.prose import lacking
+            from grok_utils.tuned_page.reading import studies_of
 
-            yield f"evidence: read {build.build_page(a.results, 'evidence')}"
-            if waits_for := lacking(a.results):
-                yield f"tuned: no page yet, it waits for {waits_for}"
-            else:
-                yield f"tuned: read {build.build_page(a.results, 'tuned')}"
-            write_text(a.results / "README.md", index(a.results))
+            pages = {"evidence": map(load_study, members.STUDIES), "tuned": chain(*studies_of().values())}
+            for page, studies in pages.items():  # each reads tables of the one before
+                if waits_for := lacking(studies, a.results):
+                    yield f"{page}: no page yet, it waits for {waits_for}"
+                    break
+                yield f"{page}: read {build.build_page(a.results, page)}"
+                write_text(a.results / "README.md", index.index(a.results))
         else:
             make = build.print_page if a.command == "pdf" else build.build_page
             many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study

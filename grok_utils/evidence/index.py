@@ -76,10 +76,8 @@ def tuned_answer(results: Path) -> str:
 
 
 def untuned(interactions: pd.DataFrame) -> str:
-    """What the answer's rate and decay are worth: words, and where there are data the constant batch at others."""
+    """What the answer's rate and decay are worth: words, and the constant batch at others."""
     told, table = answer.protocol_alone(interactions), answer.by_rate_and_decay(interactions)
-    if table.empty:
-        return told
     headings = {name: written(name).replace("_", " ") for name in table}
     numbers = markdown(table.rename(columns=headings).map(lambda of: of if isinstance(of, str) else f"{of:,.0f}"))
     caption = "Updates to 99 % (RMST, the mean restricted at the run's end) of the constant batch of 512,"
