@@ -1,7 +1,7 @@
 """The answer and the verdicts, in sentences and in tables. Every number in them is computed here."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -68,13 +68,9 @@ def without_growing(dose: pd.DataFrame) -> str:
     if not best:
         return ""
     needs = f"`linear` needs {more_or_fewer(pd.Series(behind), ' %')} updates than the best constant batch"
-    return f"The soonest of all arms is {apart(on_operations(best))} ({sample_sizes(dose)}). {needs}."
-
-
-def apart(clauses: Iterable[str]) -> str:
-    """Clauses with an `and` of their own, in one sentence."""
-    *front, end = clauses
-    return f"{', '.join(front)}, and {end}" if front else end
+    *others, last = on_operations(best)  # clauses with an `and` of their own
+    soonest = f"{', '.join(others)}, and {last}" if others else last
+    return f"The soonest of all arms is {soonest} ({sample_sizes(dose)}). {needs}."
 
 
 def outcomes(rows: pd.DataFrame) -> pd.Series:
@@ -166,13 +162,6 @@ def verdict_table(members: pd.DataFrame, rows: pd.DataFrame, by_clock: pd.DataFr
     return pd.DataFrame(table)
 
 
-def label(row: pd.Series, rows: pd.DataFrame) -> str:
-    """What a contrast is, as far as the claim's other contrasts do not share it."""
-    same = rows[["arm", "reference"]].drop_duplicates().shape[0] == 1
-    on = written(row["operation"])
-    return on if same else f"{row['arm']} less {row['reference']} on {on}"
-
-
 def as_claimed(hits: Sequence[bool]) -> str:
     """How many of many contrasts came out as claimed."""
     return f"as claimed in {sum(hits)} of {len(hits)} contrasts"
@@ -183,7 +172,10 @@ def our_words(claim: Claim, rows: pd.DataFrame, share_of: pd.DataFrame | None) -
 
     `rows` are the contrasts that decide it, `share_of` the members whose share it speaks of.
     """
-    n, told = list(rows["n"]), [f"{label(row, rows)}: {estimate(row)}" for _, row in rows.iterrows()]
+    of_pairs = len(rows[["arm", "reference"]].drop_duplicates()) > 1  # a label says what not all of them share
+    labels = (rows["arm"] + " less " + rows["reference"] + " on " if of_pairs else "") + rows["operation"].map(written)
+    told = [f"{name}: {estimate(row)}" for name, (_, row) in zip(labels, rows.iterrows(), strict=True)]
+    n = list(rows["n"])
     p = [p_value(x).removeprefix("p ").removeprefix("= ") for x in rows["p_holm"]]
     if len(rows) > FEW:
         told = [as_claimed(rows["verdict"] == "supported")]
@@ -216,13 +208,9 @@ def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
     return "not tested" if not hits else as_claimed(hits) if len(hits) > FEW else "\n".join(told)
 
 
-def robustness(of_clock: Mapping[str, pd.DataFrame], rows: pd.DataFrame) -> pd.DataFrame:
-    """Each claim's verdict by every clock: claim, text, and a column a clock; `rows` are the contrasts on the first.
-
-    `of_clock` are the rows of `Evidence.members` by their clock.
-    """
+def robustness(of_clock: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each claim's verdict by every clock, from `Evidence.members` on each: claim, text, and a column a clock."""
     table = pd.DataFrame({"claim": [c.number for c in CLAIMS], "text": [c.text for c in CLAIMS]})
     for clock in CLOCKS:
-        contrasts = rows if clock == CLOCKS[0] else all_contrasts(of_clock[clock])
-        table[clock] = verdicts(of_clock[clock], contrasts, clock).to_numpy()
+        table[clock] = verdicts(of_clock[clock], all_contrasts(of_clock[clock]), clock).to_numpy()
     return table

@@ -11,9 +11,10 @@ from grok_utils.evidence.members import CLOCKS, Evidence
 from grok_utils.page.prose import from_to, named, p_value, sample_sizes, signed, trained
 from grok_utils.studies import DEFAULTS
 
-ADVICE = {
+ADVICE = {  # what to do, by the verdict of claim 3
     "supported": "Growing the batch adds to a small start here, beyond what a constant of the same mean gives.",
     "contradicted": "Growing the batch buys no more here than its dose does. A small constant batch is simpler.",
+    "cannot tell": "These data do not say whether growing the batch buys anything beyond its dose.",
 }
 
 
@@ -97,14 +98,8 @@ def horizon_table(band: pd.DataFrame) -> pd.DataFrame:
 
 def examples_section(left_out: list[str]) -> str:
     """The clock's horizon, and the arms that end before it."""
-    told = f"The horizon is {EXAMPLES_HORIZON:,} examples, which is what `exponential` sees in its whole run."
-    return f"{told} {named(left_out)} end before that, and are left out." if left_out else told
-
-
-def advice(found: pd.Series) -> str:
-    """What to do, by the verdict of claim 3."""
-    unknown = "These data do not say whether growing the batch buys anything beyond its dose."
-    return ADVICE.get(found[3], unknown)
+    horizon = f"The horizon is {EXAMPLES_HORIZON:,} examples, which is what `exponential` sees in its whole run."
+    return f"{horizon} {named(left_out)} end before that, and are left out."
 
 
 def reading(interactions: pd.DataFrame) -> str:
