@@ -146,19 +146,19 @@ def stability(members: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def time_of_an_update(bench: Path) -> tuple[float, float] | None:
-    """Seconds that an update of a member takes, and seconds more for each of its examples; None without `bench`.
+def with_seconds(table: pd.DataFrame, bench: Path) -> pd.DataFrame:
+    """The table of a member's updates and examples with the seconds that they take; as it is without `bench`.
 
-    The least-squares line through the arms of `paper` as `make bench DEVICE=cuda` timed them one by one in float32, its
-    `cuda-paper.csv`. Records say nothing of it: their runs shared GPUs with others.
+    By the least-squares line through the arms of `paper` as `make bench DEVICE=cuda` timed them one by one in float32,
+    its `cuda-paper.csv`. Records say nothing of it: their runs shared GPUs with others.
     """
     if not bench.exists():
-        return None
+        return table
     paper, timed = load_study("paper"), pd.read_csv(bench).query("precision == 'float32'").set_index("arm")
     arms = [arm.name for arm in paper.arms if arm.name in timed.index]
     seconds = timed.loc[arms, "train_s"] / timed.loc[arms, "members"]
     slope, intercept = np.polyfit([batch_sizes(paper, arm).mean() for arm in arms], seconds / paper.updates, 1)
-    return float(intercept), float(slope)
+    return table.assign(seconds=intercept * table["updates"] + slope * table["examples"])
 
 
 def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
@@ -169,12 +169,6 @@ def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
         row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
         rows.append(row | {"examples": cell["restricted_examples"].mean()})
     return with_seconds(pd.DataFrame(rows), bench)
-
-
-def with_seconds(table: pd.DataFrame, bench: Path) -> pd.DataFrame:
-    """The table of updates and examples with seconds by `time_of_an_update`, where it is known."""
-    time = time_of_an_update(bench)
-    return table if time is None else table.assign(seconds=time[0] * table["updates"] + time[1] * table["examples"])
 
 
 def cheapest(table: pd.DataFrame, beside: tuple[str, ...]) -> pd.DataFrame:

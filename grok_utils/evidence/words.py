@@ -5,10 +5,10 @@ from typing import Any
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.analysis.inference import ALPHA, EXAMPLES_HORIZON
+from grok_utils.analysis.inference import ALPHA
 from grok_utils.evidence.answer import CONTROLS, more_or_fewer, span
 from grok_utils.evidence.members import CLOCKS, Evidence
-from grok_utils.page.prose import from_to, named, p_value, sample_sizes, signed, trained
+from grok_utils.page.prose import from_to, p_value, sample_sizes, signed, trained
 from grok_utils.studies import DEFAULTS
 
 ADVICE = {  # what to do, by the verdict of claim 3
@@ -94,12 +94,6 @@ def horizon_table(band: pd.DataFrame) -> pd.DataFrame:
     arms, columns = in_order(band["schedule"]), list(dict.fromkeys(table.sort_values("update")["by"]))
     shares = table.pivot_table("told", "schedule", "by", aggfunc="first")
     return shares.loc[arms, columns].reset_index(names="arm")
-
-
-def examples_section(left_out: list[str]) -> str:
-    """The clock's horizon, and the arms that end before it."""
-    horizon = f"The horizon is {EXAMPLES_HORIZON:,} examples, which is what `exponential` sees in its whole run."
-    return f"{horizon} {named(left_out)} end before that, and are left out."
 
 
 def reading(interactions: pd.DataFrame) -> str:

@@ -411,8 +411,9 @@ def test_the_time_of_an_update_is_the_line_through_the_timed_arms(tmp_path):
         for a in paper.arms
     ]
     pd.DataFrame([*rows, rows[0] | {"arm": "all side by side", "train_s": 1.0}]).to_csv(bench, index=False)
-    assert effects.time_of_an_update(bench) == pytest.approx((2e-5, 3e-8))
-    assert effects.time_of_an_update(tmp_path / "none.csv") is None
+    spent = pd.DataFrame({"updates": [1, 0], "examples": [0, 1]})
+    assert effects.with_seconds(spent, bench)["seconds"].tolist() == pytest.approx([2e-5, 3e-8])
+    assert list(effects.with_seconds(spent, tmp_path / "none.csv")) == ["updates", "examples"]
 
 
 def test_records_of_an_unclean_tree_are_counted_and_told():
