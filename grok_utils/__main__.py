@@ -5,6 +5,7 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import NoReturn
 
@@ -57,21 +58,13 @@ def parser() -> Parser:
     plan.add_argument("--elsewhere", action="store_true", help=elsewhere)
     run = command("run", of_runs, "make the records of one arm and its seeds by executing run.ipynb")
     run.add_argument("--schedule", required=True, help="the arm")
-    run.add_argument("--seeds", required=True, help="such as 0 or 0,1,2")
+    run.add_argument("--seeds", required=True, help="such as 0, 0,1,2 or 0..9")
     command("report", of_study, "build report.html from the study's records")
     command("pdf", of_study, "print report.html, built where absent, as report.pdf (also of `tuned` and `evidence`)")
     command("status", of_study, "say what is done, running, failed and missing, and how long is left")
     verify = command("verify", of_study, "check the records and their code, and train one of them again for a minute")
     verify.add_argument("--record", help="the one to train again, such as linear-seed0 (default: any)")
     return top
-
-
-def seeds_from(text: str) -> list[int]:
-    """The seeds of `0,1,2`; BadInput where that is no list of whole numbers."""
-    try:
-        return [int(word) for word in text.split(",")]
-    except ValueError:
-        raise BadInput(f"seeds: {text!r} is not a list of whole numbers such as 0,1,2") from None
 
 
 def carried_out(a: argparse.Namespace) -> Iterator[str]:
@@ -93,15 +86,17 @@ def carried_out(a: argparse.Namespace) -> Iterator[str]:
         if a.command == "site":
             yield f"the site: open {build.build_site(a.results, a.out)}"
         elif a.command == "evidence":
-            from grok_utils.evidence.index import index
-            from grok_utils.tuned_page.reading import lacking
+            from grok_utils.evidence import index, members
+            from grok_utils.page.prose import lacking
+            from grok_utils.tuned_page.reading import studies_of
 
-            yield f"evidence: read {build.build_page(a.results, 'evidence')}"
-            if waits_for := lacking(a.results):
-                yield f"tuned: no page yet, it waits for {waits_for}"
-            else:
-                yield f"tuned: read {build.build_page(a.results, 'tuned')}"
-            write_text(a.results / "README.md", index(a.results))
+            pages = {"evidence": map(load_study, members.STUDIES), "tuned": chain(*studies_of().values())}
+            for page, studies in pages.items():  # each reads tables of the one before
+                if waits_for := lacking(studies, a.results):
+                    yield f"{page}: no page yet, it waits for {waits_for}"
+                    break
+                yield f"{page}: read {build.build_page(a.results, page)}"
+                write_text(a.results / "README.md", index.index(a.results))
         else:
             make = build.print_page if a.command == "pdf" else build.build_page
             many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study
@@ -122,7 +117,7 @@ def carried_out(a: argparse.Namespace) -> Iterator[str]:
     elif a.command == "run":
         from grok_utils.pipeline.execution import execute_run
 
-        run = make_run(study, a.schedule, check_seeds(seeds_from(a.seeds)), a.results, a.device, a.threads)
+        run = make_run(study, a.schedule, check_seeds(a.seeds), a.results, a.device, a.threads)
         execute_run(on_this_machine(run), a.study)
     elif a.command == "verify":
         from grok_utils.pipeline.verify import verify

@@ -33,12 +33,6 @@ def reported_mean(arm: str, operation: str, metric: str) -> float:
     return float(table.get((operation, arm, metric), np.nan))
 
 
-def protocol(arm: str) -> Arm:
-    """The reported arm with the settings under which the original's numbers were made: the defaults of all settings."""
-    sizes = Scheduled(arm, **BATCH_RANGE) if arm in SCHEDULES else Settings.batch_size
-    return Arm(arm, Settings(batch_size=sizes), (Cell((), Settings.operations),))
-
-
 def unlike_protocol(study: Study) -> list[str]:
     """How a study's reported arms differ from the original's, in words; empty where its numbers can be compared."""
     T, told = Study.updates, []
@@ -46,8 +40,9 @@ def unlike_protocol(study: Study) -> list[str]:
     if study.updates != T:
         told.append(f"updates {study.updates:,} instead of {T:,}")
     arms = [a for a in study.arms if a.name in REPORTED_ARMS]
-    for arm in arms:
-        like = protocol(arm.name)
+    for arm in arms:  # the original's numbers were made with the defaults of all settings
+        sizes = Scheduled(arm.name, **BATCH_RANGE) if arm.name in SCHEDULES else Settings.batch_size
+        like = Arm(arm.name, Settings(batch_size=sizes), (Cell((), Settings.operations),))
         for name in ("modulus", "train_fraction", "optimizer", "warm_up", *Shape._fields):
             here, there = getattr(arm.settings, name), getattr(like.settings, name)
             told += [f"{name} {here} instead of {there}"] if here != there else []

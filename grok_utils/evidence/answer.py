@@ -1,7 +1,7 @@
 """The answer and the verdicts, in sentences and in tables. Every number in them is computed here."""
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,8 +10,8 @@ from grok_utils.analysis.crossings import by_operation, in_order
 from grok_utils.analysis.intervals import share_interval
 from grok_utils.analysis.reported import REPORTED_SEEDS, reported_mean
 from grok_utils.analysis.summaries import RMST
-from grok_utils.evidence.claims import CLAIMS, NOT_RUN, all_contrasts, verdicts
-from grok_utils.evidence.members import CLOCKS, Evidence, of_arm
+from grok_utils.evidence.claims import CLAIMS, all_contrasts, verdicts
+from grok_utils.evidence.members import CLOCKS, of_arm
 from grok_utils.evidence.rules import Claim
 from grok_utils.page.prose import from_to, listed, on_operations, p_value, sample_sizes, signed
 from grok_utils.studies import DEFAULTS
@@ -26,7 +26,6 @@ ANSWERS = {
     "supported": f"Yes: growing the batch helps more than {DOSE} explains",
     "contradicted": f"No: growing the batch helps no more than {DOSE} explains",
     "cannot tell": f"These data do not say whether growing the batch helps more than {DOSE} explains",
-    NOT_RUN: f"Whether growing the batch helps more than {DOSE} explains is not known yet",
 }
 
 
@@ -51,23 +50,11 @@ def answer(rows: pd.DataFrame, found: pd.Series, dose: pd.DataFrame) -> str:
 
     `rows` and `found` as from `claims.all_contrasts` and `claims.verdicts`, `dose` as from `effects.dose_response`.
     """
-    told = [order_of_sizes(rows), without_growing(dose), against_baseline(rows)]
+    same_dose = listed([*CONTROLS.values(), "random orders of its batch sizes"])
+    beside, baseline = (rows[rows["claim"] == number] for number in (3, 1))
+    told = [sides(beside, same_dose), without_growing(dose), sides(baseline, BASELINE)]
+    told.append(f"Its mean differs by {span(baseline['percent'])} %.")
     return f"**{ANSWERS[found[3]]}.** {' '.join(filter(None, told))}\n\n{verdict_counts(found)}"
-
-
-def of_claim(rows: pd.DataFrame, number: int) -> pd.DataFrame:
-    """The contrasts of a claim that have pairs."""
-    return rows[(rows["claim"] == number) & (rows["n"] > 0)]
-
-
-def order_of_sizes(rows: pd.DataFrame) -> str:
-    """Linear beside the same dose without growth."""
-    ours = of_claim(rows, 3)
-    if ours.empty:
-        return ""
-    beside = [words for name, words in CONTROLS.items() if (ours["reference"] == name).any()]
-    beside += ["random orders of its batch sizes"] * int((~ours["decides"]).any())
-    return sides(ours, listed(beside))
 
 
 def without_growing(dose: pd.DataFrame) -> str:
@@ -81,21 +68,9 @@ def without_growing(dose: pd.DataFrame) -> str:
     if not best:
         return ""
     needs = f"`linear` needs {more_or_fewer(pd.Series(behind), ' %')} updates than the best constant batch"
-    return f"The soonest of all arms is {apart(on_operations(best))} ({sample_sizes(dose)}). {needs}."
-
-
-def against_baseline(rows: pd.DataFrame) -> str:
-    """Linear beside the baseline."""
-    ours = of_claim(rows, 1)
-    if ours.empty:
-        return ""
-    return f"{sides(ours, BASELINE)} Its mean differs by {span(ours['percent'])} %."
-
-
-def apart(clauses: Iterable[str]) -> str:
-    """Clauses with an `and` of their own, in one sentence."""
-    *front, end = clauses
-    return f"{', '.join(front)}, and {end}" if front else end
+    *others, last = on_operations(best)  # clauses with an `and` of their own
+    soonest = f"{', '.join(others)}, and {last}" if others else last
+    return f"The soonest of all arms is {soonest} ({sample_sizes(dose)}). {needs}."
 
 
 def outcomes(rows: pd.DataFrame) -> pd.Series:
@@ -123,7 +98,7 @@ def verdict_counts(found: pd.Series) -> str:
     """How many of the claims came out which way."""
     tally, theirs = Counter(found), {"cannot tell": "open (*cannot tell*)"}
     theirs |= {v: v.replace("its own", "their own") for v, n in tally.items() if n > 1 and v.startswith("wrong")}
-    order = ["supported", "contradicted", "cannot tell", *sorted({v for v in tally if v.startswith("wrong")}), NOT_RUN]
+    order = ["supported", "contradicted", "cannot tell", *sorted({v for v in tally if v.startswith("wrong")})]
     told = [f"{tally[v]} {'is' if tally[v] == 1 else 'are'} {theirs.get(v, v)}" for v in order if tally[v]]
     return f"Of the original's {len(found)} claims, {listed(told)} ([Table](#verdicts))."
 
@@ -134,18 +109,16 @@ def protocol_alone(interactions: pd.DataFrame) -> str:
     `interactions` as from `effects.interactions`.
     """
     rate, decay = DEFAULTS["learning_rate"], DEFAULTS["weight_decay"]
-    told = [f"**This holds at the original's learning rate {rate:g} and weight decay {decay:g} alone.**"]
     of = by_rate_and_decay(interactions).set_index(["learning_rate", "weight_decay"])
     usual, *twice = ((f"{r:g}", f"{d:g}") for r, d in ((rate, decay), (2 * rate, decay), (rate, 2 * decay)))
-    if {usual, *twice} <= set(of.index):
-        parts = 100 * of.loc[twice] / of.loc[usual]
-        told.append(
-            f"A constant {DEFAULTS['batch_size']} at twice the rate or twice the decay needs only "
-            f"{parts.min(axis=None):.0f} to {parts.max(axis=None):.0f} % of the updates "
-            f"({sample_sizes(interactions)}, [Table](#untuned)). So the original may have seen an untuned rate and "
-            "decay rather than a good batch size."
-        )
-    return " ".join(told)
+    parts = 100 * of.loc[twice] / of.loc[usual]
+    return (
+        f"**This holds at the original's learning rate {rate:g} and weight decay {decay:g} alone.** "
+        f"A constant {DEFAULTS['batch_size']} at twice the rate or twice the decay needs only "
+        f"{parts.min(axis=None):.0f} to {parts.max(axis=None):.0f} % of the updates "
+        f"({sample_sizes(interactions)}, [Table](#untuned)). So the original may have seen an untuned rate and "
+        "decay rather than a good batch size."
+    )
 
 
 def by_rate_and_decay(interactions: pd.DataFrame) -> pd.DataFrame:
@@ -160,28 +133,24 @@ def answer_table(rows: pd.DataFrame) -> pd.DataFrame:
     """The answer in numbers: a row an operation, linear less its reverse, its mean and the baseline, and after each
     what linear is there, as `outcomes` has it."""
     columns = CONTROLS | {"baseline": BASELINE}
-    ours = rows[rows["claim"].isin([1, 3]) & rows["reference"].isin(columns) & (rows["n"] > 0)]
+    ours = rows[rows["claim"].isin([1, 3]) & rows["reference"].isin(columns)]
     ours = ours.assign(words=[estimate(row) for _, row in ours.iterrows()], verdict=outcomes(ours))
     table = pd.DataFrame({"operation": in_order(ours["operation"], OPERATIONS)})
     for reference, words in columns.items():
-        of = ours[ours["reference"] == reference].set_index("operation")
-        if len(of):
-            told = of[["words", "verdict"]].set_axis([words, f"{words}: verdict"], axis="columns")
-            table = table.join(told, on="operation")
+        told = ours[ours["reference"] == reference].set_index("operation")[["words", "verdict"]]
+        table = table.join(told.set_axis([words, f"{words}: verdict"], axis="columns"), on="operation")
     return table
 
 
 # --- the verdicts -----------------------------------------------------------------------------------------------------
 
 
-def verdict_table(evidence: Evidence, rows: pd.DataFrame, by_clock: pd.DataFrame) -> pd.DataFrame:
+def verdict_table(members: pd.DataFrame, rows: pd.DataFrame, by_clock: pd.DataFrame) -> pd.DataFrame:
     """A row a claim: claim, text, reported, ours, n, p (Holm-adjusted), verdict, other_clocks (that change it).
 
-    `rows` are its contrasts, and `by_clock` its verdicts as from `robustness`.
+    `members` and `rows` are its members and contrasts on the first clock, `by_clock` its verdicts by `robustness`.
     """
-    found = by_clock.set_index("claim")
-    members = evidence.members[evidence.members["clock"] == CLOCKS[0]]
-    table = []
+    found, table = by_clock.set_index("claim"), []
     for claim in CLAIMS:
         mine = rows[(rows["claim"] == claim.number) & rows["decides"]]
         share_of = of_arm(members, claim.share_of, "permutation") if claim.share_of else None
@@ -191,13 +160,6 @@ def verdict_table(evidence: Evidence, rows: pd.DataFrame, by_clock: pd.DataFrame
         told |= our_words(claim, mine, share_of) | {"verdict": first}
         table.append(told | {"other_clocks": listed(other) if other else "–"})
     return pd.DataFrame(table)
-
-
-def label(row: pd.Series, rows: pd.DataFrame) -> str:
-    """What a contrast is, as far as the claim's other contrasts do not share it."""
-    same = rows[["arm", "reference"]].drop_duplicates().shape[0] == 1
-    on = written(row["operation"])
-    return on if same else f"{row['arm']} less {row['reference']} on {on}"
 
 
 def as_claimed(hits: Sequence[bool]) -> str:
@@ -210,23 +172,24 @@ def our_words(claim: Claim, rows: pd.DataFrame, share_of: pd.DataFrame | None) -
 
     `rows` are the contrasts that decide it, `share_of` the members whose share it speaks of.
     """
-    known = rows[rows["n"] > 0]
-    n, told = list(rows["n"]), [f"{label(row, rows)}: {estimate(row)}" for _, row in known.iterrows()]
-    p = [p_value(x).removeprefix("p ").removeprefix("= ") for x in known["p_holm"]]
-    if len(known) > FEW:
-        told = [as_claimed(known["verdict"] == "supported")]
-        p = [f"{p[known['p_holm'].argmin()]} to {p[known['p_holm'].argmax()]}"]
+    of_pairs = len(rows[["arm", "reference"]].drop_duplicates()) > 1  # a label says what not all of them share
+    labels = (rows["arm"] + " less " + rows["reference"] + " on " if of_pairs else "") + rows["operation"].map(written)
+    told = [f"{name}: {estimate(row)}" for name, (_, row) in zip(labels, rows.iterrows(), strict=True)]
+    n = list(rows["n"])
+    p = [p_value(x).removeprefix("p ").removeprefix("= ") for x in rows["p_holm"]]
+    if len(rows) > FEW:
+        told = [as_claimed(rows["verdict"] == "supported")]
+        p = [f"{p[rows['p_holm'].argmin()]} to {p[rows['p_holm'].argmax()]}"]
     if share_of is not None:
         n, p = n or [len(share_of)], ["–", *p]
-        if len(share_of):
-            low, high = share_interval(k := int(share_of["reached"].sum()), len(share_of))
-            told.insert(0, f"{k} of {len(share_of)} seeds reach 99 % ({100 * low:.0f} to {100 * high:.0f} %)")
+        low, high = share_interval(k := int(share_of["reached"].sum()), len(share_of))
+        told.insert(0, f"{k} of {len(share_of)} seeds reach 99 % ({100 * low:.0f} to {100 * high:.0f} %)")
     told += [claim.formula] if claim.formula else []
-    return {"ours": "\n".join(told) or "–", "n": from_to(n, "{:.0f}") if n else "–", "p": "\n".join(p) or "–"}
+    return {"ours": "\n".join(told), "n": from_to(n, "{:.0f}") if n else "–", "p": "\n".join(p) or "–"}
 
 
 def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
-    """What the original's own means say of the claim's contrasts, line by line as `our_words` once all are known."""
+    """What the original's own means say of the claim's contrasts, line by line as `our_words`."""
     if claim.formula:
         return "the formula"
     if claim.share_of and rows.empty:
@@ -241,15 +204,13 @@ def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
             words = f"{ours:.3f} against {theirs:.3f}"
             if row["column"] == "restricted":
                 words = f"{signed(ours - theirs)}, {signed(100 * (ours / theirs - 1))} %"
-        told.append(("" if (rows["n"] > 0).all() else f"{label(row, rows)}: ") + words)
+        told.append(words)
     return "not tested" if not hits else as_claimed(hits) if len(hits) > FEW else "\n".join(told)
 
 
-def robustness(evidence: Evidence, rows: pd.DataFrame) -> pd.DataFrame:
-    """Each claim's verdict by every clock: claim, text, and a column a clock; `rows` are the contrasts on the first."""
+def robustness(of_clock: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Each claim's verdict by every clock, from `Evidence.members` on each: claim, text, and a column a clock."""
     table = pd.DataFrame({"claim": [c.number for c in CLAIMS], "text": [c.text for c in CLAIMS]})
     for clock in CLOCKS:
-        if clock != CLOCKS[0]:
-            rows = all_contrasts(evidence.members[evidence.members["clock"] == clock])
-        table[clock] = verdicts(evidence, rows, clock).to_numpy()
+        table[clock] = verdicts(of_clock[clock], all_contrasts(of_clock[clock]), clock).to_numpy()
     return table

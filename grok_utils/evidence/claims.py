@@ -8,14 +8,13 @@ import pandas as pd
 from grok_utils.analysis.reported import REPORTED_ARMS, reported_mean
 from grok_utils.analysis.summaries import RMST
 from grok_utils.evidence import rules
-from grok_utils.evidence.members import CLOCKS, MODULAR, ORDER, Evidence, incomplete, of_arm
+from grok_utils.evidence.members import CLOCKS, MODULAR, ORDER, of_arm
 from grok_utils.evidence.rules import Claim, Comparison, contrasts
 from grok_utils.schedules import SCHEDULES, values
 from grok_utils.studies import BATCH_RANGE, Study
 
 ACCURACY_MARGIN = 0.05  # claim 14
 LATER_BELOW = 128  # an arm grows later than another if more of its updates have batches below this
-NOT_RUN = "not yet run"
 WRONG_FORMULA, WRONG_ARITHMETIC = "wrong by its own formula", "wrong by its own arithmetic"
 
 
@@ -130,18 +129,14 @@ def all_contrasts(members: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([contrasts(claim, members) for claim in CLAIMS if claim.family], ignore_index=True)
 
 
-def verdicts(evidence: Evidence, rows: pd.DataFrame, clock: str = CLOCKS[0]) -> pd.Series:
-    """Each claim's verdict by one clock, by its number; `rows` are `all_contrasts` on that clock.
+def verdicts(members: pd.DataFrame, rows: pd.DataFrame, clock: str = CLOCKS[0]) -> pd.Series:
+    """Each claim's verdict by one clock, by its number; `rows` are `all_contrasts` of the `members`, all on that clock.
 
-    A claim that data decide is `not yet run` until every record of its studies is there. By examples seen, only the
-    claims that contrasts of times decide have a verdict.
+    By examples seen, only the claims that contrasts of times decide have a verdict.
     """
-    members = evidence.members[evidence.members["clock"] == clock]
     found = {}
     for claim in CLAIMS:
-        verdict_now = claim.settled or NOT_RUN
-        if claim.settled is None and incomplete(evidence.studies, claim.studies).empty:
-            share_of = of_arm(members, claim.share_of or "", "permutation")
-            verdict_now = claim.decide(rows[rows["claim"] == claim.number], share_of["reached"])
-        found[claim.number] = verdict_now if claim.timed or clock != CLOCKS[-1] else ""
+        reached = of_arm(members, claim.share_of or "", "permutation")["reached"]
+        decided = claim.settled or claim.decide(rows[rows["claim"] == claim.number], reached)
+        found[claim.number] = decided if claim.timed or clock != CLOCKS[-1] else ""
     return pd.Series(found, name=clock)

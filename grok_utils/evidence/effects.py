@@ -46,10 +46,9 @@ def dose_response(members: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame(rows)
     for i, row in table.iterrows():
         points = constant_curve(table, row["operation"])
-        if len(points[0]):
-            table.loc[i, "curve"] = np.interp(np.log(row["dose"]), *points, left=np.nan, right=np.nan)
-            if not row["constant"]:
-                table.loc[i, "added_up"] = constants_added_up(batch_sizes(study, row["schedule"]), *points)
+        table.loc[i, "curve"] = np.interp(np.log(row["dose"]), *points, left=np.nan, right=np.nan)
+        if not row["constant"]:
+            table.loc[i, "added_up"] = constants_added_up(batch_sizes(study, row["schedule"]), *points)
     return table
 
 
@@ -76,9 +75,7 @@ def order_added_up(rows: pd.DataFrame, dose: pd.DataFrame) -> pd.DataFrame:
     Orders of the same sizes use up their dose at different paces, and a difference that follows from this alone is
     predicted; what it leaves over is an effect of order.
     """
-    known = dose.loc[dose["constant"], "operation"]
-    found = rows[(rows["claim"] == 3) & (rows["n"] > 0) & rows["operation"].isin(known)].reset_index(drop=True)
-    predicted = []
+    found, predicted = rows[rows["claim"] == 3].reset_index(drop=True), []
     for row in found.itertuples():
         study, curve = load_study(row.study), constant_curve(dose, row.operation)
         linear, control = (constants_added_up(batch_sizes(study, arm), *curve) for arm in (row.arm, row.reference))
@@ -108,7 +105,6 @@ def interactions(members: pd.DataFrame) -> pd.DataFrame:
 
     Columns: operation, learning_rate, weight_decay, follows (whether the arm's rate does, and the cell is that of its
     reference), arm, reference, those of `rules.contrast` but for equivalence, p_holm, corrected within the operation.
-    Contrasts without pairs are left out.
     """
     study, rows = load_study(RATES), []
     for arm, reference, cell in compared(study):
@@ -119,23 +115,21 @@ def interactions(members: pd.DataFrame) -> pd.DataFrame:
             row |= {"arm": arm.name, "reference": reference.name}
             rows.append(row | contrast(pair, arm.name, reference.name, operation, None))
     table = pd.DataFrame(rows).drop(columns=["margin", "equivalent"])
-    table["p_holm"] = table.groupby("operation")["p"].transform(holm)
-    return table[table["n"] > 0].reset_index(drop=True)
+    return table.assign(p_holm=table.groupby("operation")["p"].transform(holm))
 
 
 def precision(members: pd.DataFrame) -> pd.DataFrame:
     """Contrasts of times at a lower precision less float32, that of the arm of `confirm` that is otherwise the same:
-    precision, operation, arm (of `confirm`) and those of `rules.contrast`. Contrasts without pairs are left out."""
+    precision, operation, arm (of `confirm`) and those of `rules.contrast`."""
     study, usual, margin, rows = load_study(PRECISION), load_study(STUDIES[0]), margins(members), []
     both = of_study(members, study.name, usual.name)
     for arm, other in product(study.arms, usual.arms):
         at, like = arm.settings, other.settings
         if replace(at, precision=like.precision, operations=like.operations) == like:
             for operation in at.operations:
-                found = contrast(both, arm.name, other.name, operation, margin.get(operation, np.nan))
+                found = contrast(both, arm.name, other.name, operation, margin[operation])
                 rows.append({"precision": at.precision, "operation": operation, "arm": other.name} | found)
-    table = pd.DataFrame(rows)
-    return table[table["n"] > 0].reset_index(drop=True)
+    return pd.DataFrame(rows)
 
 
 def stability(members: pd.DataFrame) -> pd.DataFrame:
@@ -152,19 +146,19 @@ def stability(members: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def time_of_an_update(bench: Path) -> tuple[float, float] | None:
-    """Seconds that an update of a member takes, and seconds more for each of its examples; None without `bench`.
+def with_seconds(table: pd.DataFrame, bench: Path) -> pd.DataFrame:
+    """The table of a member's updates and examples with the seconds that they take; as it is without `bench`.
 
-    The least-squares line through the arms of `paper` as `make bench DEVICE=cuda` timed them one by one in float32, its
-    `cuda-paper.csv`. Records say nothing of it: their runs shared GPUs with others.
+    By the least-squares line through the arms of `paper` as `make bench DEVICE=cuda` timed them one by one in float32,
+    its `cuda-paper.csv`. Records say nothing of it: their runs shared GPUs with others.
     """
     if not bench.exists():
-        return None
+        return table
     paper, timed = load_study("paper"), pd.read_csv(bench).query("precision == 'float32'").set_index("arm")
     arms = [arm.name for arm in paper.arms if arm.name in timed.index]
     seconds = timed.loc[arms, "train_s"] / timed.loc[arms, "members"]
     slope, intercept = np.polyfit([batch_sizes(paper, arm).mean() for arm in arms], seconds / paper.updates, 1)
-    return float(intercept), float(slope)
+    return table.assign(seconds=intercept * table["updates"] + slope * table["examples"])
 
 
 def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
@@ -175,12 +169,6 @@ def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
         row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
         rows.append(row | {"examples": cell["restricted_examples"].mean()})
     return with_seconds(pd.DataFrame(rows), bench)
-
-
-def with_seconds(table: pd.DataFrame, bench: Path) -> pd.DataFrame:
-    """The table of updates and examples with seconds by `time_of_an_update`, where it is known."""
-    time = time_of_an_update(bench)
-    return table if time is None else table.assign(seconds=time[0] * table["updates"] + time[1] * table["examples"])
 
 
 def cheapest(table: pd.DataFrame, beside: tuple[str, ...]) -> pd.DataFrame:

@@ -34,8 +34,7 @@ def dose_response(table: pd.DataFrame) -> Picture:
 
     def say(rows: pd.DataFrame) -> str:
         parts = {"constants": rows[rows["constant"]], "others": rows[~rows["constant"]]}
-        told = [f"{words} {extremes(of.set_index('schedule')['rmst'])}" for words, of in parts.items() if len(of)]
-        return ", ".join(told)
+        return ", ".join(f"{words} {extremes(of.set_index('schedule')['rmst'])}" for words, of in parts.items())
 
     alt = (
         "Line chart of updates to 99 % validation accuracy against mean batch size, a panel for each operation, "

@@ -11,7 +11,7 @@ from bs4 import BeautifulSoup
 
 from grok_utils.evidence import answer
 from grok_utils.evidence.members import STUDIES
-from grok_utils.page.prose import listed, sample_sizes
+from grok_utils.page.prose import sample_sizes
 from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
@@ -55,7 +55,6 @@ def index(results: Path) -> str:
         f"`<study>/records/<arm>-seed<k>.parquet` are the measurements, a row every {BLOCK} updates. "
         "`notebooks/studies/<study>.yaml` says what was asked for.",
         markdown(studies(results)),
-        not_begun(results),
         "Written by `make evidence`.",
     ]
     return "\n\n".join(filter(None, parts)) + "\n"
@@ -76,10 +75,8 @@ def tuned_answer(results: Path) -> str:
 
 
 def untuned(interactions: pd.DataFrame) -> str:
-    """What the answer's rate and decay are worth: words, and where there are data the constant batch at others."""
+    """What the answer's rate and decay are worth: words, and the constant batch at others."""
     told, table = answer.protocol_alone(interactions), answer.by_rate_and_decay(interactions)
-    if table.empty:
-        return told
     headings = {name: written(name).replace("_", " ") for name in table}
     numbers = markdown(table.rename(columns=headings).map(lambda of: of if isinstance(of, str) else f"{of:,.0f}"))
     caption = "Updates to 99 % (RMST, the mean restricted at the run's end) of the constant batch of 512,"
@@ -103,24 +100,16 @@ def figures(results: Path, of: str, shown: tuple[str, ...]) -> str:
 
 
 def studies(results: Path) -> pd.DataFrame:
-    """The studies with a record there, those of the evidence first: study, what it is, arms, seeds, records, page."""
+    """The studies, those of the evidence first: study, what it is, arms, seeds, records (of which how many), page."""
     rows = []
     for name in [*STUDIES, *sorted({p.stem for p in STUDY_FILES.glob("*.yaml")} - {*STUDIES, NOT_KEPT})]:
         study = load_study(name)
         there = records_there(study, results)
-        if any(there):
-            n = f"{sum(there):,}" if all(there) else f"{sum(there):,} of {len(there):,}"
-            page = f"[report]({name}/report.html)" if (results / name / "report.html").exists() else ""
-            row = {"study": f"`{name}`", "what it is": study.title, "arms": len(study.arms), "seeds": len(study.seeds)}
-            rows.append(row | {"records": n, "page": page})
+        n = f"{sum(there):,}" if all(there) else f"{sum(there):,} of {len(there):,}"
+        page = f"[report]({name}/report.html)" if (results / name / "report.html").exists() else ""
+        row = {"study": f"`{name}`", "what it is": study.title, "arms": len(study.arms), "seeds": len(study.seeds)}
+        rows.append(row | {"records": n, "page": page})
     return pd.DataFrame(rows)
-
-
-def not_begun(results: Path) -> str:
-    """The studies without a record in `results`, and what they are; empty where there are none."""
-    studies = [load_study(path.stem) for path in sorted(STUDY_FILES.glob("*.yaml")) if path.stem != NOT_KEPT]
-    told = [f"`{s.name}` ({s.title})" for s in studies if not any(records_there(s, results))]
-    return f"Without a record yet, until `make all STUDY=<study>` has run: {listed(told)}." if told else ""
 
 
 def markdown(table: pd.DataFrame) -> str:

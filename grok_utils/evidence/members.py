@@ -8,8 +8,9 @@ import pandas as pd
 from grok_utils.analysis.crossings import GROUP, MEMBER, crossings
 from grok_utils.analysis.inference import crossings_by_examples, instability, sustained_crossings
 from grok_utils.errors import Damaged
+from grok_utils.page.prose import lacking
 from grok_utils.pipeline.study_files import load_study
-from grok_utils.store.records import read_study, records_there
+from grok_utils.store.records import read_study
 
 MODULAR = ("x_plus_y", "x_minus_y", "x_div_y")
 ORDER = {operation: f"order-{operation}" for operation in MODULAR}
@@ -19,10 +20,10 @@ CLOCKS = ("99 %", "95 %", "99.9 %", "ten logs in a row", "examples seen")  # the
 
 
 class Evidence(NamedTuple):
-    """What there is of the studies.
+    """The studies of the claims.
 
     members: a row a member and clock, the columns of `crossings.crossings` with study, clock and those of
-    `inference.instability`, at 99 %. studies: study, title, seeds, records, planned. metadata: of every record.
+    `inference.instability`, at 99 %. studies: study, title, seeds, records. metadata: of every record.
     """
 
     members: pd.DataFrame
@@ -31,19 +32,17 @@ class Evidence(NamedTuple):
 
 
 def read_evidence(results: Path | str) -> Evidence:
-    """All that `results` holds of STUDIES. Raises Damaged where a record is bad, and without any of `confirm`."""
-    members, studies, metadata = [], [], []
-    for study in map(load_study, STUDIES):
-        found = records_there(study, results)
-        row = {"study": study.name, "title": study.title, "seeds": len(study.seeds)}
-        studies.append(row | {"records": sum(found), "planned": len(found)})
-        if any(found):
-            frame, about = read_study(study, results)
-            members.append(by_clock(frame).assign(study=study.name))
-            metadata += about
-    if not studies[0]["records"]:
-        raise Damaged(f"{results} holds no record of {STUDIES[0]}, by which the others are judged: make its runs first")
-    return Evidence(pd.concat(members, ignore_index=True), pd.DataFrame(studies), metadata)
+    """STUDIES from `results`. Raises Damaged on a bad or absent record."""
+    studies = [load_study(name) for name in STUDIES]
+    if waits_for := lacking(studies, results):
+        raise Damaged(f"the claims are not judged yet: they wait for {waits_for}")
+    members, rows, metadata = [], [], []
+    for study in studies:
+        frame, about = read_study(study, results)
+        members.append(by_clock(frame).assign(study=study.name))
+        rows.append({"study": study.name, "title": study.title, "seeds": len(study.seeds), "records": len(about)})
+        metadata += about
+    return Evidence(pd.concat(members, ignore_index=True), pd.DataFrame(rows), metadata)
 
 
 def by_clock(frame: pd.DataFrame) -> pd.DataFrame:
@@ -64,8 +63,3 @@ def of_study(members: pd.DataFrame, *names: str) -> pd.DataFrame:
 def of_arm(members: pd.DataFrame, arm: str, operation: str) -> pd.DataFrame:
     """The rows of one arm of `confirm` on one operation."""
     return of_study(members, STUDIES[0]).query("schedule == @arm and operation == @operation")
-
-
-def incomplete(studies: pd.DataFrame, names: tuple[str, ...] = STUDIES) -> pd.DataFrame:
-    """The rows of `Evidence.studies` that have fewer records than planned, among `names`."""
-    return studies[studies["study"].isin(names) & (studies["records"] < studies["planned"])]

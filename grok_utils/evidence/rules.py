@@ -81,11 +81,6 @@ class Claim:
     formula: str | None = None  # what that formula gives, in words, where it speaks of that
 
     @property
-    def studies(self) -> tuple[str, ...]:
-        """The studies without which it cannot be decided: its tests', and `confirm` for the margins."""
-        return tuple(dict.fromkeys([STUDIES[0], *(c.study for c in self.family)]))
-
-    @property
     def timed(self) -> bool:
         """Whether contrasts of times decide it."""
         return any(c.decides and c.column == "restricted" for c in self.family)

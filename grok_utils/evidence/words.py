@@ -5,41 +5,27 @@ from typing import Any
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.analysis.inference import ALPHA, EXAMPLES_HORIZON
+from grok_utils.analysis.inference import ALPHA
 from grok_utils.evidence.answer import CONTROLS, more_or_fewer, span
-from grok_utils.evidence.members import CLOCKS, RATES, Evidence, incomplete
-from grok_utils.page.prose import from_to, listed, named, p_value, sample_sizes, signed, trained
+from grok_utils.evidence.members import CLOCKS, Evidence
+from grok_utils.page.prose import from_to, p_value, sample_sizes, signed, trained
 from grok_utils.studies import DEFAULTS
 
-ADVICE = {
+ADVICE = {  # what to do, by the verdict of claim 3
     "supported": "Growing the batch adds to a small start here, beyond what a constant of the same mean gives.",
     "contradicted": "Growing the batch buys no more here than its dose does. A small constant batch is simpler.",
+    "cannot tell": "These data do not say whether growing the batch buys anything beyond its dose.",
 }
 
 
 def heading(evidence: Evidence) -> str:
     """The page's title, and how many records of how many studies it stands on."""
-    s = evidence.studies
+    n, records = len(evidence.studies), evidence.studies["records"].sum()
     return (
         "# Does growing the batch make a transformer grok sooner? The evidence\n\n"
-        f"{s['records'].sum():,} records of {(evidence.members['clock'] == CLOCKS[0]).sum():,} trained models, from "
-        f"{(s['records'] > 0).sum()} of {len(s)} planned studies. {trained(evidence.metadata)} "
-        f"{missing(s) or 'Every planned record is there.'}"
+        f"{records:,} records of {(evidence.members['clock'] == CLOCKS[0]).sum():,} trained models, from "
+        f"{n} of {n} planned studies. {trained(evidence.metadata)} Every planned record is there."
     )
-
-
-def missing(studies: pd.DataFrame) -> str:
-    """Which of the studies have no or not all records, in words; empty where none."""
-    lacking = incomplete(studies)
-    absent, partly = lacking[lacking["records"] == 0]["study"], lacking[lacking["records"] > 0]
-    words = [f"**No records yet** of {named(absent)}."] if len(absent) else []
-    begun = [f"`{row.study}` ({row.records:,} of {row.planned:,} records)" for row in partly.itertuples()]
-    return " ".join(words + ([f"**Incomplete:** {listed(begun)}."] if begun else []))
-
-
-def without_records(table: pd.DataFrame, study: str) -> str:
-    """That a study, of which `table` is, has no records yet; empty where the table has rows."""
-    return "" if len(table) else f"The study `{study}` has no records yet."
 
 
 def uncommitted(metadata: list[dict[str, Any]]) -> str:
@@ -58,8 +44,6 @@ def uncommitted(metadata: list[dict[str, Any]]) -> str:
 def on_the_curve(dose: pd.DataFrame) -> str:
     """Where the changing arms lie beside what the constants give."""
     rows = dose[~dose["constant"] & (dose["reached"] > 0) & dose["low"].notna() & dose["curve"].notna()]
-    if rows.empty:
-        return "There are not yet arms that change the batch beside constants to compare them with."
     on, sums = (rows[name].between(rows["low"], rows["high"]).sum() for name in ("curve", "added_up"))
     apart = 100 * (rows["rmst"] / rows["added_up"] - 1)
     return (
@@ -76,17 +60,16 @@ def order_explained(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for control, words in ({"linear-shuffled": "the five shuffles"} | CONTROLS).items():
         of = table[table["reference"].str.startswith(control)]
-        if len(of):
-            row = {"control": words, "contrasts": len(of), "predicted": span(of["predicted"])}
-            row |= {"found": span(of["difference"]), "inside": of["predicted"].between(of["low"], of["high"]).sum()}
-            row |= {"below": (of["predicted"] < of["low"]).sum(), "above": (of["predicted"] > of["high"]).sum()}
-            rows.append(row)
+        row = {"control": words, "contrasts": len(of), "predicted": span(of["predicted"])}
+        row |= {"found": span(of["difference"]), "inside": of["predicted"].between(of["low"], of["high"]).sum()}
+        row |= {"below": (of["predicted"] < of["low"]).sum(), "above": (of["predicted"] > of["high"]).sum()}
+        rows.append(row)
     return pd.DataFrame(rows)
 
 
 def interaction_section(table: pd.DataFrame) -> str:
     """Whether small constants and linear are sooner at every rate and decay; then arms whose rate follows a batch."""
-    told = [without_records(table, RATES)]
+    told = []
     for (arm, reference), rows in table[~table["follows"].astype(bool)].groupby(["arm", "reference"], sort=False):
         sure, sooner = rows["p_holm"] < ALPHA, rows["difference"] < 0
         told.append(
@@ -100,7 +83,7 @@ def interaction_section(table: pd.DataFrame) -> str:
         f"corrected {p_value(rows['p_holm'].max())} at most)."
         for (arm, reference), rows in table[table["follows"].astype(bool)].groupby(["arm", "reference"], sort=False)
     ]
-    return "\n".join(filter(None, told))
+    return "\n".join(told)
 
 
 def horizon_table(band: pd.DataFrame) -> pd.DataFrame:
@@ -113,24 +96,10 @@ def horizon_table(band: pd.DataFrame) -> pd.DataFrame:
     return shares.loc[arms, columns].reset_index(names="arm")
 
 
-def examples_section(left_out: list[str]) -> str:
-    """The clock's horizon, and the arms that end before it."""
-    told = f"The horizon is {EXAMPLES_HORIZON:,} examples, which is what `exponential` sees in its whole run."
-    return f"{told} {named(left_out)} end before that, and are left out." if left_out else told
-
-
-def advice(found: pd.Series) -> str:
-    """What to do, by the verdict of claim 3."""
-    unknown = "These data do not say whether growing the batch buys anything beyond its dose."
-    return ADVICE.get(found[3], unknown)
-
-
 def reading(interactions: pd.DataFrame) -> str:
-    """What the data say to the theory of the critical batch size; empty without them."""
+    """What the data say to the theory of the critical batch size."""
     usual = interactions[["learning_rate", "weight_decay"]].eq([DEFAULTS["learning_rate"], DEFAULTS["weight_decay"]])
     small = interactions[usual.all(axis=1) & (interactions["arm"] == "constant-128")]
-    if small.empty:
-        return ""
     said = "That agrees with the critical batch size, by which a small batch saves no updates."
     if ((small["difference"] < 0) & (small["p_holm"] < ALPHA)).any():
         said = (

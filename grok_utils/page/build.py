@@ -15,11 +15,7 @@ from grok_utils.studies import Study
 OF_INDEX = "main > table { display: block; overflow-x: auto; } main > table td { white-space: normal; }"
 
 
-# Pages of many studies, by their folders: what is said while the notebook of that name is executed.
-PAGES = {
-    "evidence": "the claims: reading the records of their studies and judging them, a minute or so",
-    "tuned": "the tuned answer: reading the records of its stages and deciding, a minute or so",
-}
+PAGES = ("evidence", "tuned")  # of many studies, by their folders and their notebooks
 
 
 def build_page(results: Path, of: Study | str, given: str = "", precision: str | None = None) -> Path:
@@ -37,7 +33,7 @@ def build_page(results: Path, of: Study | str, given: str = "", precision: str |
         parameters |= {"study": study_parameter(given or of.name), "precision": precision}
     else:
         notebook = f"{of}.ipynb"
-        print(PAGES[of])
+        print(f"{of}: reading the records of its studies and judging them, a minute or so")
     with alone(html.parent, "report"):
         execute(notebook, html.with_suffix(".ipynb"), parameters)
         export_html(html.with_suffix(".ipynb"), html, title)

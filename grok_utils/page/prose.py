@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Hashable, Iterable, Mapping, Sized
 from inspect import getdoc
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from grok_utils.analysis.moves import APART
 from grok_utils.analysis.summaries import cell_settings
 from grok_utils.measures import MEASURES, RATIOS
 from grok_utils.schedules import BLOCK, SCHEDULES
-from grok_utils.store.records import makings
+from grok_utils.store.records import makings, records_there
 from grok_utils.studies import PROTOCOL, Study
 from grok_utils.tasks import written
 
@@ -68,6 +69,13 @@ def from_to(values: Collection[Any], form: str = "{}") -> str:
 def count(things: Sized, noun: str) -> str:
     """Such as `2 seeds`."""
     return f"{len(things)} {noun}{'' if len(things) == 1 else 's'}"
+
+
+def lacking(studies: Iterable[Study], results: Path | str) -> str:
+    """The studies of which `results` has not every record, in words; empty where it has."""
+    there = {study.name: records_there(study, results) for study in studies}
+    told = [f"`{name}` ({sum(of):,} of {len(of):,} records)" for name, of in there.items() if not all(of)]
+    return listed(told) if told else ""
 
 
 def trained(metadata: list[dict[str, Any]]) -> str:

@@ -88,11 +88,12 @@ def check(field: str, name: str, value: Any) -> None:
 
 
 def check_seeds(seeds: Any) -> tuple[int, ...]:
-    """`seeds`, a list or such as 300..302, sorted; BadInput unless they are distinct whole numbers from 0 on."""
+    """`seeds`, a list or such as 0,300..302, sorted; BadInput unless they are distinct whole numbers from 0 on."""
     shown = seeds
-    if isinstance(seeds, str) and (found := re.fullmatch(r"([0-9]{1,10})\.\.([0-9]{1,10})", seeds)):
-        first, last = map(int, found.groups())
-        seeds = list(range(first, last + 1)) if last - first < 10**6 else []
+    if isinstance(seeds, str) and re.fullmatch(r"[0-9]{1,10}((,|\.\.)[0-9]{1,10})*", seeds):
+        parts = [[int(number) for number in part.split("..")] for part in seeds.split(",")]
+        few = all(len(ends) <= 2 and ends[-1] - ends[0] < 10**6 for ends in parts)
+        seeds = [seed for ends in parts for seed in range(ends[0], ends[-1] + 1)] if few else []
     good = isinstance(seeds, list | tuple) and len(seeds) > 0 and all(is_whole(s, 0, 2**31 - 1) for s in seeds)
     require(good, "seeds", shown, "a non-empty list of whole numbers from 0 to 2147483647, or such as 300..302")
     require(len(set(seeds)) == len(seeds), "seeds", shown, "free of repetitions")

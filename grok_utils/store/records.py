@@ -151,15 +151,8 @@ def is_complete(run: Run, seed: int) -> bool:
     return found_record(run, seed) is not None
 
 
-WORDS = {  # the operations and the cells come first: they entail other hyper-parameters
-    "operations": "operations",
-    "cells": "cells of the grid",
-    "batch_size": "batch sizes",
-    "beta1": "values of beta1",
-    "beta2": "values of beta2",
-    "learning_rate": "learning rates",
-    "weight_decay": "weight decays",
-}
+WORDS = {"operations": "operations", "cells": "cells of the grid"}  # first: they entail other hyper-parameters
+WORDS |= {name: f"values of {name}" for name in HYPER}
 
 
 def found_record(run: Run, seed: int) -> tuple[pd.DataFrame, dict[str, Any]] | None:

@@ -1,14 +1,15 @@
 """The tuned answer's studies, each record reduced to a row a member, and what lacks before there is an answer."""
 
+from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 
 from grok_utils.errors import Damaged
-from grok_utils.page.prose import listed
+from grok_utils.page.prose import lacking
 from grok_utils.pipeline.study_files import STUDIES, load_study
-from grok_utils.store.records import makings, read_study, records_there
+from grok_utils.store.records import makings, read_study
 from grok_utils.studies import Arm, Study
 from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.stages import STAGE_1, STAGE_2, selected
@@ -42,20 +43,13 @@ class Tuned(NamedTuple):
         return {arm.name: arm for study in self.loaded.values() for arm in study.arms}
 
 
-def lacking(results: Path | str, folder: Path = STUDIES) -> str:
-    """The studies of part two of which `results` has not every record, in words; empty where it has."""
-    studies = [load_study(str(file)) for files in study_files(folder).values() for file in files]
-    there = {study.name: records_there(study, results) for study in studies}
-    told = [f"`{name}` ({sum(of):,} of {len(of):,} records)" for name, of in there.items() if not all(of)]
-    return listed(told) if told else ""
-
-
-def study_files(folder: Path) -> dict[str, list[Path]]:
-    """The study files of each of STAGES in `folder`."""
-    return {
+def studies_of(folder: Path = STUDIES) -> dict[str, list[Study]]:
+    """The studies of each of STAGES, whose files are in `folder`."""
+    files = {
         stage: [file for name in names for file in sorted(folder.glob(f"{name}.yaml"), key=lambda f: f.stem)]
         for stage, names in STAGES.items()
     }
+    return {stage: [load_study(str(file)) for file in of] for stage, of in files.items()}
 
 
 def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
@@ -63,13 +57,14 @@ def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
 
     `noise` records are read where they are asked for: what they measure is a course, and no member's one number.
     """
-    if waits_for := lacking(results, folder):
+    of_stages = studies_of(folder)
+    if waits_for := lacking(chain(*of_stages.values()), results):
         raise Damaged(f"there is no tuned answer yet: it waits for {waits_for}")
     rows, loaded, members, metadata, restricted, lasting = [], {}, {}, [], [], []
     chosen = pd.DataFrame()
-    for stage, files in study_files(folder).items():
+    for stage, studies in of_stages.items():
         of_stage = []
-        for study in (load_study(str(file)) for file in files):
+        for study in studies:
             loaded[study.name] = study
             frame, about = read_study(study, results)
             metadata += about

@@ -12,6 +12,7 @@ import pytest
 from support.project import ROOT, copy_project, environment, shrink
 
 from grok_utils.errors import BadInput
+from grok_utils.evidence.members import STUDIES
 from grok_utils.page.export import find_chromium
 
 PAGES = [path.read_text(encoding="utf-8") for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))]
@@ -79,8 +80,8 @@ def project(tmp_path_factory) -> Path:
         shrink(studies / f"{name}.yaml", most)
     for record in folder.glob("results/paper/records/*"):
         record.unlink()
-    for other in folder.glob("results/*/"):  # the page of the evidence is as true of one study, and built in seconds
-        if other.name not in ("paper", "small", "bench", "confirm"):
+    for other in folder.glob("results/*/"):  # the claims are built, the tuned answer waits for records
+        if other.name not in ("paper", "small", "bench", "tuned", *STUDIES):
             shutil.rmtree(other)
     (folder / "results" / "paper" / "report.html").unlink()
     return folder

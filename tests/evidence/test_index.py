@@ -9,7 +9,7 @@ from support.commands import make
 from support.project import ROOT
 
 from grok_utils.__main__ import main
-from grok_utils.evidence.index import NOT_KEPT, index, markdown, not_begun, studies
+from grok_utils.evidence.index import NOT_KEPT, index, markdown, studies
 
 RESULTS = ROOT / "results"
 README = (RESULTS / "README.md").read_text(encoding="utf-8")
@@ -19,21 +19,15 @@ def test_it_is_what_the_committed_tables_page_and_records_give():
     assert index(RESULTS) == README
 
 
-def test_every_folder_with_a_record_is_told():
+def test_every_study_and_every_folder_with_a_record_is_told():
     rows = studies(RESULTS).set_index("study")
-    folders = {path.parent.parent.name for path in RESULTS.glob("*/records/*.parquet")} - {NOT_KEPT}
-    assert {f"`{name}`" for name in folders} == set(rows.index)
-    for name in folders:
+    names = {path.stem for path in (ROOT / "notebooks/studies").glob("*.yaml")} - {NOT_KEPT}
+    assert {f"`{name}`" for name in names} == set(rows.index)
+    assert {path.parent.parent.name for path in RESULTS.glob("*/records/*.parquet")} - {NOT_KEPT} <= names
+    for name in names:
         n = len(list((RESULTS / name / "records").glob("*.parquet")))
         assert re.fullmatch(rf"{n}( of [\d,]+)?", rows.loc[f"`{name}`", "records"]), name
         assert (rows.loc[f"`{name}`", "page"] != "") == (RESULTS / name / "report.html").exists()
-
-
-def test_every_study_file_without_a_record_is_told():
-    named = set(re.findall(r"`([\w-]+)` \(", not_begun(RESULTS)))
-    there = set(studies(RESULTS)["study"].str.strip("`"))
-    assert named | there == {path.stem for path in (ROOT / "notebooks/studies").glob("*.yaml")} - {NOT_KEPT}
-    assert not named & there and (not named or not_begun(RESULTS) in README)
 
 
 def test_it_is_short_and_what_it_names_is_there_for_light_and_for_dark_ground():

@@ -382,9 +382,9 @@ def test_status_and_run_of_what_is_complete_succeed(begun, capsys):
         ),
         (["plan", "quick", "--seeds-per-run", "0"], "seeds-per-run: 0 is not"),
         (["run", "quick", "--schedule", "wobbly", "--seeds", "0"], "schedule: 'wobbly' is not an arm of study quick"),
-        (["run", "quick", "--schedule", "linear", "--seeds", "0,x"], "seeds: '0,x' is not a list of whole numbers"),
-        (["run", "quick", "--schedule", "linear", "--seeds", "1,1"], "seeds: [1, 1] is not free of repetitions"),
-        (["run", "quick", "--schedule", "linear", "--seeds", "-1"], "seeds: [-1] is not"),
+        (["run", "quick", "--schedule", "linear", "--seeds", "0,x"], "seeds: '0,x' is not a non-empty list of whole"),
+        (["run", "quick", "--schedule", "linear", "--seeds", "1,1"], "seeds: '1,1' is not free of repetitions"),
+        (["run", "quick", "--schedule", "linear", "--seeds", "-1"], "seeds: '-1' is not"),
         (
             ["run", "quick", "--schedule", "linear"],
             "the following arguments are required: --seeds (see python -m",
@@ -424,10 +424,8 @@ def test_a_report_is_not_built_of_what_is_not_this_study_s(begun, capsys):
     write_study(results.parent, arms=small("linear", "baseline", "exponential"), weight_decay=0.25)
     code, out, err = outcome(capsys, "report", path, "--results", results)
     assert (code, out, len(err)) == (1, [], 1)
-    assert (
-        "linear's weight decays differ from those its records were made with, from update 1 on (0.5 there, 0.25 in"
-        in err[0]
-    )
+    said = "linear's values of weight_decay differ from those its records were made with, from update 1 on "
+    assert f"{said}(0.5 there, 0.25 in" in err[0]
 
 
 def test_a_checkpoint_that_is_not_used_is_told(begun, monkeypatch, capsys):

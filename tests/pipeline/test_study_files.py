@@ -122,7 +122,13 @@ def test_the_short_form_names_arms_and_nothing_more(tmp_path):
 
 @pytest.mark.parametrize(
     ("given", "seeds"),
-    [([2, 0, 1], (0, 1, 2)), ("300..302", (300, 301, 302)), ("7..7", (7,)), ("0..11", tuple(range(12)))],
+    [
+        ([2, 0, 1], (0, 1, 2)),
+        ("300..302", (300, 301, 302)),
+        ("7..7", (7,)),
+        ("0..11", tuple(range(12))),
+        ("9,0..2", (0, 1, 2, 9)),
+    ],
 )
 def test_seeds_are_a_list_or_a_range(tmp_path, given, seeds):
     assert load_study(write_study(tmp_path, seeds=given)).seeds == seeds
@@ -171,6 +177,7 @@ BAD = [
     ("seeds", [HUGE], "seeds: [1000000"),
     ("seeds", "302..300", "seeds: '302..300' is not a non-empty list of whole numbers"),
     ("seeds", "0..9999999999", "seeds: '0..9999999999' is not a non-empty list of whole numbers"),
+    ("seeds", "0,1..2..3", "seeds: '0,1..2..3' is not a non-empty list of whole numbers"),
     ("seeds", "2147483647..2147483648", "seeds: '2147483647..2147483648' is not a non-empty list"),
     ("seeds", "0...3", "seeds: '0...3' is not"),
     ("seeds", "0..3\n", "seeds: '0..3\\n' is not"),

@@ -417,20 +417,17 @@ def test_an_edited_schedule_is_told_in_words_with_its_update(tmp_path, monkeypat
     study = write(tmp_path)
     edited = lambda s, T, lo, hi: lo + (hi - lo) * (s / T) - (s > 30)  # noqa: E731
     monkeypatch.setitem(schedules.SCHEDULES, "linear", edited)
-    said = "linear's batch sizes differ from those its records were made with, from update 31 on "
+    said = "linear's values of batch_size differ from those its records were made with, from update 31 on "
     assert told(tmp_path) == said + "(12 there, 11 in the study)"
     assert is_complete(run_of(tmp_path, "baseline"), 0)
-    with pytest.raises(Damaged, match="linear's batch sizes differ"):
+    with pytest.raises(Damaged, match="linear's values of batch_size differ"):
         read_study(study, tmp_path / "results")
 
 
-@pytest.mark.parametrize(
-    ("name", "words", "default"),
-    [("learning_rate", "learning rates", "0.001"), ("weight_decay", "weight decays", "0.5")],
-)
-def test_another_rate_or_decay_is_told_in_words_with_its_update(tmp_path, name, words, default):
+@pytest.mark.parametrize(("name", "default"), [("learning_rate", "0.001"), ("weight_decay", "0.5")])
+def test_another_rate_or_decay_is_told_in_words_with_its_update(tmp_path, name, default):
     write(tmp_path)
-    start = f"linear's {words} differ from those its records were made with, from update "
+    start = f"linear's values of {name} differ from those its records were made with, from update "
     assert told(tmp_path, **{name: 0.25}) == f"{start}1 on ({default} there, 0.25 in the study)"
     later = {"schedule": "linear", "lo": float(default), "hi": float(default), "control": None}
     assert is_complete(run_of(tmp_path, **{name: later}), 0)

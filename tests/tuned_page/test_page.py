@@ -15,15 +15,17 @@ from support.synthetic import crossing
 from grok_utils.__main__ import main
 from grok_utils.errors import Damaged
 from grok_utils.evidence import index
+from grok_utils.evidence.members import STUDIES
 from grok_utils.page import build
 from grok_utils.page.export import export_html
 from grok_utils.pipeline.execution import execute
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_study
+from grok_utils.studies import runs_of
 from grok_utils.tuned import choices
 from grok_utils.tuned_page import further, laws
 from grok_utils.tuned_page.further import S5
-from grok_utils.tuned_page.reading import CONTROLS, Tuned, lacking, read_tuned
+from grok_utils.tuned_page.reading import CONTROLS, Tuned, read_tuned
 
 SECTIONS = [
     "The answer",
@@ -207,18 +209,23 @@ def test_without_every_record_there_is_no_answer_and_one_line_names_what_lacks(w
     shutil.copytree(results, tmp_path / "results", symlinks=True, ignore=but)
     with pytest.raises(Damaged, match=r"waits for `tuned-2000-60` \(143 of 144 records\)$"):
         read_tuned(tmp_path / "results", studies)
-    assert not lacking(results, studies)
 
 
-def test_evidence_builds_what_it_can_and_says_for_what_the_tuned_answer_waits(tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("there", [(), STUDIES], ids=["nothing", "the claims"])
+def test_evidence_builds_what_it_can_and_says_for_what_the_next_page_waits(tmp_path, monkeypatch, capsys, there):
+    for run in (run for name in there for run in runs_of(load_study(name), tmp_path)):
+        for seed in run.study.seeds:
+            run.record(seed).parent.mkdir(parents=True, exist_ok=True)
+            run.record(seed).touch()
     built = []
     monkeypatch.setattr(build, "build_page", lambda results, name: built.append(name) or results / name)
     monkeypatch.setattr(index, "index", lambda results: "the results\n")
     assert main(["evidence", "--results", str(tmp_path)]) in (0, None)
     told = capsys.readouterr().out.splitlines()
-    assert built == ["evidence"] and told[0].startswith("evidence: read ")
-    assert re.match(r"tuned: no page yet, it waits for `surface` \(0 of 21 records\), ", told[1])
-    assert (tmp_path / "README.md").read_text(encoding="utf-8") == "the results\n"
+    assert built == (["evidence"] if there else [])
+    page, first = ("tuned", r"`surface` \(0 of 21") if there else ("evidence", r"`confirm` \(0 of 390")
+    assert re.match(rf"{page}: no page yet, it waits for {first} records\), ", told[-1])
+    assert len(told) == len(built) + 1 and (tmp_path / "README.md").exists() == bool(there)
 
 
 def test_the_original_s_code_stands_beside_ours(world, page):
