@@ -18,7 +18,8 @@ from grok_utils.schedules import BLOCK
 from grok_utils.store.records import records_there
 from grok_utils.tasks import written
 
-SHOWN = ("dose-response", "order", "against-baseline")  # figures of the page of the claims
+SHOWN = ("dose-response", "order")  # figures of the page of the claims
+TUNED_SHOWN = ("answer", "frontier")  # of that of the tuned answer
 NOT_KEPT = "quick"  # for trying the pipeline; .gitignore leaves it out
 TUNED = "tuned/report.html"
 MARKS = {"strong": "**", "em": "*", "code": "`"}
@@ -71,7 +72,7 @@ def tuned_answer(results: Path) -> str:
         elif tag.name in MARKS:
             tag.replace_with(f"{MARKS[tag.name]}{tag.get_text()}{MARKS[tag.name]}")
     numbers = pd.read_csv(results / "tuned" / "tables" / "answer-table.csv", keep_default_na=False)
-    return f"{said.get_text()}\n\n{figures(results, 'tuned', ('answer',))}\n\n{markdown(numbers)}"
+    return f"{said.get_text()}\n\n{figures(results, 'tuned', TUNED_SHOWN)}\n\n{markdown(numbers)}"
 
 
 def untuned(interactions: pd.DataFrame) -> str:

@@ -18,7 +18,7 @@ from grok_utils.studies import DEFAULTS, Arm, Scheduled
 from grok_utils.tasks import written
 from grok_utils.tuned import choices, decisions
 from grok_utils.tuned.choices import ARM
-from grok_utils.tuned.decisions import BEATS, HORIZON, KEY, LATER, OUTCOMES, SOONER
+from grok_utils.tuned.decisions import BEATS, HORIZON, HORIZONS, KEY, LATER, OUTCOMES, SOONER
 from grok_utils.tuned.stages import constant_of
 from grok_utils.tuned_page.reading import TUNED, Tuned
 
@@ -90,13 +90,13 @@ def before(results: Path | str) -> pd.DataFrame:
     return choices.outcomes(read_study(load_study(FIRST_STUDY), results)[0])
 
 
-def points(t: Tuned, first: pd.DataFrame, outcome: str = OUTCOMES[0]) -> pd.DataFrame:
-    """Updates to 99 % by an outcome against batch size: setting (of SETTINGS), operation, schedule, kind, n, reached,
-    batch (the mean up to there), rmst, low, high and examples; `first` as from `before`. Kept on permutation is left
-    out: no cell is chosen by it."""
+def points(t: Tuned, first: pd.DataFrame, outcome: str = OUTCOMES[0], horizon: int = HORIZON) -> pd.DataFrame:
+    """Updates to 99 % by an outcome against batch size, tuned up to a horizon: setting (of SETTINGS), operation,
+    schedule, kind, n, reached, batch (the mean up to there), rmst, low, high and examples; `first` as from `before`.
+    Kept on permutation is left out: no cell is chosen by it."""
     arms = {arm.name: arm for arm in load_study(FIRST_STUDY).arms} | t.arms
     rows = []
-    for setting, members in zip(SETTINGS, (first, decisions.at_chosen(t.horizons[HORIZON], t.chosen)), strict=True):
+    for setting, members in zip(SETTINGS, (first, decisions.at_chosen(t.horizons[horizon], t.chosen)), strict=True):
         members = members[decisions.in_families(members) & (members["outcome"] == outcome)]
         for (operation, arm), of in members.groupby(ARM[:2], sort=False):
             found = mean_interval(of["restricted"], least=0)
@@ -115,9 +115,10 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(of.sort_values(["setting", "constant"], ascending=[True, False]) for _, of in by_operation(found))
 
 
-def answer_table(touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
+def answer_table(t: Tuned, touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     """The answer in numbers from `points` by either outcome, a row an operation, outcome and setting: 512, soonest
-    constant, soonest schedule."""
+    constant, soonest schedule. One whose cell stage 2 found not eligible has a †."""
+    eligible = decisions.everywhere(t.chosen).set_index(ARM)["eligible"]
     tables = []
     for outcome, table in zip(OUTCOMES, (touch, kept), strict=True):
         best, usual = soonest(table), table[table["schedule"] == USUAL]
@@ -125,7 +126,11 @@ def answer_table(touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
         tables.append(pd.concat([usual.assign(of=str(DEFAULTS["batch_size"])), best]).assign(outcome=outcome))
     rows = pd.concat(tables)
     names = rows["schedule"].replace(USUAL, f"{DEFAULTS['batch_size']}").add(": ").where(rows["constant"].notna(), "")
-    bounds = [f" ({interval(row.low, row.high)})" for row in rows.itertuples()]
+    bounds = [
+        f" ({interval(row.low, row.high)})"
+        + (" †" if row.setting == SETTINGS[1] and not eligible[row.operation, row.schedule, row.outcome] else "")
+        for row in rows.itertuples()
+    ]
     rows["told"] = names + rows["rmst"].map("{:,.0f}".format) + bounds
     key = ["operation", "outcome", "setting"]
     wide = rows.pivot_table("told", key, "of", aggfunc="first", sort=False).reset_index().rename_axis(columns=None)
@@ -137,10 +142,10 @@ def answer_table(touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
 # --- the sentences ----------------------------------------------------------------------------------------------------
 
 
-def answer(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataFrame) -> str:
-    """The answer: one line, and the sentences that carry it."""
-    first = f"**{verdict_line(decided.beaten)}** {times_line(t, touch, kept)}"
-    return "\n\n".join([first, f"{contrasts_line(decided)} {ways_line(decided.beaten)}", STATED])
+def answer(t: Tuned, decided: Decided, first: pd.DataFrame) -> str:
+    """The answer: one line, and the sentences that carry it; `first` as from `before`."""
+    lead = f"**{verdict_line(decided.beaten)}** {times_line(t, first)}"
+    return "\n\n".join([lead, f"{contrasts_line(decided)} {ways_line(decided.beaten)}", STATED])
 
 
 def verdict_line(beaten: pd.DataFrame) -> str:
@@ -185,17 +190,19 @@ def ways_line(beaten: pd.DataFrame) -> str:
     return line
 
 
-def times_line(t: Tuned, touch: pd.DataFrame, kept: pd.DataFrame) -> str:
+def times_line(t: Tuned, first: pd.DataFrame) -> str:
     """How soon the soonest constant is, tuned, how much sooner 512 is than at the original's setting, what lasts."""
+    touch, kept = (points(t, first, outcome) for outcome in OUTCOMES)
+    late_touch, late_kept = (points(t, first, outcome, HORIZONS[-1]) for outcome in OUTCOMES)
+    late = soonest(late_touch).query("constant and setting == @SETTINGS[1]")["schedule"]
     best = soonest(touch).query("constant and setting == @SETTINGS[1]")
     usual = touch[touch["schedule"] == USUAL].set_index(["setting", "operation"])
-    first = usual.loc[SETTINGS[0]]
     size, example = DEFAULTS["batch_size"], best["operation"].iloc[0]
     before, now = (usual.loc[(setting, example)] for setting in SETTINGS)
     fails = [
         f"On {written(operation)} that is a lower bound, as {row.n - row.reached} of {row.n} seeds do not get there at "
         "the original's."
-        for operation, row in first.iterrows()
+        for operation, row in usual.loc[SETTINGS[0]].iterrows()
         if row.reached <= row.n / 2
     ]
     lasting = t.lasting[t.lasting["outcome"] == "touch"]
@@ -208,6 +215,9 @@ def times_line(t: Tuned, touch: pd.DataFrame, kept: pd.DataFrame) -> str:
         f"To keep 99 % it is {from_to(faster(kept), '{:.1f}')} times as fast.",
         f"The soonest constant touches 99 % after {from_to(best['rmst'], '{:,.0f}')} updates, by operation "
         f"([Table](#answer-table), means restricted at {HORIZON:,}).",
+        f"At some of these rates a seed fails. With failures counted as {HORIZONS[-1]:,} updates, as at the "
+        f"original's, tuning makes {size} {from_to(faster(late_touch), '{:.1f}')} and "
+        f"{from_to(faster(late_kept), '{:.1f}')} times as fast, and {size} is the soonest constant on {(late == USUAL).sum()} of {len(late)} operations.",
         f"A touch often does not last: {100 * share:.0f} % of the {lasting['n'].sum():,} members that touch 99 % by "
         "their horizon less 500 updates are above it 500 updates later.",
     ]
@@ -277,3 +287,9 @@ def beaten_table(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataF
         rows.append({"updates": of[row.schedule]} | told)
     table = table.join(pd.DataFrame(rows, table.index))
     return pd.concat([of for _, of in by_operation(table)])
+
+
+def lasting_table(t: Tuned) -> pd.DataFrame:
+    """`Tuned.lasting`, operations in their order, of each what lasts least first."""
+    order = t.lasting.sort_values(["outcome", "share"], ascending=[False, True], kind="stable")
+    return pd.concat([of for _, of in by_operation(order)], ignore_index=True)

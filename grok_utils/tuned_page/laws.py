@@ -20,7 +20,6 @@ GRID = ("surface", *EDGES[:2], "law")  # studies: without the neighbours, which 
 PUBLISHED = "−1 to −0.5"  # exponents of rate × decay, as the plan has them
 PRODUCT_ALONE = 0.15  # the second coefficient within ± this says that rate and decay act through their product
 FACTOR = 2.0  # within which a noise scale predicts B_c
-CONVEX = 1.06  # how far a hyperbola lies below the chord between sizes a factor of 2 apart, at most
 
 
 def sizes(t: Tuned) -> dict[str, int]:
@@ -81,8 +80,9 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
         told.append(
             f"In {len(table)} fits ({count(table['operation'].unique(), 'operation')}, batch sizes "
             f"{listed(f'{size:,}' for size in sorted(batches))}) the time goes as (rate × decay) to the power of "
-            f"{power}. A time that is a multiple of τ would give −1. Published exponents are {PUBLISHED}. Rate and decay act "
-            f"through their product alone, within ± {PRODUCT_ALONE}, in {int(alone.eq(True).sum())} of {len(table)}."
+            f"{power}. A time that is a multiple of τ would give −1. Published exponents are {PUBLISHED}. Rate and "
+            f"decay act through their product alone, within ± {PRODUCT_ALONE}, in {int(alone.eq(True).sum())} of "
+            f"{len(table)}."
         )
         if without:
             told.append(f"At a batch of {listed(f'{size:,}' for size in without)} no cell counts.")
@@ -93,10 +93,24 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
         )
     counting = cells[cells["counts"].astype(bool)]
     if len(counting):
-        spread = counting.groupby(["operation", "batch"])["in_tau"].mean()
         told.append(f"Over the {len(counting)} cells that count, T / τ is {from_to(counting['in_tau'], '{:.2f}')}.")
-        told.append(f"Its means at one batch size are {from_to(spread, '{:.2f}')}.")
+        spread = in_tau(cells)
+        ends = [of["in_tau"].iloc[[0, -1]] for _, of in by_operation(spread)]
+        more = sum(of.iloc[0] < of.iloc[1] for of in ends)
+        told.append(
+            f"From the smallest to the largest batch that has such cells it rises on {more} of {len(ends)} operations "
+            "([Table](#in-tau))."
+        )
+        if more == len(ends):
+            told.append("So a larger batch needs no fewer τ. What it gains is that it bears a higher rate × decay.")
     return " ".join(told)
+
+
+def in_tau(cells: pd.DataFrame) -> pd.DataFrame:
+    """The mean of T / τ over the cells that count: operation, batch, cells, in_tau."""
+    groups = cells[cells["counts"].astype(bool)].groupby(["operation", "batch"])["in_tau"]
+    table = groups.agg(cells="size", in_tau="mean").reset_index()
+    return pd.concat([of for _, of in by_operation(table)], ignore_index=True)
 
 
 def edges(t: Tuned) -> pd.DataFrame:
@@ -188,9 +202,9 @@ def noise_line(fits: pd.DataFrame, scale: pd.DataFrame) -> str:
     if none:
         told += (
             f" In {none} of {len(scale)} arms and operations no member has one ([Table](#noise)), as the ten gradients "
-            "of a block oppose each other. The weights swing from side to side at these rates, so the mean of the "
-            "gradients is less than their noise alone would leave, and the estimate of its square is negative. The "
-            "estimate supposes weights that hardly move within a block of ten updates."
+            "of a block oppose each other. We take it that the weights swing from side to side at these rates. Then "
+            "the mean of the gradients is less than their noise alone would leave, and the estimate of its square is "
+            "negative. The estimate supposes weights that hardly move within a block of ten updates."
         )
     return f"{told} It ignores AdamW's preconditioning, too."
 

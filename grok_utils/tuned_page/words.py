@@ -45,7 +45,7 @@ def advice(points: pd.DataFrame, kept: pd.DataFrame, decided: Decided, steps: pd
     items = [
         f"**Tune learning rate and weight decay first**, up to the edge of stability. At a batch of "
         f"{DEFAULTS['batch_size']} that makes training {touches} times as fast to touch 99 %, and {keeps} times to "
-        f"keep it, each at its own cell ([Table](#prices)). At the "
+        f"keep it, each at its own cell ([Table](#chosen)). At the "
         f"original's rate and decay the best batch size makes it {from_to(by_batch, '{:.1f}')} times as fast.",
         f"**Then choose the batch size**, and tune again: the soonest constant is {from_to(after, '{:.1f}')} times as "
         f"fast as a tuned {DEFAULTS['batch_size']}. {critical(steps)}",
@@ -56,11 +56,11 @@ def advice(points: pd.DataFrame, kept: pd.DataFrame, decided: Decided, steps: pd
 
 def critical(steps: pd.DataFrame) -> str:
     """Beyond which batch size updates hardly fall."""
-    of = steps[(steps["form"] == "hyperbola") & (steps["coefficient"] == "B_c")]
-    of = of[of["stage"] == of["stage"].iloc[0]]
+    of = steps[(steps["stage"] == steps["stage"].iloc[0]) & (steps["coefficient"] == "B_c")].set_index("form")
+    usual, free = (from_to(of.loc[[form], "estimate"], "{:,.0f}") for form in ("hyperbola", "power"))
     return (
-        f"At $B_c$, {from_to(of['estimate'], '{:,.0f}')}, twice the least number of updates is needed, and twice the "
-        "least number of examples: a larger batch saves updates and costs examples."
+        f"A larger batch saves updates and costs examples. $B_c$, about which it begins to cost more than it saves, is "
+        f"{usual} if $γ$ is 1, and {free} where $γ$ is fitted too ([Table](#steps))."
     )
 
 

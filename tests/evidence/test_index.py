@@ -37,7 +37,7 @@ def test_it_is_short_and_what_it_names_is_there_for_light_and_for_dark_ground():
     assert "evidence/report.html" in links and all(
         link in headings or (RESULTS / link.split("#")[0]).exists() for link in links
     )
-    assert "(below)" not in README and len(re.findall(r"^\d\. ", README, re.MULTILINE)) == 3
+    assert "(below)" not in README and len(re.findall(r"^\d\. ", README, re.MULTILINE)) == 4
     pictures = re.findall(r"<picture>(.*)</picture>", README)
     assert len(pictures) == 4
     for picture in pictures:

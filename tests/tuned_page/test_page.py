@@ -105,7 +105,7 @@ def test_where_schedules_take_longer_none_beats_the_constants(page):
         "No: with rate and decay tuned for each, no schedule of the batch size is shown to beat the constant ones."
         in said
     )
-    assert "95 % intervals, n = 16)" in said and "it is sooner in none and later in " in said
+    assert "95 % interval" in said and "it is sooner in none and later in " in said
     answer = page.select_one("#answer-table").get_text()
     assert answer.count("constant-1024: ") == 7
 
@@ -119,7 +119,7 @@ def test_the_fits_find_the_worlds_own_law_and_critical_batch_size(page, world):
     assert set(steps["stage"]) == {"stage 3", "stage 2, selection redone"} and len(steps) == 7
     assert steps["estimate"].between(220, 300).all()  # of 256, and times are whole blocks of 10 updates
     said = section(page, "Steps and examples")
-    assert "so by the plan it does not predict" in said  # the synthetic measures' noise scale is some two examples
+    assert "So, by the plan, it does not predict" in said  # the synthetic measures' noise scale is some two examples
 
 
 def test_prices_are_of_the_same_means_and_the_cheapest_are_bold(page, world):
@@ -161,7 +161,7 @@ def test_a_control_that_turns_the_order_of_the_constants_is_told_from_one_that_l
         | {("width-64", o): "yes / yes" for o in both}
     )
     said = section(page, "Controls")
-    assert "2 of 4 by touch and 2 of 4 by kept leave the constants' order as tuned" in said
+    assert "By kept, 2 of 4 pairs of a control and an operation leave the constants' order as tuned" in said
     assert "On x³ + xy, at the common cells alone, the soonest constant is constant-1024 by touch" in said
 
 
