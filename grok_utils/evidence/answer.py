@@ -210,7 +210,5 @@ def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
 
 def robustness(of_clock: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Each claim's verdict by every clock, from `Evidence.members` on each: claim, text, and a column a clock."""
-    table = pd.DataFrame({"claim": [c.number for c in CLAIMS], "text": [c.text for c in CLAIMS]})
-    for clock in CLOCKS:
-        table[clock] = verdicts(of_clock[clock], all_contrasts(of_clock[clock]), clock).to_numpy()
-    return table
+    found = {clock: verdicts(of_clock[clock], all_contrasts(of_clock[clock]), clock).to_numpy() for clock in CLOCKS}
+    return pd.DataFrame({"claim": [c.number for c in CLAIMS], "text": [c.text for c in CLAIMS]} | found)

@@ -31,7 +31,7 @@ def make_run(
     """
     loaded = study if isinstance(study, Study) else load_study(study, precision)
     arm = loaded.arm(schedule)
-    require(device in DEVICES, "device", device, f"one of {', '.join(DEVICES)}")
+    _check_device(device)
     require(arm.settings.precision != "tf32" or device != "cpu", "precision", "tf32", CPU_PRECISIONS)
     require(is_whole(threads, 1, 1024), "threads", threads, "a whole number from 1 to 1024")
     good = isinstance(results, str | Path) and str(results) != "" and "\0" not in str(results)
@@ -39,8 +39,13 @@ def make_run(
     return Run(loaded, arm, check_seeds(seeds), Path(results), device, threads)
 
 
+def _check_device(device: Any) -> None:
+    require(device in DEVICES, "device", device, f"one of {', '.join(DEVICES)}")
+
+
 def on_this_machine(run: Run) -> Run:
     """The run itself, once this machine is known to have the device, precision and memory; else raises BadInput."""
+    _check_device(run.device)
     available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
     require(run.device != "cuda" or on_cuda(run.device), "device", run.device, available)
     require(run.arm.settings.precision != "tf32" or on_cuda(run.device), "precision", "tf32", CPU_PRECISIONS)

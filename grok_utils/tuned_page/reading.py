@@ -45,11 +45,10 @@ class Tuned(NamedTuple):
 
 def studies_of(folder: Path = STUDIES) -> dict[str, list[Study]]:
     """The studies of each of STAGES, whose files are in `folder`."""
-    files = {
-        stage: [file for name in names for file in sorted(folder.glob(f"{name}.yaml"), key=lambda f: f.stem)]
+    return {
+        stage: [load_study(str(f)) for name in names for f in sorted(folder.glob(f"{name}.yaml"), key=lambda f: f.stem)]
         for stage, names in STAGES.items()
     }
-    return {stage: [load_study(str(file)) for file in of] for stage, of in files.items()}
 
 
 def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:

@@ -144,7 +144,7 @@ def test_explore_ipynb_leaves_its_bar_and_its_figure_in_their_last_state(tmp_pat
 def test_every_notebook_is_executed_by_some_test():
     tests = [p for p in Path(__file__).parents[1].rglob("test_*.py") if p.parent.name not in ("browser", "faults")]
     sources = "".join(p.read_text(encoding="utf-8") for p in tests)
-    by_command = {"report": r'outcome\(capsys, "report"', "evidence": r'build_page\(results, "evidence"\)'}
+    by_command = {"report": r'outcome\(capsys, "report"', "evidence": r"build_page\(tmp_path, name\)"}
     for stem in [p.stem for p in NOTEBOOKS.glob("*.ipynb")] or [None]:
         assert re.search(by_command.get(stem, rf'execute\("{stem}\.ipynb"'), sources), stem
 

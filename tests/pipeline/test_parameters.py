@@ -21,7 +21,7 @@ BAD_PARAMETERS = [
     ("device", ["cpu"], "device: ['cpu'] is not one of"),
     ("precision", "fp8", "precision: 'fp8' is not one of float32, "),
     ("seeds", [], "seeds: [] is not a non-empty list"),
-    ("seeds", "0", "seeds: '0' is not a non-empty list"),
+    ("seeds", "all", "seeds: 'all' is not a non-empty list"),
     ("seeds", [1, 1], "seeds: [1, 1] is not free of repetitions"),
     ("threads", 0, "threads: 0 is not a whole number from 1"),
     ("threads", "2", "threads: '2' is not"),
