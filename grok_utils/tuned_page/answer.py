@@ -217,7 +217,8 @@ def times_line(t: Tuned, first: pd.DataFrame) -> str:
         f"([Table](#answer-table), means restricted at {HORIZON:,}).",
         f"At some of these rates a seed fails. With failures counted as {HORIZONS[-1]:,} updates, as at the "
         f"original's, tuning makes {size} {from_to(faster(late_touch), '{:.1f}')} and "
-        f"{from_to(faster(late_kept), '{:.1f}')} times as fast, and {size} is the soonest constant on {(late == USUAL).sum()} of {len(late)} operations.",
+        f"{from_to(faster(late_kept), '{:.1f}')} times as fast, and {size} is the soonest constant on "
+        f"{(late == USUAL).sum()} of {len(late)} operations.",
         f"A touch often does not last: {100 * share:.0f} % of the {lasting['n'].sum():,} members that touch 99 % by "
         "their horizon less 500 updates are above it 500 updates later.",
     ]
