@@ -70,7 +70,10 @@ def schedule_advice(decided: Decided) -> str:
     if len(sooner):
         names = [f"`{r.schedule}` on {written(r.operation)}" for r in sooner.itertuples()]
         return f"**Then a schedule of the batch size**, if updates are what counts: {listed(names)} groks sooner."
-    if decided.beaten["said"].str.startswith("beats").any():
+    both = decided.beaten[decided.beaten["said"].str.startswith("beats")]
+    if (both["way"] == "sooner").any():
+        return "**Then a schedule of the batch size**: some need fewer updates than every constant ([Table](#beaten))."
+    if len(both):
         return "**A schedule of the batch size** saves no updates beside the soonest constant. Some save examples."
     if (decided.beaten["said"] != "").any():
         return (

@@ -23,7 +23,7 @@ from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_study
 from grok_utils.studies import runs_of
 from grok_utils.tuned import choices
-from grok_utils.tuned_page import further, laws
+from grok_utils.tuned_page import answer, further, laws, words
 from grok_utils.tuned_page.further import S5
 from grok_utils.tuned_page.reading import CONTROLS, Tuned, read_tuned
 
@@ -251,3 +251,55 @@ def test_the_original_s_code_agrees_where_the_interval_of_the_ratio_is_narrow_en
     said = further.original_line(table)
     assert "agrees with ours on 1 of 3 operations" in said  # x / y is 0.66 times as long, S5 too uncertain
     assert "within ± 25 %" in said
+
+
+def beaten(*rows: tuple[str, str, str, str]) -> pd.DataFrame:
+    """Rows of `answer.Decided.beaten`: schedule, kind, way, said, on one operation."""
+    return pd.DataFrame(rows, columns=["schedule", "kind", "way", "said"]).assign(operation="x_plus_y")
+
+
+KEPT, BOTH = "keeps 99 % dominating its comparator", "beats the constants: "
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "counts", "advice"),
+    [
+        (
+            [("down", "shrinking", "domination", KEPT), ("linear", "growing", "sooner", "")],
+            "Some do one of the two. All of those shrink the batch.",
+            "none beat the constants by both outcomes and 1 by one (all shrinking)",
+            "None that grows it does.",
+        ),
+        (
+            [("down", "shrinking", "domination", KEPT), ("linear", "growing", "domination", KEPT)],
+            "Some do one of the two.",
+            "none beat the constants by both outcomes and 2 by one (1 shrinking and 1 growing)",
+            "though some do by one",
+        ),
+        (
+            [("linear", "growing", "sooner", f"{BOTH}sooner than every constant")],
+            "Yes: with rate and decay tuned for each, there are schedules of the batch size that grok sooner",
+            "1 beat the constants by both outcomes",
+            "some need fewer updates than every constant",
+        ),
+        (
+            [("linear", "growing", "domination", f"{BOTH}dominating its comparator")],
+            "In updates no, in cost yes",
+            "1 beat the constants by both outcomes",
+            "saves no updates beside the soonest constant. Some save examples.",
+        ),
+        (
+            [("linear", "growing", "sooner", "")],
+            "no schedule of the batch size is shown to beat the constant ones.",
+            "none beat the constants by both outcomes ([Table]",
+            "no schedule that was tried is worth its trouble",
+        ),
+    ],
+)
+def test_what_schedules_win_is_told_with_its_way_and_their_kind(rows, line, counts, advice):
+    table = beaten(*rows)
+    told = answer.verdict_line(table)
+    assert line in told and ("shrink the batch" in told) == ("All of those" in line)
+    assert counts in answer.ways_line(table)
+    none = pd.DataFrame({"family": [], "said": []})
+    assert advice in words.schedule_advice(answer.Decided(none, none, none, table, table))
