@@ -115,6 +115,11 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat(of.sort_values(["setting", "constant"], ascending=[True, False]) for _, of in by_operation(found))
 
 
+def tuned_constants(table: pd.DataFrame) -> pd.DataFrame:
+    """The tuned constants of `soonest`, a row an operation."""
+    return soonest(table).query("constant and setting == @SETTINGS[1]")
+
+
 def answer_table(t: Tuned, touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFrame:
     """The answer in numbers from `points` by either outcome, a row an operation, outcome and setting: 512, soonest
     constant, soonest schedule. One whose cell stage 2 found not eligible has a †."""
@@ -142,9 +147,9 @@ def answer_table(t: Tuned, touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFr
 # --- the sentences ----------------------------------------------------------------------------------------------------
 
 
-def answer(t: Tuned, decided: Decided, first: pd.DataFrame) -> str:
-    """The answer: one line, and the sentences that carry it; `first` as from `before`."""
-    lead = f"**{verdict_line(decided.beaten)}** {times_line(t, first)}"
+def answer(t: Tuned, decided: Decided, first: pd.DataFrame, touch: pd.DataFrame, kept: pd.DataFrame) -> str:
+    """The answer: one line, and the sentences that carry it; `first` as from `before`, the others as from `points`."""
+    lead = f"**{verdict_line(decided.beaten)}** {times_line(t, first, touch, kept)}"
     return "\n\n".join([lead, f"{contrasts_line(decided)} {ways_line(decided.beaten)}", STATED])
 
 
@@ -190,15 +195,13 @@ def ways_line(beaten: pd.DataFrame) -> str:
     return line
 
 
-def times_line(t: Tuned, first: pd.DataFrame) -> str:
+def times_line(t: Tuned, first: pd.DataFrame, touch: pd.DataFrame, kept: pd.DataFrame) -> str:
     """How soon the soonest constant is, tuned, how much sooner 512 is than at the original's setting, what lasts."""
-    touch, kept = (points(t, first, outcome) for outcome in OUTCOMES)
     late_touch, late_kept = (points(t, first, outcome, HORIZONS[-1]) for outcome in OUTCOMES)
-    late = soonest(late_touch).query("constant and setting == @SETTINGS[1]")["schedule"]
-    best = soonest(touch).query("constant and setting == @SETTINGS[1]")
+    late, best = tuned_constants(late_touch)["schedule"], tuned_constants(touch)
     usual = touch[touch["schedule"] == USUAL].set_index(["setting", "operation"])
     size, example = DEFAULTS["batch_size"], best["operation"].iloc[0]
-    before, now = (usual.loc[(setting, example)] for setting in SETTINGS)
+    then, now = (usual.loc[(setting, example)] for setting in SETTINGS)
     fails = [
         f"On {written(operation)} that is a lower bound, as {row.n - row.reached} of {row.n} seeds do not get there at "
         "the original's."
@@ -210,7 +213,7 @@ def times_line(t: Tuned, first: pd.DataFrame) -> str:
     said = [
         f"Tuning makes a batch of {size} itself {from_to(faster(touch), '{:.1f}')} times as fast to touch 99 %.",
         f"On {written(example)}, for example, {now.rmst:,.0f} updates (95 % interval {interval(now.low, now.high)}, "
-        f"n = {now.n}) are enough instead of {before.rmst:,.0f} ({interval(before.low, before.high)}, n = {before.n}).",
+        f"n = {now.n}) are enough instead of {then.rmst:,.0f} ({interval(then.low, then.high)}, n = {then.n}).",
         *fails,
         f"To keep 99 % it is {from_to(faster(kept), '{:.1f}')} times as fast.",
         f"The soonest constant touches 99 % after {from_to(best['rmst'], '{:,.0f}')} updates, by operation "
@@ -275,15 +278,16 @@ def beaten_table(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataF
         return table.reindex(columns=[*key, "said", "own_range", "updates", "comparator", "soonest"])
     own_range = np.select([table["within"] == "", table["said"] == ""], ["no", "alone"], "too")
     table = table.assign(said=table["said"].where(table["said"] != "", table.pop("within")), own_range=own_range)
-    by = dict(zip(OUTCOMES, (touch, kept), strict=True))
+    by, best = {}, {}
+    for outcome, of in zip(OUTCOMES, (touch, kept), strict=True):
+        by[outcome] = of[of["setting"] == SETTINGS[1]].set_index(["operation", "schedule"])["rmst"]
+        best[outcome] = tuned_constants(of).set_index("operation")["schedule"]
     comparators = decisions.everywhere(t.chosen).set_index(ARM)["comparator"]
     rows = []
     for row in table.itertuples():
         outcome = OUTCOMES[row.said.startswith(decisions.VERBS[OUTCOMES[1]])]
-        of = by[outcome].query("setting == @SETTINGS[1] and operation == @row.operation").set_index("schedule")["rmst"]
-        constant = comparators[row.operation, row.schedule, outcome]
-        best = soonest(by[outcome]).query("constant and setting == @SETTINGS[1] and operation == @row.operation")
-        others = {"comparator": constant, "soonest": best["schedule"].iloc[0]}
+        of, comparator = by[outcome][row.operation], comparators[row.operation, row.schedule, outcome]
+        others = {"comparator": comparator, "soonest": best[outcome][row.operation]}
         told = {name: f"{t.arms[arm].settings.batch_size}: {of[arm]:,.0f}" for name, arm in others.items()}
         rows.append({"updates": of[row.schedule]} | told)
     table = table.join(pd.DataFrame(rows, table.index))
