@@ -26,6 +26,7 @@ DRIVER := $(if $(VENV),$(VENV)/driver)
 export PYTHONPATH := $(CURDIR)$(if $(PYTHONPATH),:$(PYTHONPATH))
 ifeq ($(shell test -w . && echo yes),yes)  # else PyTorch's own place
 export TORCHINDUCTOR_CACHE_DIR ?= $(CURDIR)/.cache/inductor
+export TRITON_CACHE_DIR ?= $(CURDIR)/.cache/triton
 endif
 
 COMMON = "$(STUDY)" --results "$(RESULTS)" $(if $(PRECISION),--precision "$(PRECISION)")
