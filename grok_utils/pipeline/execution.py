@@ -30,6 +30,7 @@ from grok_utils.training import load_checkpoint
 
 STARTS = 3  # of a kernel: of many that start at once, two may be given the same port
 NOT_STARTED = "Kernel died before replying"  # as jupyter_client says it
+SAVE_SECONDS = 10  # between two copies of a notebook while a cell is executed: `status` reads from them how far it is
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to tell of a failure, `Failed` tells
 
@@ -73,6 +74,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
     part.parent.mkdir(parents=True, exist_ok=True)
     # A kernel asked politely takes seconds to go, and by then it has nothing left to save.
     options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS), "shutdown_kernel": "immediate"}
+    options["autosave_cell_every"] = SAVE_SECONDS
     options["extra_arguments"] = ["--IPKernelApp.log_level=50"]  # not its warnings of TCP here, and of our interrupt
     with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, graceful_stop() as received:
         os.environ["IPYTHONDIR"] = profile  # no start-up file of the user's runs, and the home need not be writable
@@ -167,5 +169,5 @@ def execute_run(run: Run, study: str) -> None:
         told = ", ".join(str(run.record(seed)) for seed in missing)
     elif work:
         runs = 1 + len(at_work(run.folder)) // len(run.seeds)  # at a time, if others hold as many records
-        told += f", {time_left(run.study, seconds * work / forward_passes(run) / runs)}"
+        told += f", {time_left(run.study, clock(seconds * work / forward_passes(run) / runs))}"
     print(f"{run.name}: done in {clock(seconds)} ({told}), see {run.notebook}")

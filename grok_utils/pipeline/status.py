@@ -1,6 +1,7 @@
 """What of a study is done, running, failed and still to do, and how long that takes; a run's progress as it goes."""
 
 import contextlib
+import re
 import statistics
 import threading
 import time
@@ -9,12 +10,12 @@ from datetime import timedelta
 from pathlib import Path
 
 from grok_utils.engine.machine import forward_passes
-from grok_utils.pipeline.plan import PART, Pending, pending_runs, progress_of
+from grok_utils.pipeline.plan import PART, Pending, pending_runs
 from grok_utils.store.records import read_record
 from grok_utils.studies import Run, Study, runs_of
 
 REPORT_SECONDS = 30.0  # between two lines of progress of a run
-LOOK_SECONDS = 2.0  # between two looks at its checkpoint
+LOOK_SECONDS = 2.0  # between two looks at its notebook
 
 
 def clock(seconds: float) -> str:
@@ -22,28 +23,33 @@ def clock(seconds: float) -> str:
     return str(timedelta(seconds=round(seconds)))
 
 
-def time_left(study: Study, seconds: float) -> str:
+def time_left(study: Study, left: str) -> str:
     """Such as `about 0:04:31 left`; at most so long where runs may end early."""
-    return f"{'about' if study.stop_after is None else 'at most'} {clock(seconds)} left"
+    return f"{'about' if study.stop_after is None else 'at most'} {left} left"
 
 
-def run_left(run: Run, updates: int, seconds: float) -> str:
-    """How long the rest of the run takes, whose first `updates` took `seconds`."""
-    return time_left(run.study, seconds * (forward_passes(run) / forward_passes(run, updates) - 1))
+def progress_shown(run: Run) -> str | None:
+    """How far the run's notebook shows it, which papermill saves now and then while it executes it; None as yet."""
+    with contextlib.suppress(OSError):
+        text = run.notebook.with_suffix(PART).read_text(encoding="utf-8", errors="replace")  # half a letter, too
+        span = r"((?:\d+ days?, )?[\d:]+)"
+        if bars := re.findall(rf"([\d,]+ of [\d,]+ updates)  {span}, {span} left", text):  # as `Progress` shows them
+            return f"{bars[-1][0]}, {time_left(run.study, bars[-1][2])}"
+    return None
 
 
 @contextlib.contextmanager
 def progress_lines(run: Run) -> Iterator[None]:
-    """Print where the run is, one line now and then, read from its checkpoints."""
+    """Print where the run is, one line now and then, as its notebook shows it."""
     finished = threading.Event()
 
     def watch() -> None:
-        seen, due = progress_of(run)[0], 0.0
+        seen, due = progress_shown(run), 0.0  # of an execution that failed
         while not finished.wait(LOOK_SECONDS):
-            done, seconds = progress_of(run)
-            if done > seen and time.monotonic() > due:
-                seen, total, due = done, run.study.updates, time.monotonic() + REPORT_SECONDS
-                print(f"{run.name}: {done:,} of {total:,} updates, {run_left(run, done, seconds)}")
+            shown = progress_shown(run)
+            if shown not in (None, seen) and time.monotonic() > due:
+                seen, due = shown, time.monotonic() + REPORT_SECONDS
+                print(f"{run.name}: {shown}")
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -66,10 +72,9 @@ def left_to_do(study: Study, results: Path) -> tuple[int, float]:
 def line_of(p: Pending) -> str:
     """Where a pending run is, in words."""
     where = f"{p.updates:,} of {p.run.study.updates:,} updates"
-    if p.state == "running" and not p.updates:
-        said = ", no checkpoint yet"
-    elif p.state == "running":
-        said = f", {where} at its last checkpoint, {run_left(p.run, p.updates, p.seconds)} then"
+    if p.state == "running":
+        at_checkpoint = f"{where} at its last checkpoint" if p.updates else "no checkpoint yet"
+        said = f", {progress_shown(p.run) or at_checkpoint}"
     elif p.state == "failed":
         said = f" after {where}: {p.failure} (see {p.run.notebook.with_suffix(PART)})"
     else:
@@ -96,7 +101,7 @@ def status_lines(study: Study, results: Path, given: str | None = None) -> list[
     summary += "".join(f", {n} {word}" for word in ("running", "failed") if (n := states.count(word)))
     if pending and paces:
         work = sum(forward_passes(p.run) - forward_passes(p.run, p.updates) for p in pending)
-        summary += f"; {time_left(study, work * statistics.median_high(paces) / max(1, running))}"
+        summary += f"; {time_left(study, clock(work * statistics.median_high(paces) / max(1, running)))}"
         summary += "" if running else ", divided by the runs at a time"
     report = results / study.name / "report.html"
     of = f"STUDY={given or study.name}" + (f" RESULTS={results}" if results != Path("results") else "")

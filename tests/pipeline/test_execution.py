@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import errno
+import json
 import os
 import re
 import shutil
@@ -27,6 +28,7 @@ from grok_utils import errors
 from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import Damaged, Failed, with_remedy
 from grok_utils.page.export import export_html
+from grok_utils.page.notebook import Progress
 from grok_utils.pipeline import execution, plan, status
 from grok_utils.pipeline.execution import NOTEBOOKS, execute, execute_run, graceful_stop
 from grok_utils.pipeline.locks import at_work, locked
@@ -215,6 +217,33 @@ def test_status_says_what_is_done_stopped_and_missing(begun):
     assert status_lines(study, Path("results"), "my/tiny.yaml")[-1].endswith("; make all STUDY=my/tiny.yaml goes on")
 
 
+def show_progress(notebook, bar, updates, seconds=None):
+    """Leave in `notebook` what papermill saves of it while `bar` shows `updates`, of which ten take two seconds."""
+    text = bar.text(updates, None, 0.2 * updates if seconds is None else seconds)
+    notebook.write_text(json.dumps({"cells": [{"outputs": [{"data": {"text/plain": text}}]}]}))
+
+
+def test_a_run_under_make_tells_how_far_its_notebook_shows_it(begun, monkeypatch, capsys):
+    path, _, results = begun
+    monkeypatch.setattr(status, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(status, "REPORT_SECONDS", 0.0)
+    run = make_run(path, "exponential", [0, 1], str(results), "cpu")
+    part, bar = run.notebook.with_suffix(".part.ipynb"), Progress(60, run.name)
+    part.parent.mkdir()
+    show_progress(part, bar, 50)  # of an execution that failed
+    told, deadline = "", time.monotonic() + 20
+    with status.progress_lines(run):
+        for updates in (20, 40):
+            time.sleep(0.1)  # the same once more is no news
+            show_progress(part, bar, updates)
+            while f"{updates} of" not in told and time.monotonic() < deadline:
+                time.sleep(0.01)
+                told += capsys.readouterr().out
+    lefts = {20: "0:00:08", 40: "0:00:04"}
+    expected = [f"{run.name}: {updates} of 60 updates, about {left} left" for updates, left in lefts.items()]
+    assert (told + capsys.readouterr().out).splitlines() == expected
+
+
 def test_status_says_what_is_running(begun):
     path, study, results = begun
     begun_run, other = (make_run(path, arm, [0], str(results), "cpu") for arm in ("baseline", "exponential"))
@@ -224,7 +253,7 @@ def test_status_says_what_is_running(begun):
     with locked(begun_run), locked(other):
         *lines, summary = status_lines(study, results)
     assert lines == [
-        "baseline-seed0: running, 30 of 60 updates at its last checkpoint, about 0:00:02 left then",
+        "baseline-seed0: running, 30 of 60 updates at its last checkpoint",
         "exponential-seed0: running, no checkpoint yet",
         "baseline-seed1: not begun",
         "exponential-seed1: not begun",
@@ -235,6 +264,14 @@ def test_status_says_what_is_running(begun):
     part = part.replace(part.with_name(f"{block.name}.part.ipynb"))
     with locked(block):  # which holds a lock for each record
         assert "exponential-seeds0-1: running, no checkpoint yet" in status_lines(study, results)
+        show_progress(part, Progress(60, block.name), 40)
+        assert status.progress_shown(block) == "40 of 60 updates, about 0:00:04 left"
+        show_progress(part, Progress(7_500, block.name), 1_500, 86_400.0)
+        assert status.progress_shown(block) == "1,500 of 7,500 updates, about 4 days, 0:00:00 left"
+        about = {"papermill": {"parameters": {"seeds": [0, 1]}}}
+        bar = Progress(60, block.name).text(40, None, 8.0)
+        part.write_text(json.dumps({"metadata": about, "cells": bar}))
+        assert "exponential-seeds0-1: running, 40 of 60 updates, about 0:00:04 left" in status_lines(study, results)
     part.write_text('{"metadata":')  # as papermill may be writing it
     assert "exponential-seeds0-1: not begun" in status_lines(study, results)
 
