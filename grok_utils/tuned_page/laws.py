@@ -17,7 +17,8 @@ from grok_utils.tuned_page.reading import LAW, NOISE, SELECT, SURFACE, Tuned
 
 OF_LAW = ("x_plus_y", ITS_CHOICE)  # operations
 GRID = ("surface", *EDGES[:2], "law")  # studies: without the neighbours, which have another horizon
-PUBLISHED = "−1 to −0.5"  # exponents of rate × decay, as the plan has them
+# Exponents of rate × decay, of the delay after memorising; and the range that the plan gives them.
+PUBLISHED = "−1 (arXiv 2603.13331, arXiv 2605.18845; the plan names −1 to −0.5)"
 PRODUCT_ALONE = 0.15  # the second coefficient within ± this says that rate and decay act through their product
 FACTOR = 2.0  # within which a noise scale predicts B_c
 
