@@ -79,9 +79,10 @@ def weight_norm(stack: Stack) -> Float[Tensor, " M"]:
 
 def gradient_noise(stack: Stack) -> Float[Tensor, "2 M"]:
     r"""$|G|^2$ of the training loss's gradient and the trace of its covariance over examples, $\mathrm{tr}\,\Sigma$:
-    unbiased estimates from the ten gradients of a block (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1)
+    estimates from the ten gradients of a block (McCandlish et al. 2018, arXiv 1812.06162, appendix A.1), unbiased for a
+    model that stands still; of one that moves the first is too small, even below zero, and the second too large
 
-    Each gradient is of B examples, their mean of 10 B: the small and the large batch there. Either may be negative.
+    Each gradient is of B examples, their mean of 10 B: the small and the large batch there. The first may be negative.
     Their ratio is the noise scale, in examples: take it of means, since a mean of ratios is biased.
 
     Batches are drawn with replacement, so the ten are independent whatever B is: G and Σ are those of the training set,

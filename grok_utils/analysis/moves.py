@@ -15,7 +15,7 @@ import pandas as pd
 from grok_utils.analysis.crossings import GROUP, MEMBER, THRESHOLD, by_cell, crossings
 from grok_utils.analysis.intervals import median_interval
 from grok_utils.analysis.measured import over_decades, shown, value
-from grok_utils.measures import RATIOS
+from grok_utils.measures import RATIOS, columns_of
 
 ACCURACY = "val_accuracy"
 APART = 50  # updates: where a member memorises and touches within fewer, there is no phase between the two
@@ -119,8 +119,18 @@ def summary(halves: pd.DataFrame) -> pd.DataFrame:
 
 
 def unknown(frame: pd.DataFrame, measures: Iterable[str]) -> pd.Series:
-    """Of the logs up to the touch, in members that touch, the share in which each measure is not known, where any."""
-    lacking = followed(frame, measures).query("update <= touch")[told(measures)].isna().mean()
+    """Of the logs up to the touch, in members that touch, the share in which each measure is not known, where any.
+
+    A column that is null throughout an operation is not defined there: it counts on the others alone.
+    """
+    logs = followed(frame, measures).query("update <= touch")
+    defined = frame.groupby("operation")[columns_of(measures)].any().reindex(logs["operation"]).set_axis(logs.index)
+    lacking = pd.Series(
+        {
+            name: logs.loc[defined[[*RATIOS.get(name, (name,))]].all(axis=1), name].isna().mean()
+            for name in told(measures)
+        }
+    )
     return lacking[lacking > 0]
 
 

@@ -5,6 +5,7 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import product
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -61,8 +62,9 @@ def means_show(course: pd.DataFrame, column: str) -> str:
     """What the curves of `measure` are, for a caption."""
     banded = "seed" in course and few_arms(course) and not over_decades(course[column])
     band = " Band: from the lowest seed to the highest." if banded else ""
-    gaps = " Gaps: not positive." if over_decades(course[column]) else ""
-    return f"mean over seeds and over the logs since the last point.{band}{gaps}"
+    signed = " Around zero the axis is linear." if over_decades(course[column]) and (course[column] <= 0).any() else ""
+    gaps = " Gaps: what it would be divided by is not positive." if course[column].isna().any() else ""
+    return f"mean over seeds and over the logs since the last point.{band}{signed}{gaps}"
 
 
 def schedules(sizes: Mapping[str, np.ndarray]) -> Picture:
@@ -122,26 +124,34 @@ def loss_curves(frame: pd.DataFrame) -> Picture:
     return panels(frame, draw, alt, "update", "validation loss", in_order(frame["schedule"]))
 
 
-def with_gaps(ax: Axes, points: np.ndarray, positive: bool = False) -> None:
-    """Have each line pause at those of `points` at which it has no value, or no `positive` one: seaborn draws on."""
+def with_gaps(ax: Axes, points: np.ndarray) -> None:
+    """Have each line pause at those of `points` at which it has no value, where seaborn draws on; mark lone points."""
     for line in ax.lines:
         values = pd.Series(line.get_ydata(), line.get_xdata()).reindex(points)
-        line.set_data(points, values.where(values > 0) if positive else values)
+        line.set_data(points, values.to_numpy())
+        known = np.concatenate([[False], values.notna(), [False]])
+        lone = known[1:-1] & ~known[:-2] & ~known[2:]  # of which no segment is drawn
+        start, step = line.get_markevery()
+        line.set_markevery(sorted({*range(start, len(points), step), *np.flatnonzero(lone).tolist()}))
 
 
 def measure(course: pd.DataFrame, column: str) -> Picture:
     """A measure's means over seeds, of few arms with a band, an operation a panel, from `measured.course`.
 
-    Over decades the axis is logarithmic, without bands. A line has a gap where its mean is not known or, on such an
-    axis, not positive.
+    Over decades the axis is logarithmic, without bands, and linear around zero if it is not positive throughout. A line
+    has a gap where its mean is not known.
     """
     points, logarithmic = np.sort(course["update"].unique()), over_decades(course[column])
-    band = few_arms(course) and not logarithmic
+    band, sizes = few_arms(course) and not logarithmic, course[column].abs()
+    scale: dict[str, Any] = {"value": "log" if logarithmic else "linear"}
+    if logarithmic and (course[column] <= 0).any():
+        scale = {"value": "symlog", "linthresh": 10 ** np.ceil(np.log10(sizes[sizes > 0].quantile(0.1)))}
 
     def draw(ax: Axes, of: pd.DataFrame) -> None:
         curve(ax, of, "update", column, middle="mean", band=band)
-        with_gaps(ax, points, positive=logarithmic)
-        ax.set_yscale("log" if logarithmic else "linear")
+        with_gaps(ax, points)
+        ax.set(xlim=(0, 1.03 * points[-1]))  # whatever has a value
+        ax.set_yscale(**scale)
 
     def say(rows: pd.DataFrame) -> str:
         means = rows.groupby(["update", "schedule"])[column].mean()
@@ -172,8 +182,10 @@ def before_the_touch(course: pd.DataFrame, gaps: pd.DataFrame) -> Picture:
         ax.axvline(rows["memorised"].iloc[0], color=INK, linewidth=0.8, linestyle=":")
 
     def say(rows: pd.DataFrame) -> str:
-        first = rows[rows["share"] <= 1].groupby("schedule")["level"].agg(["first", "last"])
-        return ", ".join(f"{name} from {a:.2f} to {b:.2f}" for name, a, b in first.itertuples())
+        of = rows[rows["share"] <= 1].groupby("schedule").agg({"share": "last", "level": ["first", "last"]})
+        until = (f", known until {share:.2f} of it" if share < 1 else "" for share in of["share", "last"])
+        told = zip(of.index, of["level", "first"], of["level", "last"], until, strict=True)
+        return "; ".join(f"{name} from {a:.2f} to {b:.2f}{known}" for name, a, b, known in told)
 
     alt = (
         "Line charts of each measure's level against the share of the touch, a panel for each operation and arm, a "

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.analysis.moves import APART
+from grok_utils.analysis.moves import APART, SINCE
 from grok_utils.analysis.summaries import cell_settings
 from grok_utils.measures import MEASURES, RATIOS
 from grok_utils.schedules import BLOCK, SCHEDULES
@@ -186,7 +186,7 @@ def measures(names: Iterable[str]) -> str:
     return f"## Measures\n\nWhat the study measures at every log beside losses and accuracies.\n\n{told}"
 
 
-def moves(gaps: pd.DataFrame, unknown: pd.Series) -> str:
+def moves(gaps: pd.DataFrame, counts: pd.DataFrame, unknown: pd.Series) -> str:
     """The section on what moves before a member groks, but for its figure and tables; all as from `analysis.moves`."""
     touched, together = gaps["touched"].sum(), gaps["together"].sum()
     told = [f"{touched} of {gaps['n'].sum()} members reach 99 % validation accuracy, the *touch*."]
@@ -194,10 +194,28 @@ def moves(gaps: pd.DataFrame, unknown: pd.Series) -> str:
         told.append("They *memorise* when they reach 99 % training accuracy.")
         told.append(f"{together} of them do so less than {APART} updates before the touch ([Table](#gaps)).")
         told.append("There nothing could move first between the two.")
+    if len(counts):
+        told.append(order_of_moves(counts))
     for name, share in unknown.items():
-        why = ", since the estimate below the line is not positive" if name in RATIOS else ""
+        below = RATIOS.get(name, ("", ""))[1].replace("_", " ")
+        why = f", since the mean {below} is not positive: a block's gradients oppose each other" if below else ""
         told.append(f"In {100 * share:.0f} % of their logs until then the {name.replace('_', ' ')} is not known{why}.")
     return f"## What moves before a member groks\n\n{' '.join(told)}"
+
+
+def order_of_moves(counts: pd.DataFrame) -> str:
+    """The answer: which measures move before validation accuracy and which after; rows of `analysis.moves.counts`."""
+    counts = counts[counts["since"] == SINCE[1]]
+    rows = counts.assign(measure=counts["measure"].str.replace("_", " ")).to_dict("records")
+    by_count = [
+        f"{row['measure']} before it in {row['before']} and after it in {row['after']} of {row['pairs']}"
+        for row in rows
+        if row["before"] or row["after"]
+    ]
+    others = [row["measure"] for row in rows if not row["before"] and not row["after"]]
+    said = "**Counted from the start, beside validation accuracy,** in pairs of operation and arm: "
+    cannot = [f"of {listed(others)} one cannot tell"] if others else []
+    return f"{said}{'; '.join(by_count + cannot)}."
 
 
 def measure_words(column: str) -> str:

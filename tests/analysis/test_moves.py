@@ -8,6 +8,7 @@ from support.synthetic import member
 
 from grok_utils.analysis import moves
 from grok_utils.analysis.intervals import median_interval
+from grok_utils.page import prose
 
 # Accuracy by log: memorised at 20, the half of validation accuracy at 70, the touch at 100.
 TRAINING = [0.5] + [1.0] * 11
@@ -73,6 +74,29 @@ def test_what_goes_over_decades_is_taken_in_logarithms_and_a_ratio_of_means():
     negative = frame.assign(gradient_square=np.where(frame["update"] > 40, -1.0, 1.0))
     assert moves.unknown(negative, ["gradient_noise"]).to_dict() == {"noise_scale": 0.4}  # of ten logs 70 to 100
     assert negative.pipe(of, ["gradient_noise"])["ahead"].isna().tolist() == [False, True]
+
+
+def test_what_is_not_defined_on_an_operation_is_not_unknown_there():
+    # Of S₅ there are no frequencies; of x + y the first two of ten logs lack them.
+    concentration = pd.Series([np.nan, np.nan, *[0.5] * 10])
+    frame = pd.concat([study(fourier_concentration=concentration), study(operation="permutation")])
+    assert moves.unknown(frame, ["fourier_concentration"]).to_dict() == {"fourier_concentration": 0.2}
+    assert moves.unknown(study(fourier_concentration=[np.nan] * 12), ["fourier_concentration"]).empty
+
+
+def test_what_moves_first_is_said_in_a_sentence():
+    norm = [20.0, 10, 9, 8, 4, 4, 4, 4, 4, 2, 2, 2]  # its half at 20, at 70 that of validation accuracy
+    frame = study(seeds=6, weight_norm=norm, gradient_trace=[1.0] * 12, gradient_square=[-1.0] * 12)
+    measures = ["weight_norm", "gradient_noise"]
+    counts = moves.counts(moves.summary(moves.halves(frame, measures)))
+    told = prose.moves(moves.gaps(moves.phases(frame)), counts, moves.unknown(frame, measures))
+    assert "pairs of operation and arm: weight norm before it in 1 and after it in 0 of 1." in told
+    assert told.endswith(
+        "the noise scale is not known, since the mean gradient square is not positive: a block's "
+        "gradients oppose each other."
+    )
+    few = moves.counts(moves.summary(moves.halves(study(seeds=5, weight_norm=norm), ["weight_norm"])))
+    assert prose.order_of_moves(few).endswith("pairs of operation and arm: of weight norm one cannot tell.")
 
 
 def test_what_a_diverged_member_does_decides_nothing_for_the_others():

@@ -1,5 +1,7 @@
 """Alternative texts: what they say is what the figures show, on data whose extremes are known."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -72,8 +74,13 @@ def test_what_moves_is_told_from_the_first_log_to_the_touch(frame):
     text = figures.before_the_touch(moves.aligned(measured, ["weight_norm"]), moves.gaps(moves.phases(frame))).alt
     assert "a panel for each operation and arm, a line for each measure" in text
     # 200 / update to update 37.5 of a touch at 30: from 20 to 6.67 at the touch, where it is least; or 100 / update.
-    assert "On x + y, baseline val accuracy from 0.00 to 1.00, weight norm from 1.00 to 0.00" in text
+    assert "On x + y, baseline val accuracy from 0.00 to 1.00; weight norm from 1.00 to 0.00" in text
     assert "S₅, linear" in text and "S₅, baseline" not in text
+    known = moves.aligned(measured, ["weight_norm"]).query("measure != 'weight_norm' or share < 0.7")
+    text = figures.before_the_touch(known, moves.gaps(moves.phases(frame))).alt
+    assert re.search(
+        r"On x \+ y, baseline val accuracy from 0.00 to 1.00; weight norm from 1.00 to 0\.\d\d, known until 0.68", text
+    )
 
 
 def test_heat_maps_name_the_best_and_the_worst_cell(frame):

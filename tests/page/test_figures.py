@@ -130,22 +130,36 @@ def test_a_measure_is_drawn_as_means_in_a_band_over_all_seeds():
     assert (band[:, 1].min(), band[:, 1].max()) == (5.0, 7.0)
 
 
-def test_a_measure_over_decades_is_drawn_where_it_is_positive():
+def test_a_measure_over_decades_is_drawn_below_zero_too_and_a_ratio_where_it_is_known():
     frame = study(arms=["baseline"], operations=["x_plus_y"])
     frame["gradient_square"] = np.where(frame["update"] == 50, -1e6 * frame["seed"], 10.0 ** (frame["update"] / 100))
     frame["gradient_trace"] = 100.0
     square = course(frame, "gradient_square", points=60)
     (ax,) = figures.measure(square, "gradient_square").figure.axes
-    assert ax.get_yscale() == "log" and not ax.collections
-    assert figures.means_show(square, "gradient_square").endswith("since the last point. Gaps: not positive.")
+    assert ax.get_yscale() == "symlog" and not ax.collections
+    assert figures.means_show(square, "gradient_square").endswith("last point. Around zero the axis is linear.")
     x, y = next(line for line in ax.lines if len(line.get_xdata())).get_data()
-    expected = np.where(x == 50, np.nan, 10.0 ** (x / 100))  # a gap: of one seed it is positive, its mean is not
-    assert x.tolist() == [*range(10, 610, 10)] and np.allclose(y, expected, equal_nan=True)
+    expected = np.where(x == 50, -1e6, 10.0 ** (x / 100))  # of the seeds 0, 1 and 2
+    assert x.tolist() == [*range(10, 610, 10)] and np.allclose(y, expected)
+    expected = np.where(x == 50, np.nan, expected)  # a gap: of one seed it is positive, its mean is not
     scale = course(frame, "noise_scale", points=60)
-    assert "Band" not in figures.means_show(scale, "noise_scale")
+    said = figures.means_show(scale, "noise_scale")
+    assert said.endswith("since the last point. Gaps: what it would be divided by is not positive.")
     (ax,) = figures.measure(scale, "noise_scale").figure.axes
     line = next(line for line in ax.lines if len(line.get_xdata()))
     assert np.allclose(line.get_ydata(), 100 / expected, equal_nan=True)
+
+
+def test_a_point_between_two_gaps_is_marked():
+    frame = study(arms=["baseline"], operations=["x_plus_y"])
+    frame = frame.assign(weight_norm=frame["val_loss"].where(frame["update"].isin([10, 100, 300, 310, 320, 600])))
+    everywhere = pd.concat([frame, frame.assign(schedule="linear", weight_norm=1.0)])
+    (ax,) = figures.measure(course(everywhere, "weight_norm", points=60), "weight_norm").figure.axes
+    lone, whole = (line for line in ax.lines if len(line.get_xdata()))
+    marks = [lone.get_xdata()[i] for i in lone.get_markevery() if np.isfinite(lone.get_ydata()[i])]
+    assert {10, 100, 600} <= set(marks) and not {300, 320} & set(marks)
+    assert whole.get_markevery() == [*range(5, 60, 10)] and np.isfinite(whole.get_ydata()).all()
+    assert ax.get_xlim() == (0, 618)
 
 
 def test_many_arms_are_drawn_without_bands_and_the_caption_says_so():

@@ -89,7 +89,7 @@ def test_a_study_with_measures_shows_each_as_curves_and_at_the_crossing(results)
     for name in ("gradient-square", "gradient-trace", "noise-scale", "weight-norm"):
         assert page.select_one(f"#{name} svg") and (results / "unlike" / "figures" / f"{name}.svg").is_file()
     said = page.get_text()
-    assert "unbiased estimates from the ten gradients of a block" in said  # what is measured, in its own words
+    assert "estimates from the ten gradients of a block" in said  # what is measured, in its own words
     assert "no noise to learn tr Σ from" not in said  # and no more than their first paragraph
     table = pd.read_csv(results / "unlike" / "tables" / "measures-at-crossing.csv")
     linear = table[(table["schedule"] == "linear") & (table["operation"] == "x_plus_y")].iloc[0]
