@@ -21,7 +21,7 @@ from grok_utils.analysis.inference import share_band
 from grok_utils.analysis.measured import over_decades
 from grok_utils.analysis.summaries import over_two_settings, summarise
 from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
-from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
+from grok_utils.page.style import INK, MARKED, STYLE, WIDTH, Picture, curve, look, panels
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import THRESHOLD
 from grok_utils.tasks import OPERATIONS, written
@@ -131,8 +131,7 @@ def with_gaps(ax: Axes, points: np.ndarray) -> None:
         line.set_data(points, values.to_numpy())
         known = np.concatenate([[False], values.notna(), [False]])
         lone = known[1:-1] & ~known[:-2] & ~known[2:]  # of which no segment is drawn
-        start, step = line.get_markevery()
-        line.set_markevery(sorted({*range(start, len(points), step), *np.flatnonzero(lone).tolist()}))
+        line.set_markevery(sorted({*range(MARKED // 2, len(points), MARKED), *np.flatnonzero(lone).tolist()}))
 
 
 def measure(course: pd.DataFrame, column: str) -> Picture:

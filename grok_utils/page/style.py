@@ -21,6 +21,7 @@ WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the f
 THIRD = 18  # letters of a legend's word that a third of this holds
 WIDE = 7.2  # as a page's column: a phone shows a part of it, and scrolls
 OURS = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
+MARKED = 10  # of so many points of a curve one has a marker
 STYLE: dict[Any, Any] = seaborn.axes_style("ticks") | OURS
 INK, INK_ON_DARK = OURS["text.color"], "#c9d1d9"  # axes and words
 
@@ -129,7 +130,7 @@ def curve(
     frame: pd.DataFrame,
     x: str,
     y: str,
-    marked: int = 10,
+    marked: int = MARKED,
     middle: str | None = None,
     band: bool = False,
     **options: Any,
