@@ -178,8 +178,11 @@ def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int
     return table.assign(reached=table.gflops / table.ceiling_gflops, of_fastest=table.gflops / table.fastest_gflops)
 
 
-def costs_of_measures(engine: Trainer, rounds: int) -> pd.Series:
-    """Milliseconds that each measure adds to a block, a model: medians of `rounds` rounds."""
+def costs_of_measures(engine: Trainer, rounds: int, blocks: pd.Series) -> pd.DataFrame:
+    """What each measure and all of them add to a block, a model: ms, and per cent of `blocks`, ms by batch size.
+
+    Medians of `rounds` rounds.
+    """
     stack, gradient = Stack(engine.tasks, engine.flat, engine.layout.views(engine.flat), True), engine.flat.clone()
     stack.start_block(512)
     costs = {}
@@ -190,7 +193,8 @@ def costs_of_measures(engine: Trainer, rounds: int) -> pd.Series:
             for _ in range(rounds + 1)
         ]
         costs[name] = 1e3 * float(np.median(times[1:])) / len(engine.tasks)
-    return pd.Series(costs)
+    table = pd.Series(costs | {" ".join(costs): sum(costs.values())}, name="ms").rename_axis("measures").reset_index()
+    return table.assign(**{f"percent_{size}": 100 * table["ms"] / blocks[size] for size in (32, 512)})
 
 
 def hours(rows: pd.DataFrame, batch_sizes: np.ndarray | int) -> float:
@@ -200,9 +204,9 @@ def hours(rows: pd.DataFrame, batch_sizes: np.ndarray | int) -> float:
 
 
 def main() -> None:
-    """Measure, print the table, and write it where --out says."""
+    """Measure, print the tables, and write them where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__.split(":")[0])
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the table there, as cpu.csv")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the tables there")
     arguments = parser.parse_args()
 
     set_up(ExecutionPath("cpu", "float32", compiled=False, threads=1))
@@ -221,8 +225,10 @@ def main() -> None:
     print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
     print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
     print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
-    costs = costs_of_measures(engines["float32"], ROUNDS)
-    print("Each measure adds, ms a model: " + ", ".join(f"{name} {ms:.2f}" for name, ms in costs.items()), end="\n\n")
+    blocks = summary[summary["precision"] == "float32"].set_index("batch_size")["engine_ms"]
+    costs = costs_of_measures(engines["float32"], ROUNDS, blocks)
+    print("Measures add to a block, a model: ms, and per cent at batch 32 and 512:")
+    print(costs.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
     for precision, rows in summary.groupby("precision", sort=False):
         trains = sum(hours(rows, run.batch_sizes) * len(run.members) for run in runs_of(study, Path()))
         begins = len(study.arms) * len(study.seeds) * start[precision] / 3600
@@ -232,6 +238,7 @@ def main() -> None:
         print(f"On {cores()} cores in {precision}: `paper` takes {(trains + begins) / cores():.2f} h {after},")
         print(f"a sweep of {SWEEP:,} models of {Study.updates:,} updates {' and '.join(sweeps)}.")
     save(summary.to_csv(index=False), arguments.out, "cpu.csv")
+    save(costs.to_csv(index=False), arguments.out, "cpu-measures.csv")
 
 
 if __name__ == "__main__":

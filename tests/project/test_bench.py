@@ -4,6 +4,7 @@ import math
 import random
 
 import numpy as np
+import pandas as pd
 import pytest
 from support.studies import run_of
 
@@ -59,5 +60,7 @@ def test_courses_are_the_runs_but_for_the_batch_sizes(tmp_path):
 def test_every_measure_has_a_cost(tmp_path):
     run = run_of(tmp_path)
     engine = Trainer(run.tasks(), run.courses, ExecutionPath("cpu", "float32", False, 1))
-    costs = costs_of_measures(engine, 1)
-    assert list(costs.index) == [*MEASURES] and (costs > 0).all()
+    costs = costs_of_measures(engine, 1, pd.Series({32: 50.0, 512: 200.0})).set_index("measures")
+    assert list(costs.index) == [*MEASURES, " ".join(MEASURES)] and (costs > 0).all(axis=None)
+    assert costs["ms"].iloc[-1] == pytest.approx(costs["ms"].iloc[:-1].sum())
+    assert np.allclose(costs["percent_32"], 2 * costs["ms"]) and np.allclose(costs["percent_512"], costs["ms"] / 2)
