@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from support.courses import courses_of, varied
 from support.models import SHAPES, sequence
-from support.oracle import LAYOUT, trajectories
+from support.oracle import LAYOUT, ORACLES, trajectories
 
 from grok_utils.engine.machine import has_kernels, set_up
 from grok_utils.engine.stack import PLAIN, Layout, stacked_logits
@@ -153,7 +153,7 @@ def test_every_block_trains_at_its_own_batch_size(path):
     assert torch.allclose(hits, hits.round(), atol=0.02)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+@pytest.mark.parametrize("name", ORACLES)
 @pytest.mark.parametrize("compiled", [False, True])
 def test_in_a_replayed_graph_a_rule_is_pytorchs_optimizer_to_rounding(compiled, name):
     """Rates, decays and betas differ by member and change from block to block, in one graph."""

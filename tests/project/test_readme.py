@@ -40,10 +40,12 @@ def block(section: str, language: str, holds: str = "") -> str:
 
 
 def added(source: str, module, names: dict) -> str:
-    """The name that `source`, executed as part of `module`, adds to `names`."""
-    before = set(names)
+    """The name that `source`, executed as part of `module`, adds to `names`, be it among them already or not."""
+    others = dict(names)
+    names.clear()
     exec(compile(source, "README.md", "exec"), dict(vars(module)))
-    (name,) = names.keys() - before
+    (name,) = names
+    names.update({other: value for other, value in others.items() if other != name})
     return name
 
 
@@ -168,7 +170,9 @@ def test_all_that_varies_is_allowed_and_trains(tmp_path):
     assert set(on["all-pairs"]) == {"x_plus_y"}
     narrow = study.arm("narrow-muon").settings
     assert (narrow.optimizer, narrow.warm_up, narrow.shape) == ("muon", 20, (64, 2, 3))
-    assert all(f"`{name}`" in ALL for name in (*optimizers.OPTIMIZERS, "warm_up", *narrow.shape._fields))
+    told = re.search(r"There are ([^.]*), values of the setting `optimizer`", " ".join(ALL.split()))[1]
+    assert {"adamw", "sgd", "muon"} <= set(re.findall(r"`(\w+)`", told)) <= optimizers.OPTIMIZERS.keys()
+    assert all(f"`{name}`" in ALL for name in ("warm_up", *narrow.shape._fields))
     sizes = {arm.name: trained(tiny, arm.name, tmp_path).batch_size.tolist() for arm in study.arms}
     assert sizes["all-pairs"] == [60, 60] and sizes["linear-scaled"] == [288, 512]
 
@@ -376,7 +380,9 @@ def test_the_times_on_a_gpu_are_those_of_the_bench():
 
 def test_what_measures_cost_on_a_gpu_is_what_the_bench_found():
     costs = pd.read_csv(ROOT / "results" / "bench" / "cuda-measures.csv").set_index("measures")
-    named = {name: f"`{name}`" for name in measures.MEASURES} | {" ".join(measures.MEASURES): "all three"}
-    for name, told in named.items():
+    _, *alone, together = costs.index  # the first has none
+    assert {"weight_norm", "gradient_noise", "fourier_concentration"} <= set(alone) <= measures.MEASURES.keys()
+    assert together.split() == alone
+    for name, told in [*((name, f"`{name}`") for name in alone), (together, "all three")]:
         percent = costs.loc[name, ["percent_32", "percent_512"]]
         assert row_of(ALL, told)[-1] == "{:.1f} and {:.1f} %".format(*percent), name

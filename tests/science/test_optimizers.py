@@ -5,8 +5,9 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+from support.additions import require_oracles
 from support.courses import courses_of
-from support.oracle import LAYOUT, optimizers_of, pieces, step, trajectories
+from support.oracle import LAYOUT, ORACLES, optimizers_of, pieces, step, trajectories
 
 from grok_utils.engine.stack import Layout
 from grok_utils.optimizers import OPTIMIZERS, Hyper, fused_adamw, hyper_table
@@ -19,13 +20,17 @@ def by_rule(parameters, gradient, state, hyper, name="adamw"):
     state.update(new)
 
 
-@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_every_optimizer_has_an_oracle():
+    require_oracles("the step", OPTIMIZERS, ORACLES, "ORACLES in tests/support/oracle.py")
+
+
+@pytest.mark.parametrize("name", ORACLES)
 def test_a_rule_is_pytorchs_optimizer_to_a_billionth_in_float64(name):
     own, expected = trajectories(partial(by_rule, name=name), torch.float64, name=name)
     assert ((own - expected).abs() <= 1e-9 * expected.abs().clamp(min=1e-3)).all()
 
 
-STEPS = {name: partial(by_rule, name=name) for name in OPTIMIZERS} | {"fused": fused_adamw}
+STEPS = {name: partial(by_rule, name=name) for name in ORACLES} | {"fused": fused_adamw}
 
 
 @pytest.mark.parametrize("name", STEPS)
@@ -42,7 +47,7 @@ def test_a_step_of_muon_is_that_of_torch_optim_muon():
     for (leaf, _), (piece, _) in zip(leaves, pieces(gradient[0], layout), strict=True):
         leaf.grad = piece.clone()
     rate, decay, beta1, beta2 = 0.01, 0.5, 0.9, 0.98
-    theirs = optimizers_of("muon", leaves, partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw"))
+    theirs = optimizers_of(partial(torch.optim.Muon, adjust_lr_fn="match_rms_adamw"), torch.optim.AdamW, leaves)
     step(theirs, rate, decay, beta1, beta2)
     rows = torch.tensor([1, rate, decay, beta1, beta2, 1 - beta1, 1 - beta2])[:, None, None]
     state = {name: torch.zeros_like(start) for name in OPTIMIZERS["muon"].state}

@@ -51,13 +51,17 @@ def pieces(row, layout=LAYOUT):
     return found
 
 
-def optimizers_of(name, leaves, muon=NumpyMuon):
-    """PyTorch's optimizers for the optimizer `name` of ours; `leaves` as `pieces` gives them."""
-    if name == "sgd":
-        return [torch.optim.SGD([p for p, _ in leaves])]
-    rest = [p for p, matrix in leaves if name == "adamw" or not matrix]
-    matrices = [p for p, matrix in leaves if name == "muon" and matrix]
-    return [torch.optim.AdamW(rest, eps=1e-8), *([muon(matrices)] if matrices else [])]
+# For each optimizer of ours, the one that moves the blocks' matrices, and the one that moves the rest.
+ORACLES = {
+    "adamw": (torch.optim.AdamW, torch.optim.AdamW),
+    "sgd": (torch.optim.SGD, torch.optim.SGD),
+    "muon": (NumpyMuon, torch.optim.AdamW),
+}
+
+
+def optimizers_of(of_matrices, of_rest, leaves):
+    """Both, each with its own of `leaves`, which are as `pieces` gives them."""
+    return [of([p for p, matrix in leaves if matrix == which]) for of, which in ((of_matrices, True), (of_rest, False))]
 
 
 def step(optimizers, rate, decay, beta1, beta2):
@@ -81,7 +85,7 @@ def trajectories(our_step, dtype, device="cpu", name="adamw"):
     parameters = start.to(device, dtype)
     state = {name: torch.zeros_like(parameters) for name in OPTIMIZERS[name].state}
     leaves = [[(p.clone().requires_grad_(), matrix) for p, matrix in pieces(row)] for row in start]
-    others = [optimizers_of(name, of) for of in leaves]
+    others = [optimizers_of(*ORACLES[name], of) for of in leaves]
     own, expected = [], []
     for k, gradient in enumerate(gradients):
         block = k // BLOCK
