@@ -3,9 +3,8 @@
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from support.courses import courses_of, varied
-from support.models import sequence
+from support.models import measured
 from support.oracle import step
 from support.studies import run_of
 
@@ -39,13 +38,6 @@ def float64():
     torch.set_default_dtype(torch.float64)
     yield
     torch.set_default_dtype(torch.float32)
-
-
-def measured(model, pairs):
-    """Mean cross-entropy and accuracy of a plain model on pairs [n, 3]."""
-    logits = model(sequence(pairs[:, 0], pairs[:, 1]))
-    loss = F.cross_entropy(logits, pairs[:, 2])
-    return loss, (logits.argmax(-1) == pairs[:, 2]).double().mean()
 
 
 def plain_logs(task, courses, member, batches, settings=PROTOCOL):

@@ -7,7 +7,7 @@ import pytest
 import scipy.stats
 import torch
 import torch.nn.functional as F
-from support.models import SHAPES, sequence
+from support.models import SHAPES, moved, sequence
 from torch import nn
 
 from grok_utils.engine.stack import Layout, stacked_logits
@@ -28,14 +28,9 @@ def one_thread():
 
 
 def setup(members, batch=BATCH, dtype=torch.float64, shape=PROTOCOL.shape):
-    """Tasks, trained-looking decoders (biases and gains away from 0 and 1), and one batch [M, batch, 3]."""
+    """Tasks, trained-looking decoders, and one batch [M, batch, 3]."""
     tasks = [make_task(operation, seed) for operation, seed in members]
-    decoders = [initial_decoder(t, shape).to(dtype) for t in tasks]
-    for task, decoder in zip(tasks, decoders, strict=True):
-        g = torch.Generator().manual_seed(task.seed)
-        for p in decoder.parameters():
-            if p.ndim == 1:
-                p.data += 0.3 * torch.randn(p.shape, generator=g, dtype=torch.float64).to(dtype)
+    decoders = [moved(initial_decoder(t, shape).to(dtype), t.seed) for t in tasks]
     draws = [torch.randint(len(t.train), (batch,), generator=torch.Generator().manual_seed(t.seed)) for t in tasks]
     rows = torch.stack([t.train[d] for t, d in zip(tasks, draws, strict=True)])
     return tasks, decoders, rows
