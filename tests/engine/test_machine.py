@@ -1,5 +1,7 @@
 """Which path a run takes, its work, and what fits into memory."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from support.studies import run_of
@@ -40,6 +42,15 @@ def test_on_a_gpu_models_are_compiled_where_attention_has_kernels(tmp_path, monk
     assert choose_path(run).compiled
     monkeypatch.setattr(machine, "on_cuda", lambda device: True)
     assert choose_path(run).compiled == compiled
+
+
+def test_what_was_compiled_with_other_operators_of_ours_is_not_taken_from_a_cache(monkeypatch):
+    tags, read = [], Path.read_bytes
+    for edit in (b"", b"", b"# edited"):
+        monkeypatch.setattr(Path, "read_bytes", lambda path, edit=edit: read(path) + edit)
+        machine.set_up(ExecutionPath("cpu", "float32", compiled=True, threads=1))
+        tags.append(torch.compiler.config.cache_key_tag)
+    assert tags[0] == tags[1] != tags[2]
 
 
 def test_work_is_counted_in_forward_passes(tmp_path):

@@ -48,7 +48,7 @@ def test_a_wing_has_at_most_eight_modules_and_says_what_comes_in_and_goes_out():
 
 
 def test_the_switches_of_pytorchs_process_are_set_in_one_place():
-    switch = r"torch\.set_\w+\(|torch\._(?:inductor|dynamo)\.config\.\w+ =|torch\.backends\.[\w.]+ ="
+    switch = r"torch\.set_\w+\(|torch\.(?:_inductor|_dynamo|compiler)\.config\.\w+ =|torch\.backends\.[\w.]+ ="
     files = [*ROOT.glob("grok_utils/**/*.py"), *ROOT.glob("benchmarks/*.py"), *ROOT.glob("notebooks/*.ipynb")]
     found = [path.relative_to(ROOT) for path in files if re.search(switch, path.read_text(encoding="utf-8"))]
     assert list(map(str, found)) == ["grok_utils/engine/machine.py"]
