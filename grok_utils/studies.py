@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+from jaxtyping import Float32, Float64, Int64
 
 from grok_utils import schedules
 from grok_utils.errors import require
@@ -15,6 +16,7 @@ from grok_utils.tasks import OPERATIONS, Operation, Task, all_pairs, count_train
 
 THRESHOLD = 0.99  # of the validation accuracy: a member whose accuracy exceeds it has grokked
 HYPER = ("batch_size", "learning_rate", "weight_decay", "beta1", "beta2")
+OfBlocks = Int64[np.ndarray, " blocks"] | Float64[np.ndarray, " blocks"]  # int64 of batch sizes
 BATCH_RANGE: dict[str, Any] = {"lo": 32, "hi": 512}  # of a schedule of the batch size that says nothing else
 
 
@@ -30,8 +32,8 @@ class Scheduled:
     window: int | None = None  # in updates; None: all of them
     order: int = 0  # which of the shuffled orders
 
-    def values(self, updates: int, whole: bool) -> np.ndarray:
-        """The value of each block of 10 updates [blocks]: int64, truncated before its control, where `whole`."""
+    def values(self, updates: int, whole: bool) -> OfBlocks:
+        """The value of each block of 10 updates, truncated before its control where `whole`."""
         found = schedules.values(self.schedule, updates, self.lo, self.hi, self.length)
         found = found.astype(np.int64) if whole else found
         return schedules.controlled(found, self.control, self.window, self.order)
@@ -121,11 +123,8 @@ class Arm:
         places = [(o, cell) for o in self.settings.operations for cell in self.cells if o in cell.operations]
         return [Member(o, cell, seed) for o, cell in places for seed in seeds]
 
-    def course(self, name: str, updates: int, operation: str, cell: Cell) -> np.ndarray:
-        """A hyper-parameter's value in each block: [updates / 10], int64 of a batch size, else float64.
-
-        Raises ValueError where a schedule gives no finite value.
-        """
+    def course(self, name: str, updates: int, operation: str, cell: Cell) -> OfBlocks:
+        """A hyper-parameter's value in each block. Raises ValueError where a schedule gives no finite value."""
         value = dict(cell.values).get(name, getattr(self.settings, name))
         if isinstance(value, tuple):
             value = dict(value)[operation]
@@ -140,7 +139,7 @@ class Arm:
             value = count_train(operation, self.settings.modulus, self.settings.train_fraction)
         return np.full(blocks, value, np.int64 if whole else np.float64)
 
-    def courses(self, name: str, updates: int) -> dict[tuple[str, Cell], np.ndarray]:
+    def courses(self, name: str, updates: int) -> dict[tuple[str, Cell], OfBlocks]:
         """A hyper-parameter's `course` for each operation and cell."""
         return {(m.operation, m.cell): self.course(name, updates, m.operation, m.cell) for m in self.members((0,))}
 
@@ -218,17 +217,17 @@ class Study:
 
 @dataclass(frozen=True)
 class Courses:
-    """What the members of a stack train with, block by block: an array [blocks, M] for each hyper-parameter.
+    """What the members of a stack train with, block by block.
 
-    Batch sizes are int64, the others float64; rates are before the warm-up. Members that are `drawn` have one batch
-    size; the others train on all their training pairs at once, so that their sizes differ with their operations.
+    Rates are before the warm-up. Members that are `drawn` have one batch size; the others train on all their training
+    pairs at once, so that their sizes differ with their operations.
     """
 
-    batch_size: np.ndarray
-    learning_rate: np.ndarray
-    weight_decay: np.ndarray
-    beta1: np.ndarray
-    beta2: np.ndarray
+    batch_size: Int64[np.ndarray, "blocks M"]
+    learning_rate: Float64[np.ndarray, "blocks M"]
+    weight_decay: Float64[np.ndarray, "blocks M"]
+    beta1: Float64[np.ndarray, "blocks M"]
+    beta2: Float64[np.ndarray, "blocks M"]
     drawn: bool = True
 
 
@@ -305,8 +304,8 @@ class Run:
         return Courses(**found, drawn=self.arm.settings.batch_size != "all")
 
     @property
-    def batch_sizes(self) -> np.ndarray:
-        """The batch size of each block, the largest of any member: int64 [updates / 10]."""
+    def batch_sizes(self) -> Int64[np.ndarray, " blocks"]:
+        """The batch size of each block, the largest of any member."""
         return self.courses.batch_size.max(axis=1)
 
     @cached_property
@@ -318,14 +317,11 @@ class Run:
 
 @dataclass(frozen=True)
 class Result:
-    """What a completed run leaves: `logs` float32 [logs, M, 4 + columns], as `engine.trainer.Trainer` has them.
-
-    They are fewer than the study's where the run ended early.
-    """
+    """What a completed run leaves: its `logs`, as `engine.trainer.Trainer` has them, fewer where it ended early."""
 
     run: Run
     path: ExecutionPath
-    logs: np.ndarray
+    logs: Float32[np.ndarray, "logs M columns"]
     started: str  # UTC, ISO 8601
     seconds: float  # of training, over all sessions of an interrupted run
 

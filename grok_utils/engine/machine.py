@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import psutil
 import torch
+from jaxtyping import Float64
 
 from grok_utils.engine import products
 from grok_utils.errors import BadInput
@@ -100,8 +101,8 @@ def forward_passes(run: Run, updates: int | None = None) -> int:
     return int(work_by_block(run)[: None if updates is None else updates // BLOCK].sum())
 
 
-def work_by_block(run: Run) -> np.ndarray:
-    """The forward passes of each block of 10 updates with its validation: [blocks]."""
+def work_by_block(run: Run) -> Float64[np.ndarray, " blocks"]:
+    """The forward passes of each block of 10 updates with its validation."""
     s = run.arm.settings
     validation = {o: count_pairs(o, s.modulus) - count_train(o, s.modulus, s.train_fraction) for o in s.operations}
     pairs = sum(validation[m.operation] for m in run.members)

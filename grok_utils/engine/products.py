@@ -8,6 +8,7 @@ alone, and has no gradient.
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 AVAILABLE = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
@@ -19,8 +20,10 @@ torch.library.define(
 )
 
 
-def product(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`rows` [R, I] · `weight` [O, I]ᵀ + `bias` [O]: [R, O]."""
+def product(
+    rows: Float[Tensor, "R I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None
+) -> Float[Tensor, "R O"]:
+    """`rows` · `weight`ᵀ + `bias`."""
     return torch.ops.mkldnn._linear_pointwise(rows, weight, bias, "none", [], "")
 
 
@@ -28,19 +31,27 @@ torch.library.impl("grok_utils::product", "CPU", product)
 
 
 @torch.library.register_fake("grok_utils::product")
-def product_shape(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def product_shape(
+    rows: Float[Tensor, "R I"], weight: Float[Tensor, "O I"], bias: Float[Tensor, " O"] | None
+) -> Float[Tensor, "R O"]:
     """What `product` fills."""
     return rows.new_empty(rows.shape[0], weight.shape[0])
 
 
-def saved(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor | None], output: Tensor) -> None:
+def saved(
+    ctx: Any,
+    inputs: tuple[Float[Tensor, "R I"], Float[Tensor, "O I"], Float[Tensor, " O"] | None],
+    output: Float[Tensor, "R O"],
+) -> None:
     """Keep what `gradients` needs."""
     rows, weight, bias = inputs
     ctx.save_for_backward(rows, weight)
     ctx.has_bias = bias is not None
 
 
-def gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+def gradients(
+    ctx: Any, d_out: Float[Tensor, "R O"]
+) -> tuple[Float[Tensor, "R I"], Float[Tensor, "O I"], Float[Tensor, " O"] | None]:
     """Gradients of `product`'s arguments. oneDNN copies rows that do not lie one after another: here the narrower."""
     rows, weight = ctx.saved_tensors
     of = torch.ops.grok_utils.product
@@ -52,7 +63,9 @@ def gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
 torch.library.register_autograd("grok_utils::product", gradients, setup_context=saved)
 
 
-def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+def linear(
+    x: Float[Tensor, "1 R I"], weight: Float[Tensor, "1 O I"], bias: Float[Tensor, "1 O"] | None
+) -> Float[Tensor, "1 R O"]:
     """`stack.linear` of a stack of one member in float32."""
     of_bias = None if bias is None else bias[0]
     return torch.ops.grok_utils.product(x[0], weight[0], of_bias).unsqueeze(0)

@@ -15,7 +15,8 @@ from grok_utils.optimizers import adamw
 from grok_utils.studies import Shape
 from grok_utils.tasks import make_task
 
-STATED = ["tasks", "schedules", "optimizers", "measures", "model", "engine.stack", "engine.examples", "engine.trainer"]
+STATED = ["tasks", "schedules", "optimizers", "measures", "model", "studies"]
+STATED += [f"engine.{name}" for name in ("stack", "products", "examples", "trainer", "logs", "machine")]
 EAGER = [
     "tests/science/test_tasks.py",
     "tests/science/test_schedules.py",
@@ -23,6 +24,13 @@ EAGER = [
     "tests/science/test_measures.py",
     "tests/engine/test_measures_at_logs.py::test_no_measure_changes_a_bit_of_what_else_is_recorded",
     "tests/science/test_model.py::test_stack_equals_plain_decoders_in_every_shape",
+    "tests/science/test_studies.py",
+    "tests/engine/test_products.py::test_products_and_gradients_are_those_in_float64",
+    "tests/engine/test_products.py::test_the_operator_is_what_pytorch_asks_of_one",
+    "tests/engine/test_products.py::test_one_by_one_a_members_bits_do_not_depend_on_its_neighbours",
+    "tests/engine/test_machine.py::test_work_is_counted_in_forward_passes",
+    "tests/engine/test_early_end.py::test_a_run_ends_once_every_member_has_kept_99_percent_or_has_diverged",
+    "tests/engine/test_trainer.py::test_a_member_whose_loss_is_not_finite_is_diverged_and_the_others_go_on",
     "tests/engine/test_trainer.py::test_going_on_from_a_state_is_bit_identical",
 ]
 
