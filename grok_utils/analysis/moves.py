@@ -124,7 +124,8 @@ def unknown(frame: pd.DataFrame, measures: Iterable[str]) -> pd.Series:
     A column that is null throughout an operation is not defined there: it counts on the others alone.
     """
     logs = followed(frame, measures).query("update <= touch")
-    defined = frame.groupby("operation")[columns_of(measures)].any().reindex(logs["operation"]).set_axis(logs.index)
+    defined = frame[columns_of(measures)].notna().groupby(frame["operation"]).any()
+    defined = defined.reindex(logs["operation"]).set_axis(logs.index)
     lacking = pd.Series(
         {
             name: logs.loc[defined[[*RATIOS.get(name, (name,))]].all(axis=1), name].isna().mean()
