@@ -5,7 +5,6 @@
 
 from collections.abc import Iterable, Mapping
 from itertools import product
-from typing import Any
 
 import matplotlib
 import numpy as np
@@ -58,11 +57,19 @@ def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
     curve(ax, thin(measured(frame, f"val_{measure}")), x, f"val_{measure}", middle="median", band=few)
 
 
+def scale_of(values: pd.Series) -> str:
+    """The axis of a measure: linear, or over decades log, and symlog where not all of its `values` are positive."""
+    if not over_decades(values):
+        return "linear"
+    return "symlog" if (values <= 0).any() else "log"
+
+
 def means_show(course: pd.DataFrame, column: str) -> str:
     """What the curves of `measure` are, for a caption."""
-    banded = "seed" in course and few_arms(course) and not over_decades(course[column])
+    scale = scale_of(course[column])
+    banded = "seed" in course and few_arms(course) and scale == "linear"
     band = " Band: from the lowest seed to the highest." if banded else ""
-    signed = " Around zero the axis is linear." if over_decades(course[column]) and (course[column] <= 0).any() else ""
+    signed = " Around zero the axis is linear." if scale == "symlog" else ""
     gaps = " Gaps: what it would be divided by is not positive." if course[column].isna().any() else ""
     return f"mean over seeds and over the logs since the last point.{band}{signed}{gaps}"
 
@@ -140,17 +147,15 @@ def measure(course: pd.DataFrame, column: str) -> Picture:
     Over decades the axis is logarithmic, without bands, and linear around zero if it is not positive throughout. A line
     has a gap where its mean is not known.
     """
-    points, logarithmic = np.sort(course["update"].unique()), over_decades(course[column])
-    band, sizes = few_arms(course) and not logarithmic, course[column].abs()
-    scale: dict[str, Any] = {"value": "log" if logarithmic else "linear"}
-    if logarithmic and (course[column] <= 0).any():
-        scale = {"value": "symlog", "linthresh": 10 ** np.ceil(np.log10(sizes[sizes > 0].quantile(0.1)))}
+    points, scale, sizes = np.sort(course["update"].unique()), scale_of(course[column]), course[column].abs()
+    band = few_arms(course) and scale == "linear"
+    around_zero = {"linthresh": 10 ** np.ceil(np.log10(sizes[sizes > 0].quantile(0.1)))} if scale == "symlog" else {}
 
     def draw(ax: Axes, of: pd.DataFrame) -> None:
         curve(ax, of, "update", column, middle="mean", band=band)
         with_gaps(ax, points)
         ax.set(xlim=(0, 1.03 * points[-1]))  # whatever has a value
-        ax.set_yscale(**scale)
+        ax.set_yscale(scale, **around_zero)
 
     def say(rows: pd.DataFrame) -> str:
         means = rows.groupby(["update", "schedule"])[column].mean()

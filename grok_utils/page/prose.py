@@ -194,8 +194,8 @@ def moves(gaps: pd.DataFrame, counts: pd.DataFrame, unknown: pd.Series) -> str:
         told.append("They *memorise* when they reach 99 % training accuracy.")
         told.append(f"{together} of them do so less than {APART} updates before the touch ([Table](#gaps)).")
         told.append("There nothing could move first between the two.")
-    if len(counts):
-        told.append(order_of_moves(counts))
+    if said := order_of_moves(counts):
+        told.append(said)
     for name, share in unknown.items():
         below = RATIOS.get(name, ("", ""))[1].replace("_", " ")
         why = f", since the mean {below} is not positive: a block's gradients oppose each other" if below else ""
@@ -204,18 +204,18 @@ def moves(gaps: pd.DataFrame, counts: pd.DataFrame, unknown: pd.Series) -> str:
 
 
 def order_of_moves(counts: pd.DataFrame) -> str:
-    """The answer: which measures move before validation accuracy and which after; rows of `analysis.moves.counts`."""
-    counts = counts[counts["since"] == SINCE[1]]
-    rows = counts.assign(measure=counts["measure"].str.replace("_", " ")).to_dict("records")
-    by_count = [
-        f"{row['measure']} before it in {row['before']} and after it in {row['after']} of {row['pairs']}"
-        for row in rows
-        if row["before"] or row["after"]
+    """The answer: which measures move before validation accuracy and which after; rows of `analysis.moves.counts`.
+
+    Nothing where no measure can be told from the start.
+    """
+    rows = counts[counts["since"] == SINCE[1]].assign(measure=lambda rows: rows["measure"].str.replace("_", " "))
+    tells = rows[["before", "after"]].any(axis=1)
+    told = [
+        f"{r.measure} before it in {r.before} and after it in {r.after} of {r.pairs}" for r in rows[tells].itertuples()
     ]
-    others = [row["measure"] for row in rows if not row["before"] and not row["after"]]
+    told += [f"of {listed(rows.loc[~tells, 'measure'])} one cannot tell"] if not tells.all() else []
     said = "**Counted from the start, beside validation accuracy,** in pairs of operation and arm: "
-    cannot = [f"of {listed(others)} one cannot tell"] if others else []
-    return f"{said}{'; '.join(by_count + cannot)}."
+    return f"{said}{'; '.join(told)}." if told else ""
 
 
 def measure_words(column: str) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 from support.courses import courses_of
-from support.models import measured, moved
+from support.models import measured, moved, relative
 
 from grok_utils.engine.examples import draw_batches
 from grok_utils.engine.machine import has_compiler
@@ -14,10 +14,6 @@ from grok_utils.studies import ExecutionPath, Settings
 from grok_utils.tasks import make_task
 
 COMPILED = ExecutionPath("cpu", "float32", compiled=True, threads=1)
-
-
-def relative(a, b):
-    return (a - b).norm() / b.norm()
 
 
 @pytest.mark.skipif(not has_compiler("cpu"), reason="no C++ compiler here")

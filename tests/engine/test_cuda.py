@@ -8,7 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from support.courses import courses_of, varied
-from support.models import SHAPES, sequence
+from support.models import SHAPES, relative, sequence
 from support.oracle import LAYOUT, ORACLES, trajectories
 
 from grok_utils.engine.machine import has_kernels, set_up
@@ -58,10 +58,6 @@ def trained(it, blocks=None):
     for _ in range(blocks or it.blocks):
         it.run_block()
     return it.logged().cpu()
-
-
-def relative(a, b):
-    return (a - b).norm() / b.norm()
 
 
 @pytest.fixture

@@ -24,6 +24,11 @@ def measured(model: nn.Module, pairs: Tensor) -> tuple[Tensor, Tensor]:
     return F.cross_entropy(logits, pairs[:, 2]), (logits.argmax(-1) == pairs[:, 2]).double().mean()
 
 
+def relative(a: Tensor, b: Tensor) -> Tensor:
+    """How far `a` is from `b`, in norms of `b`."""
+    return (a - b).norm() / b.norm()
+
+
 def moved(decoder: nn.Module, seed: int) -> nn.Module:
     """The decoder with biases and gains away from 0 and 1, as training leaves them."""
     generator = torch.Generator().manual_seed(seed)
