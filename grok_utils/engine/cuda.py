@@ -44,7 +44,7 @@ def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: Any) -
 
 
 class GraphedTrainer(Trainer):
-    """A stack of members on one GPU; float32 products are exact float32 unless the precision is tf32."""
+    """A stack of members on one GPU; products in float32 are as exact as that, unless the precision is tf32."""
 
     def __init__(
         self,
@@ -57,9 +57,11 @@ class GraphedTrainer(Trainer):
         super().__init__(tasks, courses, path, settings, measures)
         if has_kernels(path, settings.shape):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
-            from grok_utils.engine import attention
+            from grok_utils.engine import attention, gpu_products
 
             self.kernels = PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
+            if path.precision == "float32":
+                self.kernels = self.kernels._replace(linear=gpu_products.linear)
         sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]
         sizes = sorted({rounded_up(int(size)) for size in sizes}, reverse=True)
         self.buffer = torch.zeros(3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)

@@ -12,7 +12,7 @@ from support.models import SHAPES, relative, sequence
 from support.oracle import LAYOUT, ORACLES, trajectories
 
 from grok_utils.engine.machine import has_kernels, set_up
-from grok_utils.engine.stack import PLAIN, Layout, stacked_logits
+from grok_utils.engine.stack import PLAIN, Kernels, Layout, stacked_logits
 from grok_utils.engine.trainer import Trainer
 from grok_utils.errors import BadInput
 from grok_utils.measures import MEASURES
@@ -62,9 +62,9 @@ def trained(it, blocks=None):
 
 @pytest.fixture
 def kernels():
-    from grok_utils.engine import attention
+    from grok_utils.engine import attention, gpu_products
 
-    return PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
+    return Kernels(attention.first_attention, attention.last_attention, gpu_products.linear)
 
 
 def compare_with_plain_models(logits_of, shape=PROTOCOL.shape):
@@ -136,6 +136,47 @@ def test_attention_kernels_equal_the_plain_functions_in_float64(kernels, width, 
     compare(kernels[0], PLAIN[0], inputs, [x, y], rows, rows)
     inputs = [drawn(examples, width), drawn(2 * n + 2 * examples, 2 * width), drawn(3 * width)]
     compare(kernels[1], PLAIN[1], inputs, [x], (examples, width))
+
+
+@pytest.mark.parametrize("rows", [1, 37, 600, 15_000])  # 15,000: what all training pairs of permutation make
+@pytest.mark.parametrize(("width", "out"), [(16, 97), (128, 512), (512, 128), (97, 130)])
+def test_products_are_as_near_to_float64_as_cublas(rows, width, out):
+    """Of numbers of all sizes, in weights that lie among others as a member's do, and for both gradients."""
+    from grok_utils.engine.gpu_products import linear
+
+    torch.set_float32_matmul_precision("highest")
+    generator = torch.Generator("cuda").manual_seed(rows)
+
+    def drawn(*shape):
+        size = torch.randint(-30, 30, shape, generator=generator, device="cuda")
+        return torch.ldexp(torch.randn(shape, generator=generator, device="cuda"), size)
+
+    for beside in (0, 8, 3):  # numbers between two members' weights: an alignment to 8, and to none
+        x, flat, seed = drawn(3, rows, width), drawn(3, out * width + beside), drawn(3, rows, out)
+        weight = flat[:, : out * width].unflatten(1, (out, width))
+        inputs = x.requires_grad_(), weight.requires_grad_()
+        doubles = [t.detach().double().requires_grad_() for t in inputs]
+
+        def results(multiply, inputs, seed=seed):
+            y = multiply(*inputs)
+            return y, *torch.autograd.grad(y, inputs, seed.to(y.dtype))
+
+        def plain(x, weight):
+            return torch.bmm(x, weight.mT)
+
+        exact = results(plain, doubles)
+        own, cublas = results(lambda *t: linear(*t, None), inputs), results(plain, inputs)
+        for mine, theirs, expected in zip(own, cublas, exact, strict=True):
+            assert relative(mine.double(), expected) < max(relative(theirs.double(), expected), 5e-7)
+
+
+def test_what_is_not_finite_stays_so_in_products():
+    from grok_utils.engine.gpu_products import linear
+
+    x, weight = torch.ones(2, 40, 64, device="cuda"), torch.ones(2, 70, 64, device="cuda")
+    x[0, 1, 2], x[0, 3, 4], x[1, 5, 6] = torch.nan, torch.inf, 3e38
+    weight[1, :, 6] = 3e38
+    assert torch.equal(linear(x, weight, None).isfinite(), torch.bmm(x, weight.mT).isfinite())
 
 
 def test_every_block_trains_at_its_own_batch_size(path):
