@@ -7,7 +7,10 @@ import sys
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
+
+if TYPE_CHECKING:
+    from grok_utils.pipeline.kernel import Kernel
 
 if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
@@ -67,8 +70,8 @@ def parser() -> Parser:
     return top
 
 
-def carried_out(a: argparse.Namespace) -> Iterator[str]:
-    """Carry out one command; yields the lines that it says."""
+def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]:
+    """Carry out one command, with a `kernel` for the first notebook that it executes; yields the lines that it says."""
     # After --help: PyTorch takes a second to load, papermill and nbconvert, which few commands need, another.
     from grok_utils.pipeline import plan, status
     from grok_utils.pipeline.parameters import make_run, on_this_machine
@@ -95,13 +98,16 @@ def carried_out(a: argparse.Namespace) -> Iterator[str]:
                 if waits_for := lacking(studies, a.results):
                     yield f"{page}: no page yet, it waits for {waits_for}"
                     break
-                yield f"{page}: read {build.build_page(a.results, page)}"
+                yield f"{page}: read {build.build_page(a.results, page, kernel=kernel)}"
+                kernel = None
                 write_text(a.results / "README.md", index.index(a.results))
+        elif a.command == "report":
+            study = load_study(a.study, a.precision)
+            yield f"{study.name}: read {build.build_page(a.results, study, a.study, a.precision, kernel)}"
         else:
-            make = build.print_page if a.command == "pdf" else build.build_page
-            many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study
+            many = a.study in build.PAGES  # a page of many studies is of no one study
             of = a.study if many else load_study(a.study, a.precision)
-            yield f"{a.study if many else of.name}: read {make(a.results, of, a.study, a.precision)}"
+            yield f"{a.study if many else of.name}: read {build.print_page(a.results, of, a.study, a.precision)}"
         return
     study = load_study(a.study, a.precision)
     if a.command == "plan":
@@ -118,7 +124,7 @@ def carried_out(a: argparse.Namespace) -> Iterator[str]:
         from grok_utils.pipeline.execution import execute_run
 
         run = make_run(study, a.schedule, check_seeds(a.seeds), a.results, a.device, a.threads)
-        execute_run(on_this_machine(run), a.study)
+        execute_run(on_this_machine(run), a.study, kernel)
     elif a.command == "verify":
         from grok_utils.pipeline.verify import verify
 
@@ -129,10 +135,14 @@ def carried_out(a: argparse.Namespace) -> Iterator[str]:
 
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
-    a = parser().parse_args(arguments)
+    a, kernel = parser().parse_args(arguments), None
     try:
         require_clone()
-        for line in carried_out(a):
+        if a.command in ("run", "report", "evidence"):
+            from grok_utils.pipeline.kernel import Kernel
+
+            kernel = Kernel(getattr(a, "threads", None))
+        for line in carried_out(a, kernel):
             print(line)
     except BadInput as error:
         print(error, file=sys.stderr)
@@ -140,6 +150,9 @@ def main(arguments: list[str] | None = None) -> int:
     except (Damaged, Failed, OSError) as error:
         print(with_remedy(error), file=sys.stderr)
         return 1
+    finally:
+        if kernel:
+            kernel.stop()
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from grok_utils.errors import Damaged
 from grok_utils.pipeline.execution import execute, from_notebooks, study_parameter
+from grok_utils.pipeline.kernel import Kernel
 from grok_utils.pipeline.locks import alone
 from grok_utils.studies import Study
 
@@ -18,11 +19,13 @@ OF_INDEX = "main > table { display: block; overflow-x: auto; } main > table td {
 PAGES = ("evidence", "tuned")  # of many studies, by their folders and their notebooks
 
 
-def build_page(results: Path, of: Study | str, given: str = "", precision: str | None = None) -> Path:
+def build_page(
+    results: Path, of: Study | str, given: str = "", precision: str | None = None, kernel: Kernel | None = None
+) -> Path:
     """Build the report.html of a study, or of one of PAGES, from its records; returns the page's path.
 
-    `given` is the name or path that the study was loaded by (default: its name), `precision` what replaced its own.
-    Raises Failed on a bad record.
+    `given` is the name or path that the study was loaded by (default: its name), `precision` what replaced its own,
+    `kernel` what executes the notebook (default: a new one). Raises Failed on a bad record.
     """
     from grok_utils.page.export import export_html  # nbconvert takes a second to load, which a run need not wait for
 
@@ -35,7 +38,7 @@ def build_page(results: Path, of: Study | str, given: str = "", precision: str |
         notebook = f"{of}.ipynb"
         print(f"{of}: reading the records of its studies and judging them, a minute or so")
     with alone(html.parent, "report"):
-        execute(notebook, html.with_suffix(".ipynb"), parameters)
+        execute(notebook, html.with_suffix(".ipynb"), parameters, kernel)
         export_html(html.with_suffix(".ipynb"), html, title)
     return html
 

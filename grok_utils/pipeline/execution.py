@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -19,6 +18,7 @@ from nbclient.exceptions import DeadKernelError
 
 from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import BadInput, Damaged, Failed, one_line, with_remedy
+from grok_utils.pipeline.kernel import Kernel
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.plan import PART
 from grok_utils.pipeline.status import clock, left_to_do, progress_lines, time_left
@@ -30,6 +30,7 @@ from grok_utils.training import load_checkpoint
 
 STARTS = 3  # of a kernel: of many that start at once, two may be given the same port
 NOT_STARTED = "Kernel died before replying"  # as jupyter_client says it
+START_SECONDS = 600  # until a kernel answers, which loads PyTorch first, perhaps beside many others
 SAVE_SECONDS = 10  # between two copies of a notebook while a cell is executed: `status` reads from them how far it is
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to tell of a failure, `Failed` tells
@@ -65,27 +66,30 @@ def graceful_stop() -> Iterator[list[int]]:
             signal.signal(s, handler)
 
 
-def execute(notebook: str, output: Path, parameters: dict[str, object]) -> None:
-    """Execute a notebook of the project to `output`, which appears only once it is whole.
+def execute(notebook: str, output: Path, parameters: dict[str, object], kernel: Kernel | None = None) -> None:
+    """Execute a notebook of the project to `output`, which appears only once it is whole, by `kernel` or by a new one.
 
     While it runs, and after a failure, the copy is beside it under the name `*.part.ipynb`. Raises Failed.
     """
     part = output.with_suffix(PART)
     part.parent.mkdir(parents=True, exist_ok=True)
-    # A kernel asked politely takes seconds to go, and by then it has nothing left to save.
-    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS), "shutdown_kernel": "immediate"}
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS), "start_timeout": START_SECONDS}
     options["autosave_cell_every"] = SAVE_SECONDS
-    options["extra_arguments"] = ["--IPKernelApp.log_level=50"]  # not its warnings of TCP here, and of our interrupt
-    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as profile, graceful_stop() as received:
-        os.environ["IPYTHONDIR"] = profile  # no start-up file of the user's runs, and the home need not be writable
+    with graceful_stop() as received:
         try:
             for start in range(1, STARTS + 1):
+                kernel = kernel or Kernel()
                 try:
-                    papermill.execute_notebook(str(NOTEBOOKS / notebook), str(part), parameters, **options)
+                    papermill.execute_notebook(
+                        str(NOTEBOOKS / notebook), str(part), parameters, km=kernel.manager, **options
+                    )
                     break
                 except RuntimeError as error:
                     if received or start == STARTS or NOT_STARTED not in str(error):
                         raise
+                finally:
+                    kernel.stop()
+                    kernel = None
         except Exception as error:
             if received:
                 raise SystemExit(128 + received[0]) from None
@@ -138,8 +142,11 @@ def study_parameter(study: str) -> str:
     return from_notebooks(Path(study)) if study.endswith((".yaml", ".yml")) else study
 
 
-def execute_run(run: Run, study: str) -> None:
-    """Make the run's missing records through run.ipynb. `study` is the name or path that the study was loaded by."""
+def execute_run(run: Run, study: str, kernel: Kernel | None = None) -> None:
+    """Make the run's missing records through run.ipynb, by `kernel` or by a new one.
+
+    `study` is the name or path that the study was loaded by.
+    """
     start = time.monotonic()
     with locked(run):
         missing = tuple(seed for seed in run.seeds if not is_complete(run, seed))
@@ -155,9 +162,8 @@ def execute_run(run: Run, study: str) -> None:
             load_checkpoint(run)
         except Damaged as error:  # told here, where it is seen; the notebook then starts again
             print(error, file=sys.stderr)
-        os.environ["OMP_NUM_THREADS"] = str(run.threads)  # the kernel inherits it
         with progress_lines(run):
-            execute("run.ipynb", run.notebook, parameters)
+            execute("run.ipynb", run.notebook, parameters, kernel or Kernel(run.threads))
     for seed in missing:
         if not is_complete(run, seed):
             left = f"{run.name}: the notebook ended without leaving {run.record(seed)}"

@@ -2,43 +2,52 @@
 
 import contextlib
 import fcntl
-import os
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 
-from grok_utils.studies import Run
+import psutil
 
-HELD = "GROK_UTILS_HELD"  # in the environment while a run's locks are held: its name, and the holder's process
+from grok_utils.studies import Run
 
 
 @contextlib.contextmanager
 def locked(run: Run) -> Iterator[None]:
-    """Only one process at a time works on a record, whatever block it is in; a second one says so and waits.
-
-    To what the holder starts meanwhile, a kernel, it is open: it would wait for the process that waits for it.
-    """
-    name, _, process = os.environ.get(HELD, "").rpartition(" ")
+    """Only one process at a time works on a record, whatever block it is in; a second one says so and waits."""
     with contextlib.ExitStack() as held:
-        if name != run.name or process == str(os.getpid()):
-            for seed in run.seeds:  # in ascending order, so that no two wait for each other
-                held.enter_context(alone(run.folder, run.record(seed).stem))
-            os.environ[HELD] = f"{run.name} {os.getpid()}"
-            held.callback(os.environ.pop, HELD, None)
+        for seed in run.seeds:  # in ascending order, so that no two wait for each other
+            held.enter_context(alone(run.folder, run.record(seed).stem))
         yield
 
 
 @contextlib.contextmanager
 def alone(folder: Path, name: str) -> Iterator[None]:
-    """Only one process at a time makes what is called `name` in a study's folder; a second one says so and waits."""
+    """Only one process at a time makes what is called `name` in a study's folder; a second one says so and waits.
+
+    The lock names its holder. To what that has started, a kernel, it is open: the holder waits for it in turn.
+    """
     path = folder / "checkpoints" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "w") as file:
+    own = psutil.Process()
+    with open(path, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
+            file.seek(0)
+            if file.read() in map(named, own.parents()):
+                yield
+                return
             print(f"{name}: another process is working on it; waiting")
             fcntl.flock(file, fcntl.LOCK_EX)
+        file.truncate(0)
+        file.write(named(own))
+        file.flush()
         yield
+
+
+def named(process: psutil.Process) -> str:
+    """A process of any machine that sees the lock."""
+    return f"{platform.node()} {process.pid}"
 
 
 def at_work(folder: Path) -> set[str]:
