@@ -38,7 +38,8 @@ def seen_in_stage_2(chosen: pd.DataFrame, number: int) -> str:
                 other = means.loc[(test.operation, reference), "mean"]
                 ours = f"{test.arm} {row['mean']:,.0f} against {reference} {other:,.0f}"
                 told.append(f"{ours} on {written(test.operation)}")
-    counted = [arm for test in FAMILIES.get(number, ()) if test.column != "restricted" for arm in test[:2]]
+    others = [test for test in FAMILIES.get(number, ()) if test.column != "restricted"]
+    counted = [arm for test in others for arm in (test.arm, test.reference)]
     counted += [SHARE_OF[number]] if number in SHARE_OF else []
     for arm in dict.fromkeys(arm for arm in counted if (S5, arm) in means.index):
         row = means.loc[(S5, arm)]
