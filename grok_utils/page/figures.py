@@ -1,4 +1,4 @@
-"""Every figure of the study, drawn by seaborn over pandas frames in one style.
+"""Every figure of the study, drawn from pandas frames in one style.
 
 `notebook.publish` saves them and shows them.
 """
@@ -132,7 +132,7 @@ def loss_curves(frame: pd.DataFrame) -> Picture:
 
 
 def with_gaps(ax: Axes, points: np.ndarray) -> None:
-    """Have each line pause at those of `points` at which it has no value, where seaborn draws on; mark lone points."""
+    """Have each line pause at those of `points` at which it has no value, and mark lone points."""
     for line in ax.lines:
         values = pd.Series(line.get_ydata(), line.get_xdata()).reindex(points)
         line.set_data(points, values.to_numpy())

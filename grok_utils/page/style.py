@@ -40,6 +40,11 @@ class Look(NamedTuple):
     marker: str
     dashes: tuple[float, ...] | None = ()
 
+    @property
+    def line(self) -> Any:
+        """The dashes in matplotlib's words."""
+        return "none" if self.dashes is None else (0, self.dashes) if self.dashes else "-"
+
 
 # A row of the table an arm. Every colour has a contrast of 3 on white and on near-black. The first six, near Okabe and
 # Ito's, and OTHERS were searched for the largest least distance between any two, as seen with and without each kind of
@@ -114,8 +119,7 @@ def panels(
             ax.set(xlabel="", ylabel="")
         handles = []
         for name, k in (legend if isinstance(legend, Mapping) else {arm: look(arm) for arm in legend}).items():
-            dashes = "none" if k.dashes is None else (0, k.dashes) if k.dashes else "-"
-            handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=name))
+            handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=k.line, label=name))
         if handles:
             columns = round(width / (1.5 if max(map(len, legend)) <= THIRD else 2.4))
             figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3.2)
@@ -138,35 +142,17 @@ def curve(
     """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none).
 
     `middle`, median or mean, is drawn of the seeds that share a point, and with `band` from the lowest to the highest.
-    seaborn's own estimators take a second a figure.
     """
-    looks = {arm: look(arm) for arm in in_order(frame["schedule"])}
+    frame = frame.dropna(subset=y)
     if middle:
-        seeds = frame.dropna(subset=y).groupby(["schedule", x])[y].agg(["min", middle, "max"]).reset_index(x)
+        seeds = frame.groupby(["schedule", x])[y].agg(["min", middle, "max"]).reset_index(x)
         for arm, of in seeds.groupby("schedule") if band else ():
-            ax.fill_between(x, "min", "max", data=of, color=looks[arm].colour, alpha=0.15, linewidth=0)
+            ax.fill_between(x, "min", "max", data=of, color=look(arm).colour, alpha=0.15, linewidth=0)
         frame = seeds.rename(columns={middle: y}).reset_index()
-    if frame.empty:  # no finite value at all
-        return
-    seaborn.lineplot(
-        frame,
-        x=x,
-        y=y,
-        hue="schedule",
-        style="schedule",
-        hue_order=list(looks),
-        style_order=list(looks),
-        palette={arm: k.colour for arm, k in looks.items()},
-        dashes={arm: k.dashes or "" for arm, k in looks.items()},
-        markers={arm: k.marker for arm, k in looks.items()},
-        markersize=4 if marked else 0,
-        markeredgewidth=0,
-        markevery=(marked // 2, max(1, marked)),
-        legend=False,
-        estimator=None,
-        ax=ax,
-        **options,
-    )
+    options |= {"markersize": 4 if marked else 0, "markeredgewidth": 0, "markevery": (marked // 2, max(1, marked))}
+    for arm in in_order(frame["schedule"]):
+        k, of = look(arm), frame[frame["schedule"] == arm].sort_values(x)
+        ax.plot(x, y, data=of, color=k.colour, marker=k.marker, linestyle=k.line, **options)
 
 
 def svg(figure: Figure, name: str) -> str:
