@@ -34,23 +34,18 @@ svg.plot [style*="stroke: {INK}"]{{stroke:{INK_ON_DARK}!important}}}}"""
 
 
 class Look(NamedTuple):
-    """How an arm is drawn, everywhere: colour, marker and dashes (on, off, …; empty: solid; None: no line)."""
+    """How an arm is drawn, everywhere: colour, marker and line style, as matplotlib has them."""
 
     colour: str
     marker: str
-    dashes: tuple[float, ...] | None = ()
-
-    @property
-    def line(self) -> Any:
-        """The dashes in matplotlib's words."""
-        return "none" if self.dashes is None else (0, self.dashes) if self.dashes else "-"
+    line: Any = "-"  # solid; dashes are (0, (on, off, …))
 
 
 # A row of the table an arm. Every colour has a contrast of 3 on white and on near-black. The first six, near Okabe and
 # Ito's, and OTHERS were searched for the largest least distance between any two, as seen with and without each kind of
 # colour blindness. Constants are solid. At another length a schedule keeps its colour: 14 that all differ do not exist.
 LOOKS = {
-    row.arm: Look(row.colour, row.marker, tuple(map(float, row.dashes.split())))
+    row.arm: Look(row.colour, row.marker, (0, tuple(map(float, row.dashes.split()))) if row.dashes else "-")
     for row in pd.read_csv(Path(__file__).with_name("looks.csv"), keep_default_na=False).itertuples()
 }
 OTHERS = ("#126c6c", "#5a78d8", "#7e8afc", "#9600fc", "#8a42a2", "#9c60a8", "#ba1e5a")
@@ -65,7 +60,7 @@ def look(arm: str) -> Look:
     if known := LOOKS.get(arm) or OF_MEASURES.get(arm):
         return known
     n = zlib.crc32(arm.encode())
-    return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (1 + n // 49 % 5, 1 + n // 245 % 2))
+    return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (0, (1 + n // 49 % 5, 1 + n // 245 % 2)))
 
 
 def short(value: float, _: Any = None) -> str:
@@ -117,11 +112,10 @@ def panels(
             ax.xaxis.set_major_formatter(short)
             draw(ax, frame[frame[by] == name])
             ax.set(xlabel="", ylabel="")
-        handles = []
-        for name, k in (legend if isinstance(legend, Mapping) else {arm: look(arm) for arm in legend}).items():
-            handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=k.line, label=name))
-        if handles:
-            columns = round(width / (1.5 if max(map(len, legend)) <= THIRD else 2.4))
+        looks = legend if isinstance(legend, Mapping) else {arm: look(arm) for arm in legend}
+        if looks:
+            handles = [Line2D([], [], color=k.colour, marker=k.marker, ls=k.line, label=n) for n, k in looks.items()]
+            columns = round(width / (1.5 if max(map(len, looks)) <= THIRD else 2.4))
             figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3.2)
         figure.supxlabel(x)
         if y:

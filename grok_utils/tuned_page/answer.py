@@ -44,13 +44,11 @@ USUAL = constant_of(DEFAULTS["batch_size"])
 class Decided(NamedTuple):
     """What stage 3 decides: the tables of `decisions`, over the horizons, and in words.
 
-    contrasts: of `decisions.contrasts`; groks: both outcomes' verdicts in words; tests: of `beats_constants`, at
-    HORIZON; beaten: where a schedule of a kind beats the constants, in words, and own_range: those within its own
-    range.
+    contrasts: of `decisions.contrasts`; tests: of `beats_constants`, at HORIZON; beaten: where a schedule of a kind
+    beats the constants, in words, and own_range: those within its own range.
     """
 
     contrasts: pd.DataFrame
-    groks: pd.DataFrame
     tests: pd.DataFrame
     beaten: pd.DataFrame
     own_range: pd.DataFrame
@@ -69,7 +67,7 @@ def decide(t: Tuned) -> Decided:
         tests.append(of[HORIZON])
         said = decisions.beaten(found, compared)
         beaten.append(said.assign(kind=[kind_of(t.arms[name]) for name in said["schedule"]]))
-    return Decided(compared, decisions.groks(compared), tests[0], *beaten)
+    return Decided(compared, tests[0], *beaten)
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------------
@@ -230,9 +228,8 @@ def times_line(t: Tuned, first: pd.DataFrame, touch: pd.DataFrame, kept: pd.Data
 
 def faster(table: pd.DataFrame) -> list[float]:
     """How many times as fast 512 is tuned as at the original's setting, on each operation of `points`."""
-    usual = table[table["schedule"] == USUAL].set_index(["setting", "operation"])["rmst"]
-    both = usual[SETTINGS[0]].index.intersection(usual[SETTINGS[1]].index)
-    return [usual[SETTINGS[0], o] / usual[SETTINGS[1], o] for o in both]
+    rmst = table[table["schedule"] == USUAL].pivot_table("rmst", "operation", "setting")
+    return (rmst[SETTINGS[0]] / rmst[SETTINGS[1]]).dropna().tolist()
 
 
 def contrasts_line(decided: Decided) -> str:

@@ -87,7 +87,7 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
         f"Restricted means of the constants: {in_each(table, say)}"
     )
     looks = {f"{setting}, constant": Look(colour, "o") for setting, colour in COLOURS.items()}
-    looks |= {kind: Look(INK, MARKERS[kind], None) for kind in KINDS[1:] if (table["kind"] == kind).any()}
+    looks |= {kind: Look(INK, MARKERS[kind], "none") for kind in KINDS[1:] if (table["kind"] == kind).any()}
     return panels(table, draw, alt, "mean batch size up to the touch", "updates to 99 % (RMST)", looks, width=WIDE)
 
 
@@ -232,8 +232,8 @@ def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
         "Updates against examples to 99 %, tuned, both logarithmic, a panel for each operation: constants with the "
         f"lower hull that is their frontier, schedules as points, a curve. Fewest and most: {said}"
     )
-    looks = {"constant": Look(INK, "o"), "fitted": Look(COLOURS[SETTINGS[1]], "", (4, 2))}
-    looks |= {k: Look(COLOURS[SETTINGS[1]], MARKERS[k], None) for k in KINDS[1:-1] if (tuned["kind"] == k).any()}
+    looks = {"constant": Look(INK, "o"), "fitted": Look(COLOURS[SETTINGS[1]], "", (0, (4, 2)))}
+    looks |= {k: Look(COLOURS[SETTINGS[1]], MARKERS[k], "none") for k in KINDS[1:-1] if (tuned["kind"] == k).any()}
     return panels(tuned, draw, alt, "examples to 99 %", "updates to 99 %", looks, width=WIDE)
 
 

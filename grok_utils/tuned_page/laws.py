@@ -41,8 +41,7 @@ def law_members(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
 
 def surface(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
     """`law.surface` of `law_members`, with the batch size."""
-    members = law_members(t, outcome)
-    table = law.surface(members)
+    table = law.surface(law_members(t, outcome))
     return table.assign(batch=table["schedule"].map(sizes(t)))
 
 

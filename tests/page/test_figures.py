@@ -263,7 +263,7 @@ def test_arms_of_a_study_differ_in_colour_for_colour_blind_readers_too(study):
         for (a, at_a), (b, at_b) in itertools.combinations(zip(sizes, places, strict=True), 2):
             if differ_in_length_alone(sizes[a], sizes[b]):
                 one, other = style.look(a), style.look(b)
-                assert one.colour == other.colour and one.marker != other.marker and one.dashes != other.dashes, (a, b)
+                assert one.colour == other.colour and one.marker != other.marker and one.line != other.line, (a, b)
             else:
                 assert np.linalg.norm(at_a - at_b) >= LEAST[seen], (a, b, seen)
 
