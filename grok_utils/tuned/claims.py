@@ -98,7 +98,7 @@ def holding(rows: pd.DataFrame, decide: rules.Rule = rules.by_contrasts) -> str:
         return NOT_TESTED
     cases = [rows["verdict"] == rows["claimed"], rows["verdict"].isin([CANNOT_TELL, decisions.UNRESOLVED])]
     verdict = np.select(cases, ["supported", "cannot tell"], "contradicted")
-    found = decide(rows.assign(verdict=verdict, decides=True), pd.Series(dtype=bool))
+    found = decide(rows.assign(verdict=verdict, decides=True))
     return {"supported": HOLDS, "contradicted": DOES_NOT_HOLD}.get(found, CANNOT_TELL)
 
 
