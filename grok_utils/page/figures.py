@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import product
 
 import matplotlib
@@ -20,7 +21,7 @@ from grok_utils.analysis.inference import share_band
 from grok_utils.analysis.measured import over_decades
 from grok_utils.analysis.summaries import over_two_settings, summarise
 from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
-from grok_utils.page.style import INK, MARKED, STYLE, WIDTH, Picture, curve, look, panels
+from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import THRESHOLD
 from grok_utils.tasks import OPERATIONS, written
@@ -49,12 +50,19 @@ def curves_show(frame: pd.DataFrame) -> str:
 
 
 def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
-    """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin."""
+    """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin.
+
+    Losses have a logarithmic axis, accuracies one in per cent.
+    """
     few = few_arms(frame)
     if few:
         train = thin(measured(frame, f"train_{measure}"))
         curve(ax, train, x, f"train_{measure}", marked=0, middle="median", linewidth=0.6, alpha=0.6)
     curve(ax, thin(measured(frame, f"val_{measure}")), x, f"val_{measure}", middle="median", band=few)
+    if measure == "loss":
+        ax.set_yscale("log")
+    else:
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def scale_of(values: pd.Series) -> str:
@@ -93,11 +101,6 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Picture:
     `against` is `update` or `examples_seen`; the text says where on it the median over seeds first exceeds 99 %.
     """
     axis = against.replace("_", " ")
-
-    def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curves(ax, rows, against, "accuracy")
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
-
     ended = " before a run ended" if ended_early(frame).any() else ""
     frame = while_all_train(frame)
 
@@ -110,16 +113,13 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Picture:
 
     chart, times = f"Line charts of validation accuracy against {axis}, {PANELS}.", axis.replace("update", "updates")
     alt = f"{chart} The median over seeds exceeds 99 % at these {times}: {in_each(frame, say)}"
+    draw = partial(curves, x=against, measure="accuracy")
     return panels(frame, draw, alt, axis, "validation accuracy", in_order(frame["schedule"]))
 
 
 def loss_curves(frame: pd.DataFrame) -> Picture:
     """Validation loss of each arm on a logarithmic scale, as in `learning_curves`."""
     frame = while_all_train(frame)
-
-    def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curves(ax, rows, "update", "loss")
-        ax.set_yscale("log")
 
     def say(rows: pd.DataFrame) -> str:
         median = rows.groupby(["update", "schedule"])["val_loss"].median()
@@ -128,17 +128,8 @@ def loss_curves(frame: pd.DataFrame) -> Picture:
 
     chart = f"Line charts of validation loss, on a logarithmic scale, against update, {PANELS}."
     alt = f"{chart} The median over seeds: {in_each(frame, say)}"
+    draw = partial(curves, x="update", measure="loss")
     return panels(frame, draw, alt, "update", "validation loss", in_order(frame["schedule"]))
-
-
-def with_gaps(ax: Axes, points: np.ndarray) -> None:
-    """Have each line pause at those of `points` at which it has no value, and mark lone points."""
-    for line in ax.lines:
-        values = pd.Series(line.get_ydata(), line.get_xdata()).reindex(points)
-        line.set_data(points, values.to_numpy())
-        known = np.concatenate([[False], values.notna(), [False]])
-        lone = known[1:-1] & ~known[:-2] & ~known[2:]  # of which no segment is drawn
-        line.set_markevery(sorted({*range(MARKED // 2, len(points), MARKED), *np.flatnonzero(lone).tolist()}))
 
 
 def measure(course: pd.DataFrame, column: str) -> Picture:
@@ -152,8 +143,7 @@ def measure(course: pd.DataFrame, column: str) -> Picture:
     around_zero = {"linthresh": 10 ** np.ceil(np.log10(sizes[sizes > 0].quantile(0.1)))} if scale == "symlog" else {}
 
     def draw(ax: Axes, of: pd.DataFrame) -> None:
-        curve(ax, of, "update", column, middle="mean", band=band)
-        with_gaps(ax, points)
+        curve(ax, of, "update", column, middle="mean", band=band, points=points)
         ax.set(xlim=(0, 1.03 * points[-1]))  # whatever has a value
         ax.set_yscale(scale, **around_zero)
 
@@ -180,8 +170,7 @@ def before_the_touch(course: pd.DataFrame, gaps: pd.DataFrame) -> Picture:
     table = table.assign(operation=panel, schedule=words)  # a panel's name and a line's
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curve(ax, rows, "share", "level")
-        with_gaps(ax, points)
+        curve(ax, rows, "share", "level", points=points)
         ax.axvline(1, color=INK, linewidth=0.8)
         ax.axvline(rows["memorised"].iloc[0], color=INK, linewidth=0.8, linestyle=":")
 

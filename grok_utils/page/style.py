@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
@@ -131,11 +132,13 @@ def curve(
     marked: int = MARKED,
     middle: str | None = None,
     band: bool = False,
+    points: np.ndarray | None = None,
     **options: Any,
 ) -> None:
     """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none).
 
     `middle`, median or mean, is drawn of the seeds that share a point, and with `band` from the lowest to the highest.
+    Given `points` on x, a line pauses at those at which it has no value, and a point alone is marked, too.
     """
     frame = frame.dropna(subset=y)
     if middle:
@@ -145,8 +148,12 @@ def curve(
         frame = seeds.rename(columns={middle: y}).reset_index()
     options |= {"markersize": 4 if marked else 0, "markeredgewidth": 0, "markevery": (marked // 2, max(1, marked))}
     for arm in in_order(frame["schedule"]):
-        k, of = look(arm), frame[frame["schedule"] == arm].sort_values(x)
-        ax.plot(x, y, data=of, color=k.colour, marker=k.marker, linestyle=k.line, **options)
+        k, line = look(arm), frame[frame["schedule"] == arm].set_index(x)[y].sort_index()
+        if points is not None:
+            line = line.reindex(points)
+            lone = line.notna() & line.shift().isna() & line.shift(-1).isna()  # of which no segment is drawn
+            options["markevery"] = sorted({*range(marked // 2, len(points), marked), *np.flatnonzero(lone).tolist()})
+        ax.plot(line.index, line, color=k.colour, marker=k.marker, linestyle=k.line, **options)
 
 
 def svg(figure: Figure, name: str) -> str:
