@@ -20,12 +20,12 @@ from grok_utils.analysis.crossings import GROUP, ended_early, in_order, measured
 from grok_utils.analysis.inference import share_band
 from grok_utils.analysis.measured import over_decades
 from grok_utils.analysis.summaries import over_two_settings, summarise
-from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
-from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
+from grok_utils.page.style import INK, ROWS, STYLE, WIDTH, Picture, curve, extremes, in_each, look, of_cells, panels
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import THRESHOLD
 from grok_utils.tasks import OPERATIONS, written
 
+PANELS = "a panel for each operation, a line for each arm"
 POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
 BANDED = 6  # arms
 CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)  # from 50 on a colour bar is no longer drawn in lines
@@ -80,6 +80,20 @@ def means_show(course: pd.DataFrame, column: str) -> str:
     signed = " Around zero the axis is linear." if scale == "symlog" else ""
     gaps = " Gaps: what it would be divided by is not positive." if course[column].isna().any() else ""
     return f"mean over seeds and over the logs since the last point.{band}{signed}{gaps}"
+
+
+def courses(sizes: Mapping[str, np.ndarray]) -> str:
+    """How each arm's batch sizes go: `baseline stays at 512, linear grows from 32 to 512.`"""
+    told = []
+    for arm, size in sizes.items():
+        steps, ends = np.diff(size), f"from {size[0]:,} to {size[-1]:,}"
+        if (steps == 0).all():
+            told.append(f"{arm} stays at {size[0]:,}")
+        elif (steps >= 0).all() or (steps <= 0).all():
+            told.append(f"{arm} {'grows' if size[-1] > size[0] else 'shrinks'} {ends}")
+        else:
+            told.append(f"{arm} varies between {size.min():,} and {size.max():,}")
+    return f"{', '.join(told)}."
 
 
 def schedules(sizes: Mapping[str, np.ndarray]) -> Picture:
@@ -222,9 +236,8 @@ def updates_to_99(members: pd.DataFrame) -> Picture:
         seen, never = rows[rows["reached"]], rows[~rows["reached"]]
         ax.scatter(seen["updates"], seen["place"], 12, color=seen["schedule"].map(colours), linewidth=0, zorder=3)
         ax.scatter(never["horizon"], never["place"], 18, marker=">", fc="none", ec=never["schedule"].map(colours))
-        ax.set_yticks(range(len(arms)), arms)
-        ax.set_ylim(len(arms) - 0.4, -0.5)
-        ax.set_xlim(0, 1.04 * members["horizon"].max())
+        ax.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.4, -0.5))
+        ax.set(xlim=(0, 1.04 * members["horizon"].max()))
         ax.axvline(members["horizon"].max(), color=INK, linewidth=0.8, linestyle=":")
 
     chart = f"Dot chart of updates to 99 % validation accuracy, {ROWS}, every seed a small dot."
@@ -270,9 +283,8 @@ def rmst_by_cell(cells: pd.DataFrame) -> Picture:
             ax.set_title(f"{written(operation)}\n" if i == 0 or each > 1 else "")
             ax.set_title("" if j % width else arm, loc="left")
         for ax in grid.flat:
-            ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
-            ax.set_xticks(range(len(columns)), columns)
-            ax.set_yticks(range(len(rows)), rows)
+            ax.set(xticks=range(len(columns)), xticklabels=columns, xlim=(-0.5, len(columns) - 0.5))
+            ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
             ax.tick_params(length=0)
             ax.grid(False)
             ax.spines[:].set_visible(False)

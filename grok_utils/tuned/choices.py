@@ -161,11 +161,10 @@ def chosen(members: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for _, cells in ranked(members).groupby(ARM, sort=False):
-        eligible = cells[cells["n"] - cells["reached"] <= FAILURES]
-        if len(eligible):
-            found = in_turn(eligible[eligible["restricted"] <= AS_SOON * eligible["restricted"].min()], [])
-        else:
-            found = in_turn(cells.assign(failed=cells["n"] - cells["reached"]), ["failed", "restricted"])
+        cells = cells.assign(failed=cells["n"] - cells["reached"])
+        eligible = cells[cells["failed"] <= FAILURES]
+        as_soon = eligible[eligible["restricted"] <= AS_SOON * eligible["restricted"].min()]
+        found = in_turn(as_soon, []) if len(as_soon) else in_turn(cells, ["failed", "restricted"])
         first, *others = cells["restricted"].nsmallest(2)
         rows.append(found.head(1).assign(eligible=len(eligible) > 0, second_to_first=(others or [first])[0] / first))
     columns = [*ARM, *POINT, "n", "reached", "restricted", "eligible", "second_to_first"]

@@ -498,7 +498,7 @@ def test_publish_table_formats_and_marks_the_best(tmp_path, shown):
 )
 def test_numbers_have_the_digits_that_their_column_calls_for(values, shown):
     frame = pd.DataFrame({"value": pd.Series(values, dtype=object if None in values else float)})
-    html = notebook.table_html(frame, {"value": "value"}, frame.isna() & False, {})
+    html = notebook.table_html(frame, {"value": "value"}, {}, {})
     assert re.findall(r'<td class="number">(.*?)</td>', html) == shown
 
 
