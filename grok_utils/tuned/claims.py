@@ -4,6 +4,7 @@
 """
 
 from collections.abc import Collection, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,14 +92,21 @@ def of_accuracy(row: Mapping[str, Any]) -> str:
 
 
 def holding(rows: pd.DataFrame, decide: rules.Rule = rules.by_contrasts) -> str:
-    """The verdict by a rule of part one, that of most claims: "Holds: every contrast is as claimed. Does not hold: one
-    is the other way, or equivalent where a difference is claimed. Cannot tell: everything else, unresolved differences
-    too. Not tested: stage 3 has no data for an arm and operation that the row needs"."""
-    if (rows["verdict"] == NOT_TESTED).any():
+    """The verdict by a rule of part one, of the contrasts of which stage 3 has data.
+
+    Most claims: "Holds: every contrast is as claimed. Does not hold: one is the other way, or equivalent where a
+    difference is claimed. Cannot tell: everything else, unresolved differences too. Not tested: stage 3 has no data for
+    an arm and operation that the row needs". Claim 11: "holds if one contrast is as claimed, and does not if all are
+    the other way or equivalent; it is not tested only if stage 3 has none of them". Claim 14: "does not hold if
+    accuracy (sign-flip) or shares (McNemar) differ at adjusted p below 0.05"; it holds where accuracy is equivalent and
+    shares do not differ, as in part one.
+    """
+    made = rows[rows["verdict"] != NOT_TESTED]
+    if made.empty or (len(made) < len(rows) and decide is not rules.by_any):
         return NOT_TESTED
-    cases = [rows["verdict"] == rows["claimed"], rows["verdict"].isin([CANNOT_TELL, decisions.UNRESOLVED])]
+    cases = [made["verdict"] == made["claimed"], made["verdict"].isin([CANNOT_TELL, decisions.UNRESOLVED])]
     verdict = np.select(cases, ["supported", "cannot tell"], "contradicted")
-    found = decide(rows.assign(verdict=verdict, decides=True))
+    found = decide(made.assign(verdict=verdict, decides=True))
     return {"supported": HOLDS, "contradicted": DOES_NOT_HOLD}.get(found, CANNOT_TELL)
 
 
@@ -112,19 +120,6 @@ def by_windows(rows: pd.DataFrame) -> str:
     return NOT_TESTED if not found else CANNOT_TELL if CANNOT_TELL in found else DOES_NOT_HOLD
 
 
-def by_any(rows: pd.DataFrame) -> str:
-    """Claim 11: "holds if one contrast is as claimed, and does not if all are the other way or equivalent; it is not
-    tested only if stage 3 has none of them"."""
-    made = rows[rows["verdict"] != NOT_TESTED]
-    return holding(made, rules.by_any) if len(made) else NOT_TESTED
-
-
-def by_accuracy_and_shares(rows: pd.DataFrame) -> str:
-    """Claim 14: "does not hold if accuracy (sign-flip) or shares (McNemar) differ at adjusted p below 0.05"; it holds
-    where accuracy is equivalent and shares do not differ, as in part one."""
-    return holding(rows, rules.by_accuracy_and_share)
-
-
 def by_count(number: int, rows: pd.DataFrame) -> str:
     """Claim 2: "holds if no seed reaches by 7,500, not if any does; else cannot tell"; 13: "holds if below 100 % by
     7,500, not if all seeds reach; else cannot tell".
@@ -136,9 +131,6 @@ def by_count(number: int, rows: pd.DataFrame) -> str:
     count = any if number == 2 else all
     may_reach = rows["reached"] | ~(rows["diverged"] | (rows["horizon"] >= LAST))
     return DOES_NOT_HOLD if count(rows["reached"]) else CANNOT_TELL if count(may_reach) else HOLDS
-
-
-RULES = {3: by_windows, 11: by_any, 14: by_accuracy_and_shares}
 
 
 def second_verdicts(at: At, chosen: pd.DataFrame, first: pd.Series) -> pd.DataFrame:
@@ -165,6 +157,6 @@ def decided(number: int, tables: list[pd.DataFrame], permutation: pd.DataFrame) 
     "depends on the horizon" where it changes, empty where there is nothing to decide it."""
     if number in SHARE_OF:
         return by_count(number, permutation[permutation["schedule"] == SHARE_OF[number]])
-    of = [rows[rows["claim"] == number] for rows in tables]
-    found = {RULES.get(number, holding)(rows) for rows in of if len(rows)}
+    rule = by_windows if number == 3 else partial(holding, decide=part_one.CLAIMS[number - 1].decide)
+    found = {rule(of) for rows in tables if len(of := rows[rows["claim"] == number])}
     return DEPENDS if len(found) > 1 else next(iter(found), "")
