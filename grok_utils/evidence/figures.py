@@ -26,10 +26,9 @@ def dose_response(table: pd.DataFrame) -> Picture:
                 ax.plot([row["dose"]] * 2, [row["low"], row["high"]], color=k.colour, linewidth=1.4)
             ax.plot(row["dose"], row["rmst"], k.marker, color=k.colour, markersize=4 if row["constant"] else 6)
         ax.set_xscale("log", base=2)
-        ax.set_xticks(DOUBLINGS)
+        ax.set(xticks=DOUBLINGS, ylim=(0, 1.05 * table[["rmst", "high"]].max(axis=None)))
         ax.xaxis.set_major_formatter(short)
         ax.yaxis.set_major_formatter(short)
-        ax.set_ylim(0, 1.05 * table[["rmst", "high"]].max(axis=None))
 
     def say(rows: pd.DataFrame) -> str:
         parts = {"constants": rows[rows["constant"]], "others": rows[~rows["constant"]]}

@@ -1,7 +1,4 @@
-"""One style for every figure: size, type, panels, one look per arm, SVG legible on light and dark ground, and words.
-
-The words are what alternative texts share: what a figure shows, for readers who do not see it.
-"""
+"""One style for every figure: size, panels, one look per arm, SVG for light and dark ground, and alternative texts."""
 
 import io
 import re

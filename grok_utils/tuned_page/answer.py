@@ -107,9 +107,8 @@ def points(t: Tuned, first: pd.DataFrame, outcome: str = OUTCOMES[0], horizon: i
 
 def soonest(table: pd.DataFrame) -> pd.DataFrame:
     """The soonest constant and the soonest schedule of each operation and setting of `points`, told by `constant`."""
-    order = table[table["kind"] != KINDS[-1]].sort_values("rmst", kind="stable")
-    order = order.assign(constant=order["kind"] == "constant")
-    found = order.drop_duplicates(["setting", "operation", "constant"])
+    known = table[table["kind"] != KINDS[-1]].assign(constant=table["kind"] == "constant")
+    found = known.sort_values("rmst", kind="stable").drop_duplicates(["setting", "operation", "constant"])
     return pd.concat(of.sort_values(["setting", "constant"], ascending=[True, False]) for _, of in by_operation(found))
 
 

@@ -157,7 +157,7 @@ def collapse(cells: pd.DataFrame) -> Picture:
 
     def say(rows: pd.DataFrame) -> str:
         of = rows[rows["counts"].astype(bool)].groupby("batch")["in_tau"].mean()
-        return extremes(of.set_axis([f"batch {b:,}" for b in of.index]), "{:.2f}")
+        return extremes(of.rename("batch {:,}".format), "{:.2f}")
 
     alt = (
         "Time to 99 % in units of τ, AdamW's decay timescale, against rate × decay, both logarithmic, a panel for each "
@@ -184,10 +184,8 @@ def edges(table: pd.DataFrame) -> Picture:
         stable = table.loc[table["of"] == panel["of"].iloc[0], "reach"]
         log_axes(ax, SIZES, sorted(stable.dropna().unique()), y_form=GENERAL)
 
-    told = []
-    for panel, rows in table.groupby("panel"):
-        highest = rows.groupby("batch")["reach"].max()
-        told.append(f"{panel}: {extremes(highest.set_axis([f'batch {b:,}' for b in highest.index]), '{:g}')}")
+    highest = table.groupby(["panel", "batch"])["reach"].max().rename("batch {:,}".format, level="batch")
+    told = [f"{panel}: {extremes(of.droplevel('panel'), '{:g}')}" for panel, of in highest.groupby("panel")]
     alt = (
         "Line charts of the highest rate at each decay, and of the highest decay at each rate, at which all seeds "
         f"reach 99 %, against batch size, both logarithmic, lighter for smaller values of the other. {'. '.join(told)}."

@@ -19,8 +19,7 @@ def second_verdicts(t: Tuned, claimed: pd.DataFrame) -> pd.DataFrame:
     first = claimed.set_index("claim")["verdict"]
     table = claims.second_verdicts(t.horizons, t.chosen, first)
     seen = {n: seen_in_stage_2(t.chosen, n) for n in table.index[table["tuned"] == NOT_TESTED]}
-    survives = table["survives"].map({True: "yes", False: "no"})
-    table = table.assign(survives=survives, stage_2=pd.Series(seen, dtype=str))
+    table = table.assign(survives=table["survives"].map({True: "yes", False: "no"}), stage_2=pd.Series(seen, dtype=str))
     table.insert(0, "text", claimed.set_index("claim")["text"])
     return table.fillna("").reset_index(names="claim")
 
