@@ -147,13 +147,14 @@ def curve(
         for arm, of in seeds.groupby("schedule") if band else ():
             ax.fill_between(x, "min", "max", data=of, color=look(arm).colour, alpha=0.15, linewidth=0)
         frame = seeds.rename(columns={middle: y}).reset_index()
-    options |= {"markersize": 4 if marked else 0, "markeredgewidth": 0, "markevery": (marked // 2, max(1, marked))}
+    first, step = marked // 2, max(1, marked)
+    options |= {"markersize": 4 if marked else 0, "markeredgewidth": 0, "markevery": (first, step)}
     for arm in in_order(frame["schedule"]):
         k, line = look(arm), frame[frame["schedule"] == arm].set_index(x)[y].sort_index()
         if points is not None:
             line = line.reindex(points)
             lone = line.notna() & line.shift().isna() & line.shift(-1).isna()  # of which no segment is drawn
-            options["markevery"] = sorted({*range(marked // 2, len(points), marked), *np.flatnonzero(lone).tolist()})
+            options["markevery"] = sorted({*range(first, len(points), step), *np.flatnonzero(lone).tolist()})
         ax.plot(line.index, line, color=k.colour, marker=k.marker, linestyle=k.line, **options)
 
 
