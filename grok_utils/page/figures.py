@@ -212,8 +212,7 @@ def share_grokked(members: pd.DataFrame) -> Picture:
 
     chart = f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}."
     alt = f"{chart} At the last update: {of_cells(summarise(members), 'share', '{:.0%}')}"
-    arms = in_order(members["schedule"])
-    return panels(share_band(members), draw, alt, "update", "share of seeds above 99 %", arms)
+    return panels(share_band(members), draw, alt, "update", "share of seeds above 99 %", in_order(members["schedule"]))
 
 
 def updates_to_99(members: pd.DataFrame) -> Picture:

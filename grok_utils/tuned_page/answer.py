@@ -286,8 +286,7 @@ def beaten_table(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataF
         others = {"comparator": comparator, "soonest": best[outcome][row.operation]}
         told = {name: f"{t.arms[arm].settings.batch_size}: {of[arm]:,.0f}" for name, arm in others.items()}
         rows.append({"updates": of[row.schedule]} | told)
-    table = table.join(pd.DataFrame(rows, table.index))
-    return pd.concat([of for _, of in by_operation(table)])
+    return pd.concat([of for _, of in by_operation(table.join(pd.DataFrame(rows, table.index)))])
 
 
 def lasting_table(t: Tuned) -> pd.DataFrame:
