@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import THRESHOLD, by_cell, by_operation
+from grok_utils.analysis.crossings import GROUP, THRESHOLD, by_cell, by_operation
 from grok_utils.analysis.inference import holm
 from grok_utils.analysis.intervals import mean_interval
 from grok_utils.evidence.members import PRECISION, RATES, STUDIES, of_study
@@ -164,11 +164,9 @@ def with_seconds(table: pd.DataFrame, bench: Path) -> pd.DataFrame:
 def cost(members: pd.DataFrame, bench: Path) -> pd.DataFrame:
     """What an arm spends until 99 %, or until its end where it never gets there: operation, schedule, n, reached,
     updates, examples, seconds, each a mean over seeds; seconds as in `with_seconds`."""
-    rows = []
-    for key, cell in by_cell(of_study(members, STUDIES[0])):
-        row = key | {"n": len(cell), "reached": int(cell["reached"].sum()), "updates": cell["restricted"].mean()}
-        rows.append(row | {"examples": cell["restricted_examples"].mean()})
-    return with_seconds(pd.DataFrame(rows), bench)
+    cells = of_study(members, STUDIES[0]).groupby(GROUP, sort=False, as_index=False)
+    means = {"updates": ("restricted", "mean"), "examples": ("restricted_examples", "mean")}
+    return with_seconds(cells.agg(n=("seed", "size"), reached=("reached", "sum"), **means), bench)
 
 
 def cheapest(table: pd.DataFrame, beside: tuple[str, ...]) -> pd.DataFrame:

@@ -8,8 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import PercentFormatter
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.page.descriptions import ROWS, extremes, in_each, of_cells
-from grok_utils.page.style import INK, Picture, curve, look, panels, short
+from grok_utils.page.style import INK, ROWS, Picture, curve, extremes, in_each, look, of_cells, panels, short
 
 DOUBLINGS = [32, 64, 128, 256, 512]  # batch sizes with a tick
 
@@ -27,10 +26,9 @@ def dose_response(table: pd.DataFrame) -> Picture:
                 ax.plot([row["dose"]] * 2, [row["low"], row["high"]], color=k.colour, linewidth=1.4)
             ax.plot(row["dose"], row["rmst"], k.marker, color=k.colour, markersize=4 if row["constant"] else 6)
         ax.set_xscale("log", base=2)
-        ax.set_xticks(DOUBLINGS)
+        ax.set(xticks=DOUBLINGS, ylim=(0, 1.05 * table[["rmst", "high"]].max(axis=None)))
         ax.xaxis.set_major_formatter(short)
         ax.yaxis.set_major_formatter(short)
-        ax.set_ylim(0, 1.05 * table[["rmst", "high"]].max(axis=None))
 
     def say(rows: pd.DataFrame) -> str:
         parts = {"constants": rows[rows["constant"]], "others": rows[~rows["constant"]]}
@@ -65,8 +63,7 @@ def forest(table: pd.DataFrame, margins: Mapping[str, float], xlabel: str, less:
             y = labels.index(row["label"]) + shift
             ax.plot([row["low"], row["high"]], [y, y], color=k.colour, linewidth=1.8, solid_capstyle="butt")
             ax.plot(row["difference"], y, k.marker, color=k.colour, markersize=4.5)
-        ax.set_yticks(range(len(labels)), labels)
-        ax.set_ylim(len(labels) - 0.4, -0.6)
+        ax.set(yticks=range(len(labels)), yticklabels=labels, ylim=(len(labels) - 0.4, -0.6))
 
     def say(rows: pd.DataFrame) -> str:
         both = rows["label"].where(rows["label"] == rows["arm"], rows["label"] + " " + rows["arm"])
@@ -122,8 +119,7 @@ def stability(members: pd.DataFrame, table: pd.DataFrame) -> Picture:
             k, y = look(arm), arms.index(arm)
             ax.scatter(of["share_below"], of["place"], 6, color=k.colour, linewidth=0, alpha=0.7)
             ax.plot([of["share_below"].mean()] * 2, [y - 0.3, y + 0.3], color=k.colour, linewidth=2)
-        ax.set_yticks(range(len(arms)), arms)
-        ax.set_ylim(len(arms) - 0.4, -0.6)
+        ax.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.4, -0.6))
         ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
 
     chart = f"Dot chart of the share of later logs that are not above 99 %, {ROWS}, every seed a dot."

@@ -1,6 +1,6 @@
 """What a claim is, its comparisons carried out, and the rules of ANALYSIS_PLAN.md by which they decide it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -27,14 +27,12 @@ class Comparison:
     decides: bool = True  # or is in the family without deciding the claim
 
 
-# From the rows of a claim's `contrasts`, and whether each seed of the arm whose share it speaks of has grokked, to its
-# verdict.
-Rule = Callable[[pd.DataFrame, pd.Series], str]
+Rule = Callable[[pd.DataFrame], str]  # from the rows of a claim's `contrasts` to its verdict
 
 # --- rules ---------------------------------------------------------------------------------------------------------
 
 
-def by_contrasts(rows: pd.DataFrame, reached: pd.Series) -> str:
+def by_contrasts(rows: pd.DataFrame) -> str:
     """Supported if every deciding contrast is; contradicted if one is, or is equivalent where they should differ."""
     found = rows.loc[rows["decides"], "verdict"]
     if found.isin(["contradicted", "equivalent"]).any():
@@ -42,27 +40,22 @@ def by_contrasts(rows: pd.DataFrame, reached: pd.Series) -> str:
     return "supported" if (found == "supported").all() else "cannot tell"
 
 
-def by_order(rows: pd.DataFrame, reached: pd.Series) -> str:
+def by_order(rows: pd.DataFrame) -> str:
     """Claim 3: as `by_contrasts`, but equivalence with the reverse contradicts nothing: with the mean alone."""
     reversed_too = (rows["reference"] == "linear-reversed") & (rows["verdict"] == "equivalent")
-    return by_contrasts(rows.assign(verdict=rows["verdict"].mask(reversed_too, "cannot tell")), reached)
+    return by_contrasts(rows.assign(verdict=rows["verdict"].mask(reversed_too, "cannot tell")))
 
 
-def by_any(rows: pd.DataFrame, reached: pd.Series) -> str:
+def by_any(rows: pd.DataFrame) -> str:
     """Of a claim that there is a case: supported by one, contradicted if every contrast is against it or equivalent."""
     if (rows["verdict"] == "supported").any():
         return "supported"
     return "contradicted" if rows["verdict"].isin(["contradicted", "equivalent"]).all() else "cannot tell"
 
 
-def by_accuracy_and_share(rows: pd.DataFrame, reached: pd.Series) -> str:
+def by_accuracy_and_share(rows: pd.DataFrame) -> str:
     """Claim 14: that of final accuracy, unless the shares differ."""
     return "contradicted" if (rows["verdict"] == "contradicted").any() else rows["verdict"].iloc[0]
-
-
-def unless_reached_by(count: Callable[[pd.Series], bool]) -> Rule:
-    """Of a claim that seeds do not grok: contradicted if `any` of them does, or only if `all` do."""
-    return lambda rows, reached: "contradicted" if count(reached) else "supported"
 
 
 # --- claims, and what their comparisons give --------------------------------------------------------------------------
@@ -77,6 +70,7 @@ class Claim:
     family: tuple[Comparison, ...] = ()
     decide: Rule = by_contrasts
     share_of: str | None = None  # the arm whose share of seeds that grok permutation it speaks of
+    unless: Callable[[Iterable[bool]], bool] | None = None  # `any` or `all` of these seeds grok, where that decides it
     settled: str | None = None  # its verdict where the original's own formula or numbers give it
     formula: str | None = None  # what that formula gives, in words, where it speaks of that
 

@@ -1,9 +1,10 @@
-"""Every figure of the study, drawn by seaborn over pandas frames in one style.
+"""Every figure of the study, drawn from pandas frames in one style.
 
 `notebook.publish` saves them and shows them.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from itertools import product
 
 import matplotlib
@@ -19,12 +20,12 @@ from grok_utils.analysis.crossings import GROUP, ended_early, in_order, measured
 from grok_utils.analysis.inference import share_band
 from grok_utils.analysis.measured import over_decades
 from grok_utils.analysis.summaries import over_two_settings, summarise
-from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
-from grok_utils.page.style import INK, MARKED, STYLE, WIDTH, Picture, curve, look, panels
+from grok_utils.page.style import INK, ROWS, STYLE, WIDTH, Picture, curve, extremes, in_each, look, of_cells, panels
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import THRESHOLD
 from grok_utils.tasks import OPERATIONS, written
 
+PANELS = "a panel for each operation, a line for each arm"
 POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
 BANDED = 6  # arms
 CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)  # from 50 on a colour bar is no longer drawn in lines
@@ -49,12 +50,19 @@ def curves_show(frame: pd.DataFrame) -> str:
 
 
 def curves(ax: Axes, frame: pd.DataFrame, x: str, measure: str) -> None:
-    """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin."""
+    """`val_…` of each arm, median over seeds; of few arms with a band from lowest to highest, and `train_…` thin.
+
+    Losses have a logarithmic axis, accuracies one in per cent.
+    """
     few = few_arms(frame)
     if few:
         train = thin(measured(frame, f"train_{measure}"))
         curve(ax, train, x, f"train_{measure}", marked=0, middle="median", linewidth=0.6, alpha=0.6)
     curve(ax, thin(measured(frame, f"val_{measure}")), x, f"val_{measure}", middle="median", band=few)
+    if measure == "loss":
+        ax.set_yscale("log")
+    else:
+        ax.yaxis.set_major_formatter(PercentFormatter(1))
 
 
 def scale_of(values: pd.Series) -> str:
@@ -72,6 +80,20 @@ def means_show(course: pd.DataFrame, column: str) -> str:
     signed = " Around zero the axis is linear." if scale == "symlog" else ""
     gaps = " Gaps: what it would be divided by is not positive." if course[column].isna().any() else ""
     return f"mean over seeds and over the logs since the last point.{band}{signed}{gaps}"
+
+
+def courses(sizes: Mapping[str, np.ndarray]) -> str:
+    """How each arm's batch sizes go: `baseline stays at 512, linear grows from 32 to 512.`"""
+    told = []
+    for arm, size in sizes.items():
+        steps, ends = np.diff(size), f"from {size[0]:,} to {size[-1]:,}"
+        if (steps == 0).all():
+            told.append(f"{arm} stays at {size[0]:,}")
+        elif (steps >= 0).all() or (steps <= 0).all():
+            told.append(f"{arm} {'grows' if size[-1] > size[0] else 'shrinks'} {ends}")
+        else:
+            told.append(f"{arm} varies between {size.min():,} and {size.max():,}")
+    return f"{', '.join(told)}."
 
 
 def schedules(sizes: Mapping[str, np.ndarray]) -> Picture:
@@ -93,11 +115,6 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Picture:
     `against` is `update` or `examples_seen`; the text says where on it the median over seeds first exceeds 99 %.
     """
     axis = against.replace("_", " ")
-
-    def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curves(ax, rows, against, "accuracy")
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
-
     ended = " before a run ended" if ended_early(frame).any() else ""
     frame = while_all_train(frame)
 
@@ -110,16 +127,13 @@ def learning_curves(frame: pd.DataFrame, against: str = "update") -> Picture:
 
     chart, times = f"Line charts of validation accuracy against {axis}, {PANELS}.", axis.replace("update", "updates")
     alt = f"{chart} The median over seeds exceeds 99 % at these {times}: {in_each(frame, say)}"
+    draw = partial(curves, x=against, measure="accuracy")
     return panels(frame, draw, alt, axis, "validation accuracy", in_order(frame["schedule"]))
 
 
 def loss_curves(frame: pd.DataFrame) -> Picture:
     """Validation loss of each arm on a logarithmic scale, as in `learning_curves`."""
     frame = while_all_train(frame)
-
-    def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curves(ax, rows, "update", "loss")
-        ax.set_yscale("log")
 
     def say(rows: pd.DataFrame) -> str:
         median = rows.groupby(["update", "schedule"])["val_loss"].median()
@@ -128,17 +142,8 @@ def loss_curves(frame: pd.DataFrame) -> Picture:
 
     chart = f"Line charts of validation loss, on a logarithmic scale, against update, {PANELS}."
     alt = f"{chart} The median over seeds: {in_each(frame, say)}"
+    draw = partial(curves, x="update", measure="loss")
     return panels(frame, draw, alt, "update", "validation loss", in_order(frame["schedule"]))
-
-
-def with_gaps(ax: Axes, points: np.ndarray) -> None:
-    """Have each line pause at those of `points` at which it has no value, where seaborn draws on; mark lone points."""
-    for line in ax.lines:
-        values = pd.Series(line.get_ydata(), line.get_xdata()).reindex(points)
-        line.set_data(points, values.to_numpy())
-        known = np.concatenate([[False], values.notna(), [False]])
-        lone = known[1:-1] & ~known[:-2] & ~known[2:]  # of which no segment is drawn
-        line.set_markevery(sorted({*range(MARKED // 2, len(points), MARKED), *np.flatnonzero(lone).tolist()}))
 
 
 def measure(course: pd.DataFrame, column: str) -> Picture:
@@ -152,8 +157,7 @@ def measure(course: pd.DataFrame, column: str) -> Picture:
     around_zero = {"linthresh": 10 ** np.ceil(np.log10(sizes[sizes > 0].quantile(0.1)))} if scale == "symlog" else {}
 
     def draw(ax: Axes, of: pd.DataFrame) -> None:
-        curve(ax, of, "update", column, middle="mean", band=band)
-        with_gaps(ax, points)
+        curve(ax, of, "update", column, middle="mean", band=band, points=points)
         ax.set(xlim=(0, 1.03 * points[-1]))  # whatever has a value
         ax.set_yscale(scale, **around_zero)
 
@@ -180,8 +184,7 @@ def before_the_touch(course: pd.DataFrame, gaps: pd.DataFrame) -> Picture:
     table = table.assign(operation=panel, schedule=words)  # a panel's name and a line's
 
     def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        curve(ax, rows, "share", "level")
-        with_gaps(ax, points)
+        curve(ax, rows, "share", "level", points=points)
         ax.axvline(1, color=INK, linewidth=0.8)
         ax.axvline(rows["memorised"].iloc[0], color=INK, linewidth=0.8, linestyle=":")
 
@@ -209,8 +212,7 @@ def share_grokked(members: pd.DataFrame) -> Picture:
 
     chart = f"Step lines of the share of seeds above 99 % validation accuracy against update, {PANELS}."
     alt = f"{chart} At the last update: {of_cells(summarise(members), 'share', '{:.0%}')}"
-    arms = in_order(members["schedule"])
-    return panels(share_band(members), draw, alt, "update", "share of seeds above 99 %", arms)
+    return panels(share_band(members), draw, alt, "update", "share of seeds above 99 %", in_order(members["schedule"]))
 
 
 def updates_to_99(members: pd.DataFrame) -> Picture:
@@ -233,9 +235,8 @@ def updates_to_99(members: pd.DataFrame) -> Picture:
         seen, never = rows[rows["reached"]], rows[~rows["reached"]]
         ax.scatter(seen["updates"], seen["place"], 12, color=seen["schedule"].map(colours), linewidth=0, zorder=3)
         ax.scatter(never["horizon"], never["place"], 18, marker=">", fc="none", ec=never["schedule"].map(colours))
-        ax.set_yticks(range(len(arms)), arms)
-        ax.set_ylim(len(arms) - 0.4, -0.5)
-        ax.set_xlim(0, 1.04 * members["horizon"].max())
+        ax.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.4, -0.5))
+        ax.set(xlim=(0, 1.04 * members["horizon"].max()))
         ax.axvline(members["horizon"].max(), color=INK, linewidth=0.8, linestyle=":")
 
     chart = f"Dot chart of updates to 99 % validation accuracy, {ROWS}, every seed a small dot."
@@ -281,9 +282,8 @@ def rmst_by_cell(cells: pd.DataFrame) -> Picture:
             ax.set_title(f"{written(operation)}\n" if i == 0 or each > 1 else "")
             ax.set_title("" if j % width else arm, loc="left")
         for ax in grid.flat:
-            ax.set(xlim=(-0.5, len(columns) - 0.5), ylim=(len(rows) - 0.5, -0.5))
-            ax.set_xticks(range(len(columns)), columns)
-            ax.set_yticks(range(len(rows)), rows)
+            ax.set(xticks=range(len(columns)), xticklabels=columns, xlim=(-0.5, len(columns) - 0.5))
+            ax.set(yticks=range(len(rows)), yticklabels=rows, ylim=(len(rows) - 0.5, -0.5))
             ax.tick_params(length=0)
             ax.grid(False)
             ax.spines[:].set_visible(False)

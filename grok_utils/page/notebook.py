@@ -85,13 +85,10 @@ def show(data: dict[str, str], about: About | None = None, handle: DisplayHandle
     return handle
 
 
-def bold_cells(frame: pd.DataFrame, best: Mapping[str, str]) -> pd.DataFrame:
-    """Which cells equal the best of their column on their operation; a column of equals has no best."""
-    bold = pd.DataFrame(False, index=frame.index, columns=frame.columns)
-    for column, which in best.items():
-        of_operation = frame.groupby("operation")[column]
-        bold[column] = (frame[column] == of_operation.transform(which)) & (of_operation.transform("nunique") > 1)
-    return bold
+def bold_cells(frame: pd.DataFrame, best: Mapping[str, str]) -> dict[Any, pd.Series]:
+    """Which cells of these columns equal the best of their operation; a column of equals has no best."""
+    of = {column: frame.groupby("operation")[column] for column in best}
+    return {c: (frame[c] == of[c].transform(which)) & (of[c].transform("nunique") > 1) for c, which in best.items()}
 
 
 def words(columns: pd.DataFrame, absent: str = "–") -> list[str]:
@@ -118,7 +115,7 @@ def words(columns: pd.DataFrame, absent: str = "–") -> list[str]:
     return [absent if any(map(pd.isna, row)) else " to ".join(map(write, row)) for row in rows]
 
 
-def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, missing: Mapping[str, str]) -> str:
+def table_html(frame: pd.DataFrame, headings: Headings, bold: dict[Any, pd.Series], missing: Mapping[str, str]) -> str:
     """A plain HTML table; columns of numbers are aligned right, those of long texts wrap, but for cells of lines."""
     head, columns, frame = "", [], frame.infer_objects()  # numbers with None among them are numbers too
     for column, heading in headings.items():
@@ -126,7 +123,7 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: pd.DataFrame, miss
         first = cells.columns[0]
         number = "" if cells.select_dtypes("number").empty else ' class="number"'
         texts = [escape(text) for text in words(cells, missing.get(first, "–"))]
-        heavy = bold[first] if len(cells.columns) == 1 else [False] * len(cells)
+        heavy = bold.get(column, [False] * len(cells))
         longest = max((len(text) for text in texts if "\n" not in text), default=0)
         place = number or next((f' class="{name}"' for length, name in WRAPPED.items() if longest > length), "")
         places = [' class="lines"' if "\n" in text else place for text in texts]

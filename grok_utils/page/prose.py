@@ -194,13 +194,12 @@ def moves(gaps: pd.DataFrame, counts: pd.DataFrame, unknown: pd.Series) -> str:
         told.append("They *memorise* when they reach 99 % training accuracy.")
         told.append(f"{together} of them do so less than {APART} updates before the touch ([Table](#gaps)).")
         told.append("There nothing could move first between the two.")
-    if said := order_of_moves(counts):
-        told.append(said)
+    told.append(order_of_moves(counts))
     for name, share in unknown.items():
         below = RATIOS.get(name, ("", ""))[1].replace("_", " ")
         why = f", since the mean {below} is not positive: a block's gradients oppose each other" if below else ""
         told.append(f"In {100 * share:.0f} % of their logs until then the {name.replace('_', ' ')} is not known{why}.")
-    return f"## What moves before a member groks\n\n{' '.join(told)}"
+    return f"## What moves before a member groks\n\n{' '.join(filter(None, told))}"
 
 
 def order_of_moves(counts: pd.DataFrame) -> str:

@@ -1,4 +1,4 @@
-"""One style for every figure: size, type, panels, one look per arm, and SVG legible on light and dark ground."""
+"""One style for every figure: size, panels, one look per arm, SVG for light and dark ground, and alternative texts."""
 
 import io
 import re
@@ -8,19 +8,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import matplotlib
+import numpy as np
 import pandas as pd
 import seaborn
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from grok_utils.analysis.crossings import ARMS, in_order
+from grok_utils.analysis.crossings import ARMS, by_operation, in_order
 from grok_utils.tasks import OPERATIONS, written
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 THIRD = 18  # letters of a legend's word that a third of this holds
 WIDE = 7.2  # as a page's column: a phone shows a part of it, and scrolls
 OURS = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
+ROWS = "a panel for each operation, a row for each arm"  # of an alternative text
 MARKED = 10  # of so many points of a curve one has a marker
 STYLE: dict[Any, Any] = seaborn.axes_style("ticks") | OURS
 INK, INK_ON_DARK = OURS["text.color"], "#c9d1d9"  # axes and words
@@ -34,18 +36,18 @@ svg.plot [style*="stroke: {INK}"]{{stroke:{INK_ON_DARK}!important}}}}"""
 
 
 class Look(NamedTuple):
-    """How an arm is drawn, everywhere: colour, marker and dashes (on, off, …; empty: solid; None: no line)."""
+    """How an arm is drawn, everywhere: colour, marker and line style, as matplotlib has them."""
 
     colour: str
     marker: str
-    dashes: tuple[float, ...] | None = ()
+    line: Any = "-"  # solid; dashes are (0, (on, off, …))
 
 
 # A row of the table an arm. Every colour has a contrast of 3 on white and on near-black. The first six, near Okabe and
 # Ito's, and OTHERS were searched for the largest least distance between any two, as seen with and without each kind of
 # colour blindness. Constants are solid. At another length a schedule keeps its colour: 14 that all differ do not exist.
 LOOKS = {
-    row.arm: Look(row.colour, row.marker, tuple(map(float, row.dashes.split())))
+    row.arm: Look(row.colour, row.marker, (0, tuple(map(float, row.dashes.split()))) if row.dashes else "-")
     for row in pd.read_csv(Path(__file__).with_name("looks.csv"), keep_default_na=False).itertuples()
 }
 OTHERS = ("#126c6c", "#5a78d8", "#7e8afc", "#9600fc", "#8a42a2", "#9c60a8", "#ba1e5a")
@@ -60,7 +62,7 @@ def look(arm: str) -> Look:
     if known := LOOKS.get(arm) or OF_MEASURES.get(arm):
         return known
     n = zlib.crc32(arm.encode())
-    return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (1 + n // 49 % 5, 1 + n // 245 % 2))
+    return Look(OTHERS[n % 7], MARKERS[n // 7 % 7], (0, (1 + n // 49 % 5, 1 + n // 245 % 2)))
 
 
 def short(value: float, _: Any = None) -> str:
@@ -112,12 +114,10 @@ def panels(
             ax.xaxis.set_major_formatter(short)
             draw(ax, frame[frame[by] == name])
             ax.set(xlabel="", ylabel="")
-        handles = []
-        for name, k in (legend if isinstance(legend, Mapping) else {arm: look(arm) for arm in legend}).items():
-            dashes = "none" if k.dashes is None else (0, k.dashes) if k.dashes else "-"
-            handles.append(Line2D([], [], color=k.colour, marker=k.marker, ls=dashes, label=name))
-        if handles:
-            columns = round(width / (1.5 if max(map(len, legend)) <= THIRD else 2.4))
+        looks = legend if isinstance(legend, Mapping) else {arm: look(arm) for arm in legend}
+        if looks:
+            handles = [Line2D([], [], color=k.colour, marker=k.marker, ls=k.line, label=n) for n, k in looks.items()]
+            columns = round(width / (1.5 if max(map(len, looks)) <= THIRD else 2.4))
             figure.legend(handles=handles, loc="outside upper center", ncols=columns, handlelength=3.2)
         figure.supxlabel(x)
         if y:
@@ -133,40 +133,51 @@ def curve(
     marked: int = MARKED,
     middle: str | None = None,
     band: bool = False,
+    points: np.ndarray | None = None,
     **options: Any,
 ) -> None:
     """One line an arm, in the arm's own look, with a marker on one in `marked` points (0: none).
 
     `middle`, median or mean, is drawn of the seeds that share a point, and with `band` from the lowest to the highest.
-    seaborn's own estimators take a second a figure.
+    Given `points` on x, a line pauses at those at which it has no value, and a point alone is marked, too.
     """
-    looks = {arm: look(arm) for arm in in_order(frame["schedule"])}
+    frame = frame.dropna(subset=y)
     if middle:
-        seeds = frame.dropna(subset=y).groupby(["schedule", x])[y].agg(["min", middle, "max"]).reset_index(x)
+        seeds = frame.groupby(["schedule", x])[y].agg(["min", middle, "max"]).reset_index(x)
         for arm, of in seeds.groupby("schedule") if band else ():
-            ax.fill_between(x, "min", "max", data=of, color=looks[arm].colour, alpha=0.15, linewidth=0)
+            ax.fill_between(x, "min", "max", data=of, color=look(arm).colour, alpha=0.15, linewidth=0)
         frame = seeds.rename(columns={middle: y}).reset_index()
-    if frame.empty:  # no finite value at all
-        return
-    seaborn.lineplot(
-        frame,
-        x=x,
-        y=y,
-        hue="schedule",
-        style="schedule",
-        hue_order=list(looks),
-        style_order=list(looks),
-        palette={arm: k.colour for arm, k in looks.items()},
-        dashes={arm: k.dashes or "" for arm, k in looks.items()},
-        markers={arm: k.marker for arm, k in looks.items()},
-        markersize=4 if marked else 0,
-        markeredgewidth=0,
-        markevery=(marked // 2, max(1, marked)),
-        legend=False,
-        estimator=None,
-        ax=ax,
-        **options,
-    )
+    first, step = marked // 2, max(1, marked)
+    options |= {"markersize": 4 if marked else 0, "markeredgewidth": 0, "markevery": (first, step)}
+    for arm in in_order(frame["schedule"]):
+        k, line = look(arm), frame[frame["schedule"] == arm].set_index(x)[y].sort_index()
+        if points is not None:
+            line = line.reindex(points)
+            lone = line.notna() & line.shift().isna() & line.shift(-1).isna()  # of which no segment is drawn
+            options["markevery"] = sorted({*range(first, len(points), step), *np.flatnonzero(lone).tolist()})
+        ax.plot(line.index, line, color=k.colour, marker=k.marker, linestyle=k.line, **options)
+
+
+def in_each(frame: pd.DataFrame, say: Callable[[pd.DataFrame], str]) -> str:
+    """What `say` says of each operation's rows: `on x + y …. On x / y ….`"""
+    return f"on {'. On '.join(f'{written(name)} {say(rows)}' for name, rows in by_operation(frame))}."
+
+
+def extremes(values: pd.Series, form: str = "{:,.0f}") -> str:
+    """The least and the greatest of `values`, whose index names them: `from 2,100 (linear) to 2,900 (baseline)`."""
+    known, told = values[np.isfinite(values.astype(float))], []
+    if known.empty:
+        return "without a finite value"
+    for value in dict.fromkeys((known.min(), known.max())):
+        first, *others = known.index[known == value]
+        who = "all" if others and len(others) + 1 == len(known) else f"{first}{' and others' if others else ''}"
+        told.append(f"{form.format(value).replace('-', '−').replace('%', ' %')} ({who})")
+    return f"from {' to '.join(told)}" if len(told) > 1 else told[0]
+
+
+def of_cells(table: pd.DataFrame, column: str, form: str = "{:,.0f}") -> str:
+    """The extremes of a column, with an operation and an arm a row, on each operation."""
+    return in_each(table, lambda rows: extremes(rows.set_index("schedule")[column], form))
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis import summaries
-from grok_utils.analysis.crossings import by_cell, in_order
+from grok_utils.analysis.crossings import GROUP, by_cell, in_order
 from grok_utils.page.prose import either, optimizers
 from grok_utils.studies import HYPER, Follows, Scheduled, Study
 from grok_utils.tasks import written
@@ -79,13 +79,11 @@ def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
 
 def final(metrics: pd.DataFrame) -> pd.DataFrame:
     """The rows of `summaries.final_metrics` as one row a cell: n, then mean, low and high of each metric."""
-    rows = []
-    for key, cell in by_cell(metrics):
-        row = key | {"n": int(cell["n"].min())}
-        for m in cell.to_dict("records"):
-            row |= {m["metric"]: m["mean"], f"{m['metric']}_low": m["low"], f"{m['metric']}_high": m["high"]}
-        rows.append(row)
-    return pd.DataFrame(rows)
+    wide = [metrics.groupby(GROUP, sort=False)["n"].min()]
+    for metric, rows in metrics.groupby("metric", sort=False):
+        names = [metric, f"{metric}_low", f"{metric}_high"]
+        wide.append(rows.set_index(GROUP)[["mean", "low", "high"]].set_axis(names, axis=1))
+    return pd.concat(wide, axis=1).reset_index()
 
 
 def moves(summary: pd.DataFrame) -> pd.DataFrame:

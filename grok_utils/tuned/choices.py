@@ -77,12 +77,10 @@ def rounded(rate: float, decay: float) -> Point:
 
 def beyond(grid: Collection[Point], soonest: Iterable[Point]) -> set[Point]:
     """The cells that extend a grid by a step of 2, a whole row or column, where one of its `soonest` is on an edge."""
-    soonest = list(soonest)
-    axes: list[set[float]] = []
-    for axis in zip(*grid, strict=True):
-        low, high = min(axis), max(axis)
-        at = {point[len(axes)] for point in soonest}
-        axes.append({*axis} | ({low / 2} if low in at else set()) | ({2 * high} if high in at else set()))
+    axes = []
+    for tried, at in zip(zip(*grid, strict=True), zip(*soonest, strict=True), strict=True):
+        low, high = min(tried), max(tried)
+        axes.append({*tried} | ({low / 2} if low in at else set()) | ({2 * high} if high in at else set()))
     return {rounded(r, d) for r, d in product(*axes) if r * d * SLOWEST > 1 - 1e-9} - set(grid)
 
 
@@ -163,11 +161,10 @@ def chosen(members: pd.DataFrame) -> pd.DataFrame:
     """
     rows = []
     for _, cells in ranked(members).groupby(ARM, sort=False):
-        eligible = cells[cells["n"] - cells["reached"] <= FAILURES]
-        if len(eligible):
-            found = in_turn(eligible[eligible["restricted"] <= AS_SOON * eligible["restricted"].min()], [])
-        else:
-            found = in_turn(cells.assign(failed=cells["n"] - cells["reached"]), ["failed", "restricted"])
+        cells = cells.assign(failed=cells["n"] - cells["reached"])
+        eligible = cells[cells["failed"] <= FAILURES]
+        as_soon = eligible[eligible["restricted"] <= AS_SOON * eligible["restricted"].min()]
+        found = in_turn(as_soon, []) if len(as_soon) else in_turn(cells, ["failed", "restricted"])
         first, *others = cells["restricted"].nsmallest(2)
         rows.append(found.head(1).assign(eligible=len(eligible) > 0, second_to_first=(others or [first])[0] / first))
     columns = [*ARM, *POINT, "n", "reached", "restricted", "eligible", "second_to_first"]

@@ -4,14 +4,17 @@
 """
 
 from collections.abc import Collection, Mapping
-from typing import Any, NamedTuple
+from functools import partial
+from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.inference import ALPHA, holm, paired_contrast
 from grok_utils.evidence import claims as part_one
-from grok_utils.evidence.claims import ACCURACY_MARGIN, MODULAR
+from grok_utils.evidence import rules
+from grok_utils.evidence.claims import MODULAR
+from grok_utils.evidence.rules import Comparison
 from grok_utils.tuned import decisions
 from grok_utils.tuned.decisions import CANNOT_TELL, DEPENDS, EQUIVALENT, HORIZON, HORIZONS, LATER, OUTCOMES, SOONER
 
@@ -21,33 +24,14 @@ COMPARATOR = "the comparator"
 SETTLED = "wrong by its own"  # formula or arithmetic: how such a verdict of part one begins
 LAST = HORIZONS[-1]
 At = Mapping[int, pd.DataFrame]
-
-
-class Test(NamedTuple):
-    """A contrast that a claim speaks of, arm less reference, and the verdict that it claims."""
-
-    arm: str
-    reference: str
-    operation: str
-    claimed: str
-    column: str = "restricted"  # or final_accuracy, reached: at the last log that both arms have
-
-
 S5 = "permutation"
 WINDOWS = (500, 2000)  # updates, of claim 3
 CLAIMED = {-1: SOONER, 1: LATER}
-OTHERWISE = {-1: LOWER, 1: HIGHER, 0: EQUIVALENT}  # of what is no time
+OTHERWISE = {-1: LOWER, 1: HIGHER, 0: EQUIVALENT}  # of what is no time: at the last log that both arms have
 SHARE_OF = {c.number: c.share_of for c in part_one.CLAIMS if c.share_of and not c.family}  # of permutation, counted
-FAMILIES: dict[int, tuple[Test, ...]] = {  # those of part one, but for claim 3
-    claim.number: tuple(
-        Test(c.arm, c.reference, c.operation, (CLAIMED if c.column == "restricted" else OTHERWISE)[c.claimed], c.column)
-        for c in claim.family
-    )
-    for claim in part_one.CLAIMS
-    if claim.family
-}
+FAMILIES = {claim.number: claim.family for claim in part_one.CLAIMS if claim.family}  # but for claim 3
 FAMILIES[3] = tuple(
-    Test(f"linear-{w}", other, o, SOONER) for w in WINDOWS for other in (f"shrinking-{w}", COMPARATOR) for o in MODULAR
+    Comparison(f"linear-{w}", r, o, -1) for w in WINDOWS for r in (f"shrinking-{w}", COMPARATOR) for o in MODULAR
 )
 
 
@@ -58,8 +42,9 @@ def claim_contrasts(
     horizon: int = HORIZON,
     numbers: Collection[int] = FAMILIES.keys(),
 ) -> pd.DataFrame:
-    """A row for each test of the FAMILIES of the claims `numbers`: claim, the Test, `decisions.contrast`, adjusted_p
-    ("A row is a Holm family": of the tests that have data) and verdict; without data n is 0 and it is "not tested".
+    """A row for each test of the FAMILIES of the claims `numbers`: claim, arm, reference, operation, the verdict
+    claimed, column, `decisions.contrast`, adjusted_p ("A row is a Holm family": of the tests that have data) and
+    verdict; without data n is 0 and it is "not tested".
 
     "Kept on permutation is in none": by kept there are no tests on it.
     """
@@ -68,7 +53,9 @@ def claim_contrasts(
     for number in sorted(FAMILIES.keys() & set(numbers)):
         for test in FAMILIES[number]:
             if outcome == "touch" or test.operation != S5:
-                rows.append({"claim": number} | test._asdict() | tested(test, members, horizon))
+                claimed = (CLAIMED if test.column == "restricted" else OTHERWISE)[test.claimed]
+                row = {"claim": number, "arm": test.arm, "reference": test.reference, "operation": test.operation}
+                rows.append(row | {"claimed": claimed, "column": test.column} | tested(test, members, horizon))
     if not rows:
         return pd.DataFrame(columns=["claim"])
     table = pd.DataFrame(rows)
@@ -79,7 +66,7 @@ def claim_contrasts(
     return table
 
 
-def tested(test: Test, members: At, horizon: int) -> dict[str, Any]:
+def tested(test: Comparison, members: At, horizon: int) -> dict[str, Any]:
     """The row of a test: that of `decisions.contrast` at `horizon`, or of final accuracy or shares "at the last common
     log", the end of the shorter of the two arms' runs. n is 0 where stage 3 lacks an arm."""
     here = members[horizon].query("operation == @test.operation")
@@ -92,8 +79,7 @@ def tested(test: Test, members: At, horizon: int) -> dict[str, Any]:
         return decisions.contrast(here, test.arm, reference, test.operation) | {"reference": reference}
     common = members[max(h for h in members if h <= two["horizon"].min())]
     c = paired_contrast(common, test.arm, reference, test.operation, test.column)
-    margin = ACCURACY_MARGIN if test.claimed == EQUIVALENT and test.column == "final_accuracy" else 0
-    return c._asdict() | {"equivalent": max(-c.low_90, c.high_90) < margin}
+    return c._asdict() | {"equivalent": max(-c.low_90, c.high_90) < (test.margin or 0)}
 
 
 def of_accuracy(row: Mapping[str, Any]) -> str:
@@ -105,20 +91,23 @@ def of_accuracy(row: Mapping[str, Any]) -> str:
     return HIGHER if row["difference"] > 0 else LOWER
 
 
-def holding(rows: pd.DataFrame) -> str:
-    """The rule of most claims: "Holds: every contrast is as claimed. Does not hold: one is the other way, or equivalent
-    where a difference is claimed. Cannot tell: everything else, unresolved differences too. Not tested: stage 3 has no
-    data for an arm and operation that the row needs"."""
-    if (rows["verdict"] == NOT_TESTED).any():
+def holding(rows: pd.DataFrame, decide: rules.Rule = rules.by_contrasts) -> str:
+    """The verdict by a rule of part one, of the contrasts of which stage 3 has data.
+
+    Most claims: "Holds: every contrast is as claimed. Does not hold: one is the other way, or equivalent where a
+    difference is claimed. Cannot tell: everything else, unresolved differences too. Not tested: stage 3 has no data for
+    an arm and operation that the row needs". Claim 11: "holds if one contrast is as claimed, and does not if all are
+    the other way or equivalent; it is not tested only if stage 3 has none of them". Claim 14: "does not hold if
+    accuracy (sign-flip) or shares (McNemar) differ at adjusted p below 0.05"; it holds where accuracy is equivalent and
+    shares do not differ, as in part one.
+    """
+    made = rows[rows["verdict"] != NOT_TESTED]
+    if made.empty or (len(made) < len(rows) and decide is not rules.by_any):
         return NOT_TESTED
-    if against(rows).any():
-        return DOES_NOT_HOLD
-    return HOLDS if (rows["verdict"] == rows["claimed"]).all() else CANNOT_TELL
-
-
-def against(rows: pd.DataFrame) -> pd.Series:
-    """Which contrasts are the other way, or equivalent where a difference is claimed."""
-    return rows["verdict"].isin([SOONER, LATER, HIGHER, LOWER, EQUIVALENT]) & (rows["verdict"] != rows["claimed"])
+    cases = [made["verdict"] == made["claimed"], made["verdict"].isin([CANNOT_TELL, decisions.UNRESOLVED])]
+    verdict = np.select(cases, ["supported", "cannot tell"], "contradicted")
+    found = decide(made.assign(verdict=verdict, decides=True))
+    return {"supported": HOLDS, "contradicted": DOES_NOT_HOLD}.get(found, CANNOT_TELL)
 
 
 def by_windows(rows: pd.DataFrame) -> str:
@@ -131,39 +120,17 @@ def by_windows(rows: pd.DataFrame) -> str:
     return NOT_TESTED if not found else CANNOT_TELL if CANNOT_TELL in found else DOES_NOT_HOLD
 
 
-def by_any(rows: pd.DataFrame) -> str:
-    """Claim 11: "holds if one contrast is as claimed, and does not if all are the other way or equivalent; it is not
-    tested only if stage 3 has none of them"."""
-    made = rows[rows["verdict"] != NOT_TESTED]
-    if made.empty:
-        return NOT_TESTED
-    if (made["verdict"] == made["claimed"]).any():
-        return HOLDS
-    return DOES_NOT_HOLD if against(made).all() else CANNOT_TELL
-
-
-def by_accuracy_and_shares(rows: pd.DataFrame) -> str:
-    """Claim 14: "does not hold if accuracy (sign-flip) or shares (McNemar) differ at adjusted p below 0.05"; it holds
-    where accuracy is equivalent and shares do not differ, as in part one."""
-    shares_differ = rows["verdict"].iloc[1] in (HIGHER, LOWER)
-    return DOES_NOT_HOLD if shares_differ else holding(rows.head(1))
-
-
 def by_count(number: int, rows: pd.DataFrame) -> str:
     """Claim 2: "holds if no seed reaches by 7,500, not if any does; else cannot tell"; 13: "holds if below 100 % by
     7,500, not if all seeds reach; else cannot tell".
 
     `rows` are the arm's members. A member never reaches if it diverges, or does not in a run of 7,500 updates.
     """
-    never = ~rows["reached"] & (rows["diverged"] | (rows["horizon"] >= LAST))
     if rows.empty:
         return NOT_TESTED
-    if number == 2:
-        return DOES_NOT_HOLD if rows["reached"].any() else HOLDS if never.all() else CANNOT_TELL
-    return DOES_NOT_HOLD if rows["reached"].all() else HOLDS if never.any() else CANNOT_TELL
-
-
-RULES = {3: by_windows, 11: by_any, 14: by_accuracy_and_shares}
+    count = any if number == 2 else all
+    may_reach = rows["reached"] | ~(rows["diverged"] | (rows["horizon"] >= LAST))
+    return DOES_NOT_HOLD if count(rows["reached"]) else CANNOT_TELL if count(may_reach) else HOLDS
 
 
 def second_verdicts(at: At, chosen: pd.DataFrame, first: pd.Series) -> pd.DataFrame:
@@ -190,6 +157,6 @@ def decided(number: int, tables: list[pd.DataFrame], permutation: pd.DataFrame) 
     "depends on the horizon" where it changes, empty where there is nothing to decide it."""
     if number in SHARE_OF:
         return by_count(number, permutation[permutation["schedule"] == SHARE_OF[number]])
-    of = [rows[rows["claim"] == number] for rows in tables]
-    found = {RULES.get(number, holding)(rows) for rows in of if len(rows)}
+    rule = by_windows if number == 3 else partial(holding, decide=part_one.CLAIMS[number - 1].decide)
+    found = {rule(of) for rows in tables if len(of := rows[rows["claim"] == number])}
     return DEPENDS if len(found) > 1 else next(iter(found), "")

@@ -50,16 +50,13 @@ def steps_and_examples(members: pd.DataFrame, sizes: Mapping[str, int], resample
     interval of γ, which holds 1 or does not, says more.
     """
     rows = []
-    for operation, constants in by_operation(most_reach(members[members["schedule"].isin(sizes)])):
-        wide = np.log(by_seed(constants, "restricted") - WARM_UP_COST)
+    constants = members[members["schedule"].isin(sizes)]
+    reached = constants.groupby(["operation", "schedule"])["reached"].transform("mean")
+    for operation, of in by_operation(constants[reached > 0.5]):
+        wide = np.log(by_seed(of, "restricted") - WARM_UP_COST)
         y, seeds = _means(wide, resamples), int(wide.count().min())
         rows += fitted({"operation": operation}, np.log([sizes[arm] for arm in wide]), y, seeds)
     return pd.DataFrame(rows)
-
-
-def most_reach(members: pd.DataFrame) -> pd.DataFrame:
-    """The members of the arms and operations of which more than half reach."""
-    return members[members.groupby(["operation", "schedule"])["reached"].transform("mean") > 0.5]
 
 
 def fitted(key: dict[str, str], batch: np.ndarray, y: np.ndarray, seeds: int) -> list[dict[str, Any]]:

@@ -192,11 +192,6 @@ def rivals(studies: Iterable[Study], own_range: bool = False) -> dict[str, froze
     return found
 
 
-def soonest(chosen: pd.DataFrame, constants: Collection[str]) -> dict[str, str]:
-    """Of these constants each operation's comparator in stage 2, from `chosen`'s rows of one outcome."""
-    return choices.soonest_of(chosen, constants).set_index("operation")["schedule"].to_dict()
-
-
 def sooner_tests(at: pd.DataFrame, against: Mapping[str, Collection[str]]) -> pd.DataFrame:
     """Each schedule less each constant that it is held against, by restricted means over common seeds: operation,
     schedule, reference, n, difference, p, adjusted_p (Holm, over the rows), passes."""
@@ -232,9 +227,9 @@ def beats_constants(
         for constants in dict.fromkeys(present.values()):  # schedules with the same rivals share a frontier
             schedules = [arm for arm, of in present.items() if of == constants]
             arms = rows[rows["schedule"].isin([*schedules, *constants])]
-            comparators = soonest(chosen[chosen["outcome"] == outcome], constants)
+            comparators = choices.soonest_of(chosen[chosen["outcome"] == outcome], constants).set_index("operation")
             below.append(costs.frontier(arms, constants, resamples))
-            dominates.append(costs.domination(arms, comparators, schedules))
+            dominates.append(costs.domination(arms, comparators["schedule"].to_dict(), schedules))
         found = {
             "sooner": sooner_tests(rows, present),
             "frontier": costs.judged(pd.concat(below, ignore_index=True)),

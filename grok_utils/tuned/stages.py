@@ -248,12 +248,13 @@ def derive(results: Path, folder: Path = STUDIES) -> Iterator[str]:
         for s in studies:
             if s.name not in read:
                 read[s.name] = choices.outcomes(read_study(s, results)[0]).assign(study=s.name)
-        drafts = stage.drafts(pd.concat([read[s.name] for s in studies]))
-        for draft in (draft for draft in drafts if any(draft.cells.values())):
+        members = pd.concat([read[s.name] for s in studies])
+        drafts = [draft for draft in stage.drafts(members) if any(draft.cells.values())]
+        for draft in drafts:
             write_text(folder / f"{draft.name}.yaml", study_text(stage, draft, folder))
             many = sum(map(len, draft.cells.values()))
             yield f"{draft.name}: {many} cells of arms on operations, {draft.settings['updates']:,} updates"
-        if not any(any(draft.cells.values()) for draft in drafts):
+        if not drafts:
             yield f"{stage.name}: not needed"
 
 

@@ -44,13 +44,11 @@ USUAL = constant_of(DEFAULTS["batch_size"])
 class Decided(NamedTuple):
     """What stage 3 decides: the tables of `decisions`, over the horizons, and in words.
 
-    contrasts: of `decisions.contrasts`; groks: both outcomes' verdicts in words; tests: of `beats_constants`, at
-    HORIZON; beaten: where a schedule of a kind beats the constants, in words, and own_range: those within its own
-    range.
+    contrasts: of `decisions.contrasts`; tests: of `beats_constants`, at HORIZON; beaten: where a schedule of a kind
+    beats the constants, in words, and own_range: those within its own range.
     """
 
     contrasts: pd.DataFrame
-    groks: pd.DataFrame
     tests: pd.DataFrame
     beaten: pd.DataFrame
     own_range: pd.DataFrame
@@ -69,7 +67,7 @@ def decide(t: Tuned) -> Decided:
         tests.append(of[HORIZON])
         said = decisions.beaten(found, compared)
         beaten.append(said.assign(kind=[kind_of(t.arms[name]) for name in said["schedule"]]))
-    return Decided(compared, decisions.groks(compared), tests[0], *beaten)
+    return Decided(compared, tests[0], *beaten)
 
 
 # --- what is drawn ----------------------------------------------------------------------------------------------------
@@ -109,9 +107,8 @@ def points(t: Tuned, first: pd.DataFrame, outcome: str = OUTCOMES[0], horizon: i
 
 def soonest(table: pd.DataFrame) -> pd.DataFrame:
     """The soonest constant and the soonest schedule of each operation and setting of `points`, told by `constant`."""
-    order = table[table["kind"] != KINDS[-1]].sort_values("rmst", kind="stable")
-    order = order.assign(constant=order["kind"] == "constant")
-    found = order.drop_duplicates(["setting", "operation", "constant"])
+    known = table[table["kind"] != KINDS[-1]].assign(constant=table["kind"] == "constant")
+    found = known.sort_values("rmst", kind="stable").drop_duplicates(["setting", "operation", "constant"])
     return pd.concat(of.sort_values(["setting", "constant"], ascending=[True, False]) for _, of in by_operation(found))
 
 
@@ -230,9 +227,8 @@ def times_line(t: Tuned, first: pd.DataFrame, touch: pd.DataFrame, kept: pd.Data
 
 def faster(table: pd.DataFrame) -> list[float]:
     """How many times as fast 512 is tuned as at the original's setting, on each operation of `points`."""
-    usual = table[table["schedule"] == USUAL].set_index(["setting", "operation"])["rmst"]
-    both = usual[SETTINGS[0]].index.intersection(usual[SETTINGS[1]].index)
-    return [usual[SETTINGS[0], o] / usual[SETTINGS[1], o] for o in both]
+    rmst = table[table["schedule"] == USUAL].pivot_table("rmst", "operation", "setting")
+    return (rmst[SETTINGS[0]] / rmst[SETTINGS[1]]).dropna().tolist()
 
 
 def contrasts_line(decided: Decided) -> str:
@@ -290,8 +286,7 @@ def beaten_table(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataF
         others = {"comparator": comparator, "soonest": best[outcome][row.operation]}
         told = {name: f"{t.arms[arm].settings.batch_size}: {of[arm]:,.0f}" for name, arm in others.items()}
         rows.append({"updates": of[row.schedule]} | told)
-    table = table.join(pd.DataFrame(rows, table.index))
-    return pd.concat([of for _, of in by_operation(table)])
+    return pd.concat([of for _, of in by_operation(table.join(pd.DataFrame(rows, table.index)))])
 
 
 def lasting_table(t: Tuned) -> pd.DataFrame:

@@ -20,11 +20,6 @@ NEAR = STAGE_1[-1]  # the neighbours of the best cells, at factors of √2: no p
 ENOUGH = 0.8  # power
 
 
-def cell(row: Any) -> str:
-    """A cell in few characters: rate · decay, such as `0.008 · 1`."""
-    return f"{row.learning_rate:.3g} · {row.weight_decay:.3g}"
-
-
 def best_cells(cells: pd.DataFrame, members: pd.DataFrame) -> pd.DataFrame:
     """The best cell of each arm, operation and outcome of `choices.ranked`: its row with tried, how many cells, and
     edge, the sides of the grid of `members` on which it lies (empty: on none)."""
@@ -45,9 +40,12 @@ def edges(grid: set[choices.Point], row: Any) -> Iterator[str]:
 
 
 def arms_table(best: pd.DataFrame) -> pd.DataFrame:
-    """A row an arm: cells tried, and on each operation the best cell by touch with its median."""
+    """A row an arm: cells tried, and on each operation the best cell by touch: its median at rate · decay."""
     touch = best[best["outcome"] == OUTCOMES[0]]
-    known = [f"{row.median:,.0f} at {cell(row)}{' *' if row.edge else ''}" for row in touch.itertuples()]
+    known = [
+        f"{row.median:,.0f} at {row.learning_rate:.3g} · {row.weight_decay:.3g}{' *' if row.edge else ''}"
+        for row in touch.itertuples()
+    ]
     told = np.where(np.isfinite(touch["median"]), known, "never")
     table = touch.assign(told=told).pivot_table("told", "schedule", "operation", aggfunc="first").fillna("–")
     table = table[in_order(table, OPERATIONS)].rename(columns=written)

@@ -12,9 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.page.descriptions import extremes, in_each
 from grok_utils.page.figures import CELL_COLOURS, draw_cells
-from grok_utils.page.style import INK, LOOKS, STYLE, WIDE, Look, Picture, panels, short
+from grok_utils.page.style import INK, LOOKS, STYLE, WIDE, Look, Picture, extremes, in_each, panels, short
 from grok_utils.tasks import written
 from grok_utils.tuned.costs import above_frontier
 from grok_utils.tuned_page.answer import KINDS, SETTINGS
@@ -87,7 +86,7 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
         f"Restricted means of the constants: {in_each(table, say)}"
     )
     looks = {f"{setting}, constant": Look(colour, "o") for setting, colour in COLOURS.items()}
-    looks |= {kind: Look(INK, MARKERS[kind], None) for kind in KINDS[1:] if (table["kind"] == kind).any()}
+    looks |= {kind: Look(INK, MARKERS[kind], "none") for kind in KINDS[1:] if (table["kind"] == kind).any()}
     return panels(table, draw, alt, "mean batch size up to the touch", "updates to 99 % (RMST)", looks, width=WIDE)
 
 
@@ -158,7 +157,7 @@ def collapse(cells: pd.DataFrame) -> Picture:
 
     def say(rows: pd.DataFrame) -> str:
         of = rows[rows["counts"].astype(bool)].groupby("batch")["in_tau"].mean()
-        return extremes(of.set_axis([f"batch {b:,}" for b in of.index]), "{:.2f}")
+        return extremes(of.rename("batch {:,}".format), "{:.2f}")
 
     alt = (
         "Time to 99 % in units of τ, AdamW's decay timescale, against rate × decay, both logarithmic, a panel for each "
@@ -185,10 +184,8 @@ def edges(table: pd.DataFrame) -> Picture:
         stable = table.loc[table["of"] == panel["of"].iloc[0], "reach"]
         log_axes(ax, SIZES, sorted(stable.dropna().unique()), y_form=GENERAL)
 
-    told = []
-    for panel, rows in table.groupby("panel"):
-        highest = rows.groupby("batch")["reach"].max()
-        told.append(f"{panel}: {extremes(highest.set_axis([f'batch {b:,}' for b in highest.index]), '{:g}')}")
+    highest = table.groupby(["panel", "batch"])["reach"].max().rename("batch {:,}".format, level="batch")
+    told = [f"{panel}: {extremes(of.droplevel('panel'), '{:g}')}" for panel, of in highest.groupby("panel")]
     alt = (
         "Line charts of the highest rate at each decay, and of the highest decay at each rate, at which all seeds "
         f"reach 99 %, against batch size, both logarithmic, lighter for smaller values of the other. {'. '.join(told)}."
@@ -232,8 +229,8 @@ def frontier(table: pd.DataFrame, steps: pd.DataFrame) -> Picture:
         "Updates against examples to 99 %, tuned, both logarithmic, a panel for each operation: constants with the "
         f"lower hull that is their frontier, schedules as points, a curve. Fewest and most: {said}"
     )
-    looks = {"constant": Look(INK, "o"), "fitted": Look(COLOURS[SETTINGS[1]], "", (4, 2))}
-    looks |= {k: Look(COLOURS[SETTINGS[1]], MARKERS[k], None) for k in KINDS[1:-1] if (tuned["kind"] == k).any()}
+    looks = {"constant": Look(INK, "o"), "fitted": Look(COLOURS[SETTINGS[1]], "", (0, (4, 2)))}
+    looks |= {k: Look(COLOURS[SETTINGS[1]], MARKERS[k], "none") for k in KINDS[1:-1] if (tuned["kind"] == k).any()}
     return panels(tuned, draw, alt, "examples to 99 %", "updates to 99 %", looks, width=WIDE)
 
 

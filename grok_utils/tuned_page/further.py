@@ -16,7 +16,7 @@ from grok_utils.tuned import choices
 from grok_utils.tuned.choices import ARM
 from grok_utils.tuned.decisions import HORIZONS, at_chosen
 from grok_utils.tuned.stages import CONTROLS as CHANGES
-from grok_utils.tuned.stages import FOLLOWS, OTHER, UNCHANGED, constant_of, kinds
+from grok_utils.tuned.stages import FOLLOWS, OTHER, SIZES, UNCHANGED, constant_of, kinds
 from grok_utils.tuned.stages import SHAPES as COURSES
 from grok_utils.tuned_page.answer import SETTINGS, USUAL
 from grok_utils.tuned_page.choosing import best_cells
@@ -35,9 +35,8 @@ def shapes(t: Tuned, surface: pd.DataFrame) -> pd.DataFrame:
     """The best cells of the geometric courses by touch, and of the constants that are their ends, W = 0: operation,
     schedule, first, last (batch sizes), within, median; `surface` as from `choices.ranked`."""
     members = t.members[SHAPES]
-    ends = {constant_of(course[end]): course[end] for course in COURSES.values() for end in ("lo", "hi")}
     courses = {name: (of["lo"], of["hi"], of["length"]) for name, of in COURSES.items()}
-    courses |= {name: (size, size, 0) for name, size in ends.items()}
+    courses |= {constant_of(size): (size, size, 0) for size in SIZES}
     best = choices.best(pd.concat([choices.ranked(members), surface], ignore_index=True))
     best = best[(best["outcome"] == "touch") & best["schedule"].isin(courses)]
     best = best[best["operation"].isin(members["operation"])]

@@ -41,8 +41,7 @@ def law_members(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
 
 def surface(t: Tuned, outcome: str = "touch") -> pd.DataFrame:
     """`law.surface` of `law_members`, with the batch size."""
-    members = law_members(t, outcome)
-    table = law.surface(members)
+    table = law.surface(law_members(t, outcome))
     return table.assign(batch=table["schedule"].map(sizes(t)))
 
 
@@ -95,8 +94,7 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
     counting = cells[cells["counts"].astype(bool)]
     if len(counting):
         told.append(f"Over the {len(counting)} cells that count, T / τ is {from_to(counting['in_tau'], '{:.2f}')}.")
-        spread = in_tau(cells)
-        ends = [of["in_tau"].iloc[[0, -1]] for _, of in by_operation(spread)]
+        ends = [of["in_tau"].iloc[[0, -1]] for _, of in by_operation(in_tau(cells))]
         more = sum(of.iloc[0] < of.iloc[1] for of in ends)
         told.append(
             f"From the smallest to the largest batch that has such cells it rises on {more} of {len(ends)} operations "

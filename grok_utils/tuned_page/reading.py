@@ -57,14 +57,14 @@ def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
     `noise` records are read where they are asked for: what they measure is a course, and no member's one number.
     """
     of_stages = studies_of(folder)
-    if waits_for := lacking(chain(*of_stages.values()), results):
+    loaded = {study.name: study for study in chain(*of_stages.values())}
+    if waits_for := lacking(loaded.values(), results):
         raise Damaged(f"there is no tuned answer yet: it waits for {waits_for}")
-    rows, loaded, members, metadata, restricted, lasting = [], {}, {}, [], [], []
+    rows, members, metadata, restricted, lasting = [], {}, [], [], []
     chosen = pd.DataFrame()
     for stage, studies in of_stages.items():
         of_stage = []
         for study in studies:
-            loaded[study.name] = study
             frame, about = read_study(study, results)
             metadata += about
             if stage == TUNED:

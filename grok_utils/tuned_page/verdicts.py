@@ -19,8 +19,7 @@ def second_verdicts(t: Tuned, claimed: pd.DataFrame) -> pd.DataFrame:
     first = claimed.set_index("claim")["verdict"]
     table = claims.second_verdicts(t.horizons, t.chosen, first)
     seen = {n: seen_in_stage_2(t.chosen, n) for n in table.index[table["tuned"] == NOT_TESTED]}
-    survives = table["survives"].map({True: "yes", False: "no"})
-    table = table.assign(survives=survives, stage_2=pd.Series(seen, dtype=str))
+    table = table.assign(survives=table["survives"].map({True: "yes", False: "no"}), stage_2=pd.Series(seen, dtype=str))
     table.insert(0, "text", claimed.set_index("claim")["text"])
     return table.fillna("").reset_index(names="claim")
 
@@ -29,17 +28,17 @@ def seen_in_stage_2(chosen: pd.DataFrame, number: int) -> str:
     """The restricted means of stage 2 of the arms that a claim's contrasts of times speak of, a contrast a line, and
     where it speaks of shares or final accuracies, of how many seeds reach."""
     means = chosen[chosen["outcome"] == "touch"].set_index(["operation", "schedule"])
-    told = []
+    told, counted = [], [SHARE_OF[number]] if number in SHARE_OF else []
     for test in FAMILIES.get(number, ()):
-        if test.column == "restricted" and (test.operation, test.arm) in means.index:
+        if test.column != "restricted":
+            counted += [test.arm, test.reference]
+        elif (test.operation, test.arm) in means.index:
             row = means.loc[(test.operation, test.arm)]
             reference = row["comparator"] if test.reference == COMPARATOR else test.reference
             if (test.operation, reference) in means.index:
                 other = means.loc[(test.operation, reference), "mean"]
                 ours = f"{test.arm} {row['mean']:,.0f} against {reference} {other:,.0f}"
                 told.append(f"{ours} on {written(test.operation)}")
-    counted = [arm for test in FAMILIES.get(number, ()) if test.column != "restricted" for arm in test[:2]]
-    counted += [SHARE_OF[number]] if number in SHARE_OF else []
     for arm in dict.fromkeys(arm for arm in counted if (S5, arm) in means.index):
         row = means.loc[(S5, arm)]
         told.append(f"{arm} reaches in {row['reached']} of {row['n']} seeds on {written(S5)}")
@@ -78,9 +77,7 @@ def no_longer(t: Tuned, points: pd.DataFrame, first: pd.Series) -> pd.DataFrame:
     """
     best = soonest(points).query("constant").set_index(["setting", "operation"])
     linear = points[points["schedule"] == "linear"].set_index(["setting", "operation"])["rmst"]
-    percent = {
-        at: f"{signed(100 * (rmst / best.loc[at, 'rmst'] - 1))} %" for at, rmst in linear.items() if at in best.index
-    }
+    percent = (100 * (linear / best["rmst"].reindex(linear.index) - 1)).dropna().map(signed) + " %"
     first_constant, constant = ({o: v for (s, o), v in best["schedule"].items() if s == of} for of in SETTINGS)
     first_percent, percent_now = ({o: v for (s, o), v in percent.items() if s == of} for of in SETTINGS)
     said = [

@@ -4,13 +4,12 @@ from pathlib import Path
 
 import pandas as pd
 
-from grok_utils.analysis.crossings import in_order
 from grok_utils.evidence.effects import COSTS, with_seconds
 from grok_utils.page.prose import from_to, listed, trained
 from grok_utils.studies import DEFAULTS
-from grok_utils.tasks import OPERATIONS, written
+from grok_utils.tasks import written
 from grok_utils.tuned.choices import ARM, POINT
-from grok_utils.tuned.decisions import everywhere
+from grok_utils.tuned.decisions import BEATS, everywhere, groks
 from grok_utils.tuned_page.answer import SETTINGS, USUAL, Decided, faster, soonest
 from grok_utils.tuned_page.reading import Tuned
 
@@ -36,18 +35,17 @@ def prices(t: Tuned, points: pd.DataFrame, outcome: str, bench: Path) -> pd.Data
 
 def advice(points: pd.DataFrame, kept: pd.DataFrame, decided: Decided, steps: pd.DataFrame) -> str:
     """What to set, and in what order; `points` and `kept` of `answer.points` by either outcome."""
-    rmst = points.set_index(["setting", "operation", "schedule"])["rmst"]
-    operations = [o for o in in_order(points["operation"], OPERATIONS) if (SETTINGS[1], o, USUAL) in rmst.index]
-    first = soonest(points).query("constant").set_index(["setting", "operation"])["rmst"]
-    by_batch = [rmst[SETTINGS[0], o, USUAL] / first[SETTINGS[0], o] for o in operations]
-    after = [rmst[SETTINGS[1], o, USUAL] / first[SETTINGS[1], o] for o in operations]
+    usual, best = points[points["schedule"] == USUAL], soonest(points).query("constant")
+    usual_rmst, best_rmst = (of.pivot_table("rmst", "operation", "setting") for of in (usual, best))
+    gains = (usual_rmst / best_rmst).dropna()
+    by_batch, after = (from_to(gains[setting], "{:.1f}") for setting in SETTINGS)
     touches, keeps = (from_to(faster(table), "{:.1f}") for table in (points, kept))
     items = [
         f"**Tune learning rate and weight decay first**, up to the edge of stability. At a batch of "
         f"{DEFAULTS['batch_size']} that makes training {touches} times as fast to touch 99 %, and {keeps} times to "
         f"keep it, each at its own cell ([Table](#chosen)). At the "
-        f"original's rate and decay the best batch size makes it {from_to(by_batch, '{:.1f}')} times as fast.",
-        f"**Then choose the batch size**, and tune again: the soonest constant is {from_to(after, '{:.1f}')} times as "
+        f"original's rate and decay the best batch size makes it {by_batch} times as fast.",
+        f"**Then choose the batch size**, and tune again: the soonest constant is {after} times as "
         f"fast as a tuned {DEFAULTS['batch_size']}. {critical(steps)}",
         schedule_advice(decided),
     ]
@@ -66,24 +64,25 @@ def critical(steps: pd.DataFrame) -> str:
 
 def schedule_advice(decided: Decided) -> str:
     """Whether a schedule of the batch size is worth its trouble."""
-    sooner = decided.groks[(decided.groks["family"] != "constants") & (decided.groks["said"] == "groks sooner")]
+    sooner = groks(decided.contrasts).query("family != 'constants' and said == 'groks sooner'")
     if len(sooner):
         names = [f"`{r.schedule}` on {written(r.operation)}" for r in sooner.itertuples()]
         return f"**Then a schedule of the batch size**, if updates are what counts: {listed(names)} groks sooner."
-    both = decided.beaten[decided.beaten["said"].str.startswith("beats")]
+    some = decided.beaten[decided.beaten["said"] != ""]
+    both = some[some["said"].str.startswith(BEATS)]
     if (both["way"] == "sooner").any():
         return "**Then a schedule of the batch size**: some need fewer updates than every constant ([Table](#beaten))."
     if len(both):
         return "**A schedule of the batch size** saves no updates beside the soonest constant. Some save examples."
-    if (decided.beaten["said"] != "").any():
+    leave = "**Leave the batch size constant**: no schedule"
+    if some.empty:
+        return f"{leave} that was tried is worth its trouble."
+    if (some["kind"] == "shrinking").all():
         return (
-            "**Leave the batch size constant**: no schedule beats the constants by both outcomes. Some that shrink the "
-            "batch do by one, at an operation ([Table](#beaten)). None that grows it does."
-            if (decided.beaten.loc[decided.beaten["said"] != "", "kind"] == "shrinking").all()
-            else "**Leave the batch size constant**: no schedule beats the constants by both outcomes, though some do "
-            "by one ([Table](#beaten))."
+            f"{leave} beats the constants by both outcomes. Some that shrink the batch do by one, at an operation "
+            "([Table](#beaten)). None that grows it does."
         )
-    return "**Leave the batch size constant**: no schedule that was tried is worth its trouble."
+    return f"{leave} beats the constants by both outcomes, though some do by one ([Table](#beaten))."
 
 
 # --- theory -----------------------------------------------------------------------------------------------------------

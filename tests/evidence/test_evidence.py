@@ -158,7 +158,7 @@ def table(*verdict_of: str, decides: list[bool] | None = None, reference: str = 
     ],
 )
 def test_rules(rule, rows, expected):
-    assert rule(rows, None) == expected
+    assert rule(rows) == expected
 
 
 def test_the_margin_is_a_twentieth_of_the_baselines_mean():

@@ -263,7 +263,7 @@ def test_arms_of_a_study_differ_in_colour_for_colour_blind_readers_too(study):
         for (a, at_a), (b, at_b) in itertools.combinations(zip(sizes, places, strict=True), 2):
             if differ_in_length_alone(sizes[a], sizes[b]):
                 one, other = style.look(a), style.look(b)
-                assert one.colour == other.colour and one.marker != other.marker and one.dashes != other.dashes, (a, b)
+                assert one.colour == other.colour and one.marker != other.marker and one.line != other.line, (a, b)
             else:
                 assert np.linalg.norm(at_a - at_b) >= LEAST[seen], (a, b, seen)
 
@@ -498,7 +498,7 @@ def test_publish_table_formats_and_marks_the_best(tmp_path, shown):
 )
 def test_numbers_have_the_digits_that_their_column_calls_for(values, shown):
     frame = pd.DataFrame({"value": pd.Series(values, dtype=object if None in values else float)})
-    html = notebook.table_html(frame, {"value": "value"}, frame.isna() & False, {})
+    html = notebook.table_html(frame, {"value": "value"}, {}, {})
     assert re.findall(r'<td class="number">(.*?)</td>', html) == shown
 
 

@@ -301,5 +301,5 @@ def test_what_schedules_win_is_told_with_its_way_and_their_kind(rows, line, coun
     told = answer.verdict_line(table)
     assert line in told and ("shrink the batch" in told) == ("All of those" in line)
     assert counts in answer.ways_line(table)
-    none = pd.DataFrame({"family": [], "said": []})
-    assert advice in words.schedule_advice(answer.Decided(none, none, none, table, table))
+    none = pd.DataFrame(columns=["family", "operation", "schedule", "outcome", "verdict"])
+    assert advice in words.schedule_advice(answer.Decided(none, none, table, table))
