@@ -27,7 +27,7 @@ from grok_utils.model import initial_decoder
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import DEFAULTS, HYPER, PROTOCOL, Courses, ExecutionPath, Run, Shape, Study, runs_of
+from grok_utils.studies import DEFAULTS, HYPER, Courses, ExecutionPath, Run, Shape, Study, runs_of
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
@@ -40,24 +40,23 @@ NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
 
 
 class Examples(IterableDataset):
-    """Endless (tokens, result), each drawn, looked up and encoded on its own."""
+    """Endless (tokens, result), each drawn with its result and encoded on its own."""
 
     def __init__(self, rows: Tensor) -> None:
-        self.results = {(x, y): result for x, y, result in rows.tolist()}
-        self.pairs = list(self.results)
+        self.rows = rows.tolist()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            x, y = random.choice(self.pairs)
+            x, y, result = random.choice(self.rows)
             tokens = [x + SPECIAL_TOKENS, OPERATOR, y + SPECIAL_TOKENS, EQUALS]
-            yield torch.tensor(tokens), torch.tensor(self.results[x, y])
+            yield torch.tensor(tokens), torch.tensor(result)
 
 
 class UsualLoop:
     """One model trained as the grokking template of The AI Scientist does it, without that code's avoidable costs.
 
     The template also computes each result anew in Python, attention weights that nobody reads and logits at all four
-    positions; here results are looked up and the model is the plain `Decoder`. Its optimizer is AdamW.
+    positions; here results are drawn with their pairs and the model is the plain `Decoder`. Its optimizer is AdamW.
     """
 
     def __init__(self, task: Task, device: str = "cpu") -> None:
@@ -95,7 +94,7 @@ class UsualLoop:
 
 
 @cache
-def forward_cost(batch: int, elements: int, shape: Shape = PROTOCOL.shape) -> tuple[int, int]:
+def forward_cost(batch: int, elements: int, shape: Shape) -> tuple[int, int]:
     """Operations of the matrix products of one member's forward pass, as PyTorch counts them, and the numbers between.
 
     However well it is fused, elementwise work reads what a product made and writes what the next one takes.
