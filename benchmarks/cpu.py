@@ -27,7 +27,7 @@ from grok_utils.model import initial_decoder
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import DEFAULTS, HYPER, PROTOCOL, Courses, ExecutionPath, Run, Shape, Study, runs_of
+from grok_utils.studies import DEFAULTS, HYPER, Courses, ExecutionPath, Run, Shape, Study, runs_of
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
 VALIDATION_BATCHES, VALIDATION_BATCH = 8, 512  # of the usual loop
@@ -40,24 +40,23 @@ NOTEBOOK_SECONDS = 8  # from papermill's start to a notebook with torch imported
 
 
 class Examples(IterableDataset):
-    """Endless (tokens, result), each drawn, looked up and encoded on its own."""
+    """Endless (tokens, result), each drawn with its result and encoded on its own."""
 
     def __init__(self, rows: Tensor) -> None:
-        self.pairs = [(x, y) for x, y, _ in rows.tolist()]
-        self.results = {(x, y): result for x, y, result in rows.tolist()}
+        self.rows = rows.tolist()
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         while True:
-            x, y = random.choice(self.pairs)
+            x, y, result = random.choice(self.rows)
             tokens = [x + SPECIAL_TOKENS, OPERATOR, y + SPECIAL_TOKENS, EQUALS]
-            yield torch.tensor(tokens), torch.tensor(self.results[x, y])
+            yield torch.tensor(tokens), torch.tensor(result)
 
 
 class UsualLoop:
     """One model trained as the grokking template of The AI Scientist does it, without that code's avoidable costs.
 
     The template also computes each result anew in Python, attention weights that nobody reads and logits at all four
-    positions; here results are looked up and the model is the plain `Decoder`. Its optimizer is AdamW.
+    positions; here results are drawn with their pairs and the model is the plain `Decoder`. Its optimizer is AdamW.
     """
 
     def __init__(self, task: Task, device: str = "cpu") -> None:
@@ -68,10 +67,10 @@ class UsualLoop:
         self.optimizer = torch.optim.AdamW(self.model.parameters(), **options)
         self.scheduler = torch.optim.lr_scheduler.LambdaLR(self.optimizer, lambda update: min(update / s["warm_up"], 1))
 
-    def _measure(self, data: Examples, batches: int, batch_size: int, train: bool) -> tuple[float, float]:
+    def _measure(self, data: Examples, batches: int, batch_size: int, train: bool) -> np.ndarray:
         """Mean loss and accuracy over `batches` batches, with an update after each when training."""
         self.model.train(train)
-        loss_total, correct, total = 0.0, 0, 0
+        measured = []
         for tokens, labels in islice(DataLoader(data, batch_size), batches):
             tokens, labels = tokens.to(self.device), labels.to(self.device)
             output = self.model(tokens)
@@ -81,10 +80,8 @@ class UsualLoop:
                 loss.backward()
                 self.optimizer.step()
                 self.scheduler.step()
-            loss_total += loss.item() * len(labels)
-            correct += (output.argmax(1) == labels).sum().item()
-            total += len(labels)
-        return loss_total / total, correct / total
+            measured.append((loss.item(), (output.argmax(1) == labels).float().mean().item()))
+        return np.mean(measured, axis=0)
 
     def run_block(self, batch_size: int) -> list[float]:
         """Ten updates, then validation on eight drawn batches: the four numbers of a log."""
@@ -97,7 +94,7 @@ class UsualLoop:
 
 
 @cache
-def forward_cost(batch: int, elements: int, shape: Shape = PROTOCOL.shape) -> tuple[int, int]:
+def forward_cost(batch: int, elements: int, shape: Shape) -> tuple[int, int]:
     """Operations of the matrix products of one member's forward pass, as PyTorch counts them, and the numbers between.
 
     However well it is fused, elementwise work reads what a product made and writes what the next one takes.
@@ -140,42 +137,36 @@ def seconds(f: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def ceiling(precision: str, n: int = 1024, device: str = "cpu", product: Callable[..., Tensor] = torch.mm) -> float:
-    """Operations a second that a `product` of two n × n matrices reaches: the best of five."""
+def ceiling(precision: str, n: int = 1024, device: str = "cpu") -> float:
+    """Operations a second in a product of two n × n matrices, multiplied as the engine does: the best of five."""
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    return 2 * n**3 / min(seconds(product, a, a) for _ in range(5))
-
-
-def fastest(precision: str) -> float:
-    """The ceiling of what the engine multiplies by: in float32 that is not `torch.mm` where there is better."""
-    own = precision == "float32" and products.AVAILABLE
-    return ceiling(precision, product=(lambda a, b: products.product(a, b, None)) if own else torch.mm)
+    own = device == "cpu" and precision == "float32" and products.AVAILABLE
+    times = [seconds(products.product, a, a, None) if own else seconds(torch.mm, a, a) for _ in range(5)]
+    return 2 * n**3 / min(times)
 
 
 def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int]) -> pd.DataFrame:
     """Times of a block of the whole stack, by turns: the usual loop, each engine; then the same again.
 
     `sizes` are the engines' batch sizes, block by block. One row for each precision and batch size: medians, the
-    rounds' range of the ratio, the shares of both ceilings, that of `torch.mm` and that of the engine's own products.
+    rounds' range of the ratio, and the share of the ceiling that the engine reaches.
     """
     rows = []
     for i, size in enumerate(sizes):
         theirs = sum(seconds(loop.run_block, size) for loop in usual)
         for precision, engine in engines.items():
-            took = seconds(engine.run_block)
-            rows.append((precision, size, theirs, took, ceiling(precision), fastest(precision)))
+            rows.append((precision, size, theirs, seconds(engine.run_block), ceiling(precision)))
         print(f"round {i + 1} of {len(sizes)} done (batch {size})", file=sys.stderr)
-    rounds = pd.DataFrame(rows, columns=["precision", "batch_size", "usual", "engine", "ceiling", "fastest"])
+    rounds = pd.DataFrame(rows, columns=["precision", "batch_size", "usual", "engine", "ceiling"])
     rounds = rounds[rounds.groupby(["precision", "batch_size"]).cumcount() > 0]  # the first of each was a warm-up
     stacks = rounds.assign(ratio=rounds.usual / rounds.engine).groupby(["precision", "batch_size"], sort=False)
     table = stacks[["usual", "engine"]].median().add_suffix("_ms") * 1e3 / len(usual)
     table = table.assign(n=stacks.size(), times_faster=table.usual_ms / table.engine_ms)
     table = table.assign(lowest=stacks.ratio.min(), highest=stacks.ratio.max())
-    table = table.assign(ceiling_gflops=stacks.ceiling.max() / 1e9, fastest_gflops=stacks.fastest.max() / 1e9)
-    table = table.reset_index()
+    table = table.assign(ceiling_gflops=stacks.ceiling.max() / 1e9).reset_index()
     done = [block_cost(engines[row.precision], row.batch_size)[0] / len(usual) for row in table.itertuples()]
     table["gflops"] = done / table.engine_ms / 1e6
-    return table.assign(reached=table.gflops / table.ceiling_gflops, of_fastest=table.gflops / table.fastest_gflops)
+    return table.assign(reached=table.gflops / table.ceiling_gflops)
 
 
 def costs_of_measures(engine: Trainer, rounds: int, blocks: pd.Series) -> pd.DataFrame:

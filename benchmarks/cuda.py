@@ -144,8 +144,7 @@ def scaling(table: pd.DataFrame) -> Figure:
         ax.minorticks_off()
 
     alt = "Line chart of the seconds that training a member takes against the members in a stack."
-    words = "members in a stack", "seconds of training a member"
-    return panels(table.assign(operation=""), draw, alt, *words).figure
+    return panels(table.assign(operation=""), draw, alt, "members in a stack", "seconds of training a member").figure
 
 
 def main() -> None:

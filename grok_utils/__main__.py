@@ -101,13 +101,11 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
                 yield f"{page}: read {build.build_page(a.results, page, kernel=kernel)}"
                 kernel = None
                 write_text(a.results / "README.md", index.index(a.results))
-        elif a.command == "report":
-            study = load_study(a.study, a.precision)
-            yield f"{study.name}: read {build.build_page(a.results, study, a.study, a.precision, kernel)}"
         else:
-            many = a.study in build.PAGES  # a page of many studies is of no one study
-            of = a.study if many else load_study(a.study, a.precision)
-            yield f"{a.study if many else of.name}: read {build.print_page(a.results, of, a.study, a.precision)}"
+            many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study
+            page = a.results, a.study if many else load_study(a.study, a.precision), a.study, a.precision
+            file = build.print_page(*page) if a.command == "pdf" else build.build_page(*page, kernel)
+            yield f"{file.parent.name}: read {file}"
         return
     study = load_study(a.study, a.precision)
     if a.command == "plan":
@@ -156,13 +154,8 @@ def main(arguments: list[str] | None = None) -> int:
     return 0
 
 
-def write_whole_lines() -> None:
-    """Write each line at once, as one: with PYTHONUNBUFFERED its end comes apart, and another run's line between."""
-    for stream in (sys.stdout, sys.stderr):
+if __name__ == "__main__":
+    for stream in (sys.stdout, sys.stderr):  # with PYTHONUNBUFFERED a line's end comes apart, another's line between
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(line_buffering=True, write_through=False)
-
-
-if __name__ == "__main__":
-    write_whole_lines()
     sys.exit(main())

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -87,7 +87,7 @@ class Settings:
 
 
 PROTOCOL = Settings()
-DEFAULTS: dict[str, Any] = {f.name: f.default for f in fields(Settings)}
+DEFAULTS = vars(PROTOCOL)
 
 
 class Cell(NamedTuple):
@@ -248,7 +248,7 @@ class Run:
     study: Study
     arm: Arm
     seeds: tuple[int, ...]
-    results: Path = field(default=Path("results"))
+    results: Path = Path("results")
     device: str = "auto"
     threads: int = 1  # CPU threads
 

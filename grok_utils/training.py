@@ -27,19 +27,18 @@ PROGRESS_SECONDS = 0.5  # reading the logs makes a GPU wait, so not after every 
 
 
 @contextlib.contextmanager
-def deferred_interrupt() -> Iterator[Callable[[], bool]]:
-    """Within, Ctrl-C and SIGTERM are remembered instead of obeyed; yields a function that says whether one came.
+def deferred_interrupt() -> Iterator[list[int]]:
+    """Within, Ctrl-C and SIGTERM are remembered instead of obeyed; yields the list of those that came.
 
     However many come, they are one request: SLURM sends its signal to all processes of a job, of which the one that
     executes the notebook passes it on to the kernel as SIGINT.
     """
     asked: list[int] = []
-    previous = {s: signal.signal(s, lambda n, frame: asked.append(n)) for s in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield lambda: bool(asked)
-    finally:
-        for s, handler in previous.items():
-            signal.signal(s, handler)
+    with contextlib.ExitStack() as restored:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            before = signal.signal(number, lambda n, frame: asked.append(n))
+            restored.callback(signal.signal, number, before)
+        yield asked
 
 
 def make_trainer(run: Run, path: ExecutionPath) -> Trainer:
@@ -124,7 +123,7 @@ def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -
                 end = early_end(logs, stop_after)
                 if progress is not None:
                     progress(len(logs[:end]) * BLOCK, logs[:end])
-            if now - saved > pause or interrupted():
+            if now - saved > pause or interrupted:
                 trainer.logged().cpu()  # a GPU is blocks behind: waiting for it is no part of what writing costs
                 now = time.monotonic()
                 metadata |= {"updates": trainer.block * BLOCK, "seconds": before + now - start}
@@ -132,7 +131,7 @@ def train(run: Run, progress: Callable[[int, np.ndarray], None] | None = None) -
                 saved = time.monotonic()
                 whole = (now - start) * work[-1] / (work[trainer.block] - first)
                 pause = until_the_next_checkpoint(saved - now, whole)
-            if interrupted():
+            if interrupted:
                 raise KeyboardInterrupt
     logs = trainer.logged().cpu().numpy()[:end]
     return Result(run, trainer.path, logs, metadata["started"], before + time.monotonic() - start)

@@ -27,7 +27,7 @@ def in_order(names: Iterable[str], known: Iterable[str] = ARMS) -> list[str]:
     A number within a name counts as a number: constant-64 comes before constant-128.
     """
     rank = {name: i for i, name in enumerate(known)}
-    parts = {name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)] for name in names}
+    parts = {name: [int(p) if p.isdigit() else p for p in re.split(r"(\d+)", name)] for name in dict.fromkeys(names)}
     return sorted(parts, key=lambda name: (rank.get(name, len(rank)), parts[name]))
 
 
@@ -85,14 +85,14 @@ def crossings(frame: pd.DataFrame, threshold: float = THRESHOLD) -> pd.DataFrame
     if len(horizons := last.unique()) > 1:
         raise ValueError(f"members end at different updates: {sorted(horizons.tolist())}; a study has one horizon")
     above = frame[frame["val_accuracy"] > np.float32(threshold)].sort_values("update")
-    first = above.groupby(MEMBER)[["update", "examples_seen"]].first().reindex(last.index)
     table = pd.DataFrame({"diverged": members["diverged"].any(), "horizon": last})
-    table["reached"] = first["update"].notna() & ~table["diverged"]
+    first = above.groupby(MEMBER)[["update", "examples_seen"]].first().reindex(last.index).astype(float)
+    first = first.mask(table["diverged"], axis=0)
+    table["reached"] = first["update"].notna()
     unknown = ended_early(frame)[table.index] & ~table["reached"] & ~table["diverged"]
     if unknown.any():
         raise ValueError(f"the runs of {unknown.sum()} members ended early, before they reached {threshold:.1%}")
-    table["updates"] = first["update"].where(table["reached"]).astype(float)
-    table["examples_seen"] = first["examples_seen"].where(table["reached"]).astype(float)
+    table[["updates", "examples_seen"]] = first
     table["restricted"] = table["updates"].fillna(table["horizon"])
     table["restricted_examples"] = table["examples_seen"].fillna(members["examples_seen"].max())
     return pd.concat([rows for _, rows in by_cell(table.reset_index())], ignore_index=True)

@@ -63,22 +63,19 @@ def _bootstrap_interval(values: bytes, level: float) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=4)
-def _resamples(n: int, resamples: int = 9_999) -> np.ndarray:
-    """Which of n values come in each resample: [resamples, n], always the same ones."""
-    return np.random.default_rng(SEED).integers(0, n, (resamples, n))
+def _resamples(n: int) -> np.ndarray:
+    """Which of n values come in each of 9,999 resamples: [9999, n], always the same ones."""
+    return np.random.default_rng(SEED).integers(0, n, (9_999, n))
 
 
-def median_interval(values: Any, level: float = CONFIDENCE) -> tuple[float, float]:
+def median_interval(values: Any) -> tuple[float, float]:
     """Exact interval of the median: the narrowest two of the sorted values, as far from either end, that hold it with
-    at least `level` probability whatever the law. NaN where even the outermost do not, as of fewer than six at 95 %.
+    at least 95 % probability whatever the law. NaN where even the outermost do not, as of fewer than six.
     """
-    x = np.sort(np.asarray(values, dtype=np.float64))
-    rank = int(stats.binom.ppf((1 - level) / 2, len(x), 0.5)) if len(x) else 0
-    return (float(x[rank - 1]), float(x[-rank])) if rank else (np.nan, np.nan)
+    return stats.quantile_test(values).confidence_interval(CONFIDENCE) if len(values) else (np.nan, np.nan)
 
 
 @cache
-def share_interval(k: int, n: int, level: float = CONFIDENCE) -> tuple[float, float]:
-    """Exact (Clopper–Pearson) interval of a share of k in n."""
-    interval = stats.binomtest(k, n).proportion_ci(level, method="exact")
-    return interval.low, interval.high
+def share_interval(k: int, n: int) -> tuple[float, float]:
+    """Exact (Clopper–Pearson) 95 % interval of a share of k in n."""
+    return stats.binomtest(k, n).proportion_ci(CONFIDENCE, method="exact")

@@ -61,10 +61,9 @@ def at_crossing(frame: pd.DataFrame, members: pd.DataFrame, measures: Iterable[s
     columns = columns_of(measures)
     crossed = frame.merge(members.loc[members["reached"], [*MEMBER, "updates"]], on=MEMBER)
     later = crossed[crossed["update"] >= crossed["updates"]].sort_values("update")
-    first = members[MEMBER].merge(later.groupby(MEMBER, as_index=False)[columns].first(), on=MEMBER, how="left")
     rows = []
-    for (key, cell), (_, reached) in zip(by_cell(first), by_cell(members), strict=True):
-        row = key | {"reached": int(reached["reached"].sum())} | dict(cell[columns].median())
+    for key, cell in by_cell(members[[*MEMBER, "reached"]].join(later.groupby(MEMBER)[columns].first(), on=MEMBER)):
+        row = key | {"reached": int(cell["reached"].sum())} | dict(cell[columns].median())
         means = cell[columns].mean().to_frame().T
         rows.append(row | {name: value(means, name).item() for name in shown(measures) if name in RATIOS})
     return pd.DataFrame(rows)

@@ -7,7 +7,6 @@ before the touch says nothing: the yardstick is the half of validation accuracy 
 """
 
 from collections.abc import Iterable
-from itertools import product
 
 import numpy as np
 import pandas as pd
@@ -105,15 +104,13 @@ def summary(halves: pd.DataFrame) -> pd.DataFrame:
     exact 95 % interval of its median; moves: before or after validation accuracy, or cannot tell (it holds 0).
     """
     rows = []
-    for key, group in by_cell(halves.dropna(subset="ahead")):
-        for since, measure in product(SINCE, halves["measure"].unique()):
-            of = group[(group["since"] == since) & (group["measure"] == measure)]
-            if len(of):
-                low, high = median_interval(of["ahead"])
-                moves = "before" if low > 0 else "after" if high < 0 else "cannot tell"
-                row = key | {"since": since, "measure": measure, "n": len(of)}
-                row |= dict(of[["start", "end", "lead", "share", "ahead"]].median())
-                rows.append(row | {"low": low, "high": high, "moves": moves})
+    for key, of in by_cell(halves.sort_values("since", kind="stable"), ["since", "measure"]):  # memorisation first
+        known = of.dropna(subset="ahead")
+        if len(known):
+            low, high = median_interval(known["ahead"])
+            moves = "before" if low > 0 else "after" if high < 0 else "cannot tell"
+            row = key | {"n": len(known)} | dict(known[["start", "end", "lead", "share", "ahead"]].median())
+            rows.append(row | {"low": low, "high": high, "moves": moves})
     columns = [*GROUP, "since", "measure", "n", "start", "end", "lead", "share", "ahead", "low", "high", "moves"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -126,12 +123,8 @@ def unknown(frame: pd.DataFrame, measures: Iterable[str]) -> pd.Series:
     logs = followed(frame, measures).query("update <= touch")
     defined = frame[columns_of(measures)].notna().groupby(frame["operation"]).any()
     defined = defined.reindex(logs["operation"]).set_axis(logs.index)
-    lacking = pd.Series(
-        {
-            name: logs.loc[defined[[*RATIOS.get(name, (name,))]].all(axis=1), name].isna().mean()
-            for name in told(measures)
-        }
-    )
+    parts = {name: [*RATIOS.get(name, (name,))] for name in told(measures)}
+    lacking = pd.Series({name: logs.loc[defined[of].all(axis=1), name].isna().mean() for name, of in parts.items()})
     return lacking[lacking > 0]
 
 

@@ -7,12 +7,11 @@ from typing import Any
 
 from grok_utils.engine.machine import on_cuda, require_fit
 from grok_utils.errors import require
-from grok_utils.pipeline.settings import check_seeds, is_whole
+from grok_utils.pipeline.settings import check, check_seeds
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.files import from_notebook
 from grok_utils.studies import Run, Study
 
-DEVICES = ("auto", "cpu", "cuda")
 CPU_PRECISIONS = "available on a CPU (allowed: float32, bf16)"
 
 
@@ -31,21 +30,15 @@ def make_run(
     """
     loaded = study if isinstance(study, Study) else load_study(study, precision)
     arm = loaded.arm(schedule)
-    _check_device(device)
+    for name, value in (("device", device), ("threads", threads), ("results", results)):
+        check(name, name, value)
     require(arm.settings.precision != "tf32" or device != "cpu", "precision", "tf32", CPU_PRECISIONS)
-    require(is_whole(threads, 1, 1024), "threads", threads, "a whole number from 1 to 1024")
-    good = isinstance(results, str | Path) and str(results) != "" and "\0" not in str(results)
-    require(good, "results", results, "the path of a folder")
     return Run(loaded, arm, check_seeds(seeds), Path(results), device, threads)
-
-
-def _check_device(device: Any) -> None:
-    require(device in DEVICES, "device", device, f"one of {', '.join(DEVICES)}")
 
 
 def on_this_machine(run: Run) -> Run:
     """The run itself, once this machine is known to have the device, precision and memory; else raises BadInput."""
-    _check_device(run.device)
+    check("device", "device", run.device)
     available = "available here, PyTorch sees no CUDA GPU (allowed: auto, cpu)"
     require(run.device != "cuda" or on_cuda(run.device), "device", run.device, available)
     require(run.arm.settings.precision != "tf32" or on_cuda(run.device), "precision", "tf32", CPU_PRECISIONS)

@@ -4,6 +4,7 @@ import contextlib
 import json
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from grok_utils.engine.machine import cores, on_cuda, runs_that_fit
 from grok_utils.errors import Damaged
@@ -29,9 +30,12 @@ class Pending:
     seconds: float = 0.0  # of training until then
 
 
-def begun_runs(every: Run) -> dict[Run, str | None]:
-    """The runs of seeds of `every` that left a checkpoint or half a notebook, and why each failed where it did."""
-    found: dict[Run, str | None] = {}
+def begun_runs(every: Run) -> dict[Run, dict[str, Any]]:
+    """The runs of seeds of `every` that left a checkpoint or half a notebook, with what these tell of each.
+
+    That is the updates and seconds of its checkpoint, and why it failed, where it did.
+    """
+    found: dict[Run, dict[str, Any]] = {}
     patterns = f"checkpoints/{every.arm.name}-seed*.safetensors", f"runs/{every.arm.name}-seed*{PART}"
     for path in (path for pattern in patterns for path in sorted(every.folder.glob(pattern))):
         with contextlib.suppress(Damaged, OSError, ValueError, KeyError, TypeError):  # being written just now, say
@@ -42,17 +46,8 @@ def begun_runs(every: Run) -> dict[Run, str | None]:
                 about |= about["parameters"]
             run = replace(every, seeds=check_seeds(about["seeds"]))
             if path in (run.checkpoint, run.notebook.with_suffix(PART)) and set(run.seeds) <= set(every.seeds):
-                found[run] = about.get("failed")
+                found[run] = found.get(run, {}) | about
     return found
-
-
-def progress_of(run: Run) -> tuple[int, float]:
-    """Updates and seconds of training that the run's checkpoint holds; none of both where there is none."""
-    try:
-        metadata = checkpoints.read_metadata(run.checkpoint)
-        return metadata["updates"], metadata["seconds"]
-    except (Damaged, KeyError, TypeError):  # of an older version, say
-        return 0, 0.0
 
 
 def pending_runs(study: Study, results: Path, device: str = "auto") -> list[Pending]:
@@ -66,9 +61,10 @@ def pending_runs(study: Study, results: Path, device: str = "auto") -> list[Pend
         missing = {seed for seed in study.seeds if not is_complete(every, seed)}
         by_hand = {seed for seed in study.seeds if every.record(seed).stem in working}
         begun = []
-        for run, failure in begun_runs(every).items():
+        for run, about in begun_runs(every).items():
+            failure, updates, seconds = about.get("failed"), about.get("updates", 0), about.get("seconds", 0.0)
             state = "running" if by_hand.issuperset(run.seeds) else "failed" if failure else "stopped"
-            begun.append(Pending(run, missing & set(run.seeds), state, failure, *progress_of(run)))
+            begun.append(Pending(run, missing & set(run.seeds), state, failure, updates, seconds))
         # A seed belongs to one run: the one at work on it, else the one that got furthest.
         for found in sorted(begun, key=lambda p: (p.state == "running", p.updates), reverse=True):
             if missing & found.missing:

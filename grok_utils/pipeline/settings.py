@@ -4,6 +4,7 @@ import dataclasses
 import math
 import re
 from collections.abc import Callable, Collection, Iterable
+from pathlib import Path
 from typing import Any
 
 from grok_utils.errors import BadInput, require
@@ -14,6 +15,7 @@ from grok_utils.studies import BATCH_RANGE, HYPER, Follows, Scheduled
 from grok_utils.tasks import OPERATIONS
 
 PRECISIONS = ("float32", "tf32", "bf16")
+DEVICES = ("auto", "cpu", "cuda")
 
 
 def is_whole(value: Any, low: float, high: float) -> bool:
@@ -52,6 +54,10 @@ CHECKS: dict[str, tuple[Callable[[Any], bool], str]] = {  # of each setting that
     "width": (lambda v: is_whole(v, 1, 1024), "a whole number from 1 to 1024"),
     "heads": (lambda v: is_whole(v, 1, 64), "a whole number from 1 to 64"),
     "blocks": (lambda v: is_whole(v, 1, 4), "a whole number from 1 to 4"),
+    # What is no setting but a run's own.
+    "device": (lambda v: v in DEVICES, f"one of {', '.join(DEVICES)}"),
+    "threads": (lambda v: is_whole(v, 1, 1024), "a whole number from 1 to 1024"),
+    "results": (lambda v: isinstance(v, str | Path) and str(v) != "" and "\0" not in str(v), "the path of a folder"),
 }
 RATE = "a number from 0 to {}, a schedule, one that follows the batch size, or any of these by operation"
 BELOW_1 = (0, math.nextafter(1, 0), RATE.format("below 1"))

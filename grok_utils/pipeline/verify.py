@@ -101,18 +101,15 @@ def made_again(study: Study, results: Path, m: dict[str, Any]) -> Iterator[str]:
     end = m["made"][0].get("ended", study.updates) // BLOCK
     while trainer.block < end and (trainer.block < least or time.monotonic() - start < SECONDS):
         trainer.run_block()
-    logs, was, last = trainer.logged().cpu().numpy(), read_record(record)[0], trainer.block
-    again = kept(study, frame(run, logs))
-    of_both = (f[(f["seed"] == m["seed"]) & (f["update"] <= BLOCK * last)] for f in (again, was))
-    new, old = (f.sort_values(["operation", "cell", "update"], ignore_index=True) for f in of_both)
-    update = new["update"]
+    logs, last = trainer.logged().cpu().numpy(), trainer.block
+    key, measured = ["operation", "cell", "seed", "update"], measured_columns(study)
+    new = kept(study, frame(run, logs)).query(f"seed == {m['seed']}").set_index(key)[measured]
+    old = read_record(record)[0].set_index(key)[measured].reindex(new.index)
     yield f"again: {record.name}, updates 1 to {BLOCK * last:,} of {BLOCK * end:,}"
-    measured = measured_columns(study)
-    same = new[measured].eq(old[measured]) | (new[measured].isna() & old[measured].isna())
     if not differs:
         yield "equal means bit for bit: same code, device, path and versions"
-        if not same.all(axis=None):
-            first = update[~same.all(axis=1)].min()
+        if len(apart := new.compare(old)):  # NaN is like NaN
+            first = apart.index.get_level_values("update").min()
             raise Damaged(f"{record} is not what this tree makes, from update {first:,} on: {MEND}")
         if last == end < trainer.blocks and early_end(logs, study.stop_after) != end:
             raise Damaged(f"{record} is not what this tree makes: it does not end at update {BLOCK * end:,}: {MEND}")
@@ -123,9 +120,9 @@ def made_again(study: Study, results: Path, m: dict[str, Any]) -> Iterator[str]:
         f"equal means the losses of the first log to {limit:.1%}; from there rounding grows, training is chaotic, and "
         f"only many seeds could be compared ({'; '.join(differs)})"
     )
-    losses = ["train_loss", "val_loss"]
-    error = (new[losses] / old[losses] - 1).abs().mask(same[losses], 0.0).fillna(float("inf"))
-    error = error[old[losses].notna().any(axis=1)].max(axis=1).groupby(update).max()
+    new, old = (table[["train_loss", "val_loss"]] for table in (new, old))
+    error = (new / old - 1).abs().mask(new.eq(old) | (new.isna() & old.isna()), 0.0).fillna(float("inf"))
+    error = error[old.notna().any(axis=1)].max(axis=1).groupby("update").max()
     if error.iloc[0] >= limit:
         raise Damaged(f"{record} is not what this tree makes, its first log differs by {error.iloc[0]:.2%}: {MEND}")
     apart = error.index[error >= limit]

@@ -5,8 +5,6 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import safetensors
-
 from grok_utils.errors import BadInput, with_remedy
 
 ROOT = Path(__file__).resolve().parents[2]  # of the project: its repository
@@ -45,9 +43,8 @@ def written_whole(path: Path) -> Iterator[Path]:
         with open(temporary, "rb") as file:
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except (OSError, safetensors.SafetensorError) as error:
-        number = getattr(error, "errno", None)
-        reason = f"[Errno {number}] {os.strerror(number)}" if number else error  # without the temporary name
+    except OSError as error:
+        reason = f"[Errno {error.errno}] {os.strerror(error.errno)}" if error.errno else error  # no temporary name
         raise OSError(f"{path} cannot be written: {with_remedy(reason)}") from None
     finally:
         with contextlib.suppress(OSError):  # it is not there after success, nor where its folder is none

@@ -230,8 +230,7 @@ def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
     The columns alone where there is none. Raises Damaged on a bad record.
     """
     same = {"operations", "modulus", "train_fraction", "updates", "cells"}
-    kept = [pa.schema(list(COLUMNS.items())).empty_table().to_pandas()]
-    for rows, metadata in map(read_record, sorted(Path(folder).glob("records/*.parquet"))):
-        if not same & set(unlike(metadata["identity"], run.identity)):
-            kept.append(rows)
-    return pd.concat(kept[1:] or kept, ignore_index=True)
+    records = map(read_record, sorted(Path(folder).glob("records/*.parquet")))
+    like = [rows for rows, metadata in records if not same & set(unlike(metadata["identity"], run.identity))]
+    none = pa.schema(list(COLUMNS.items())).empty_table().to_pandas()
+    return pd.concat(like, ignore_index=True) if like else none

@@ -10,7 +10,7 @@ import pytest
 from support.additions import require_oracles
 
 from grok_utils import schedules
-from grok_utils.schedules import CONTROLS, GOES_ON, SCHEDULES, controlled, mean, reverse, shuffle, values
+from grok_utils.schedules import CONTROLS, GOES_ON, SCHEDULES, controlled, values
 
 T, LO, HI = 7500, 32, 512
 
@@ -225,9 +225,10 @@ def test_a_control_reorders_its_window_and_leaves_the_rest(plain, control, windo
 
 def test_controls_of_a_few_values():
     five = np.array([1, 2, 3, 4, 7])
-    assert reverse(five).tolist() == [7, 4, 3, 2, 1]
-    assert mean(five).tolist() == [3] * 5 and mean(five).dtype == np.int64  # of 3.4
-    assert mean(five / 2).tolist() == pytest.approx([1.7] * 5)
+    assert controlled(five, "reverse").tolist() == [7, 4, 3, 2, 1]
+    mean = controlled(five, "mean")
+    assert mean.tolist() == [3] * 5 and mean.dtype == np.int64  # of 3.4
+    assert controlled(five / 2, "mean").tolist() == pytest.approx([1.7] * 5)
     assert controlled(five, "mean", 20).tolist() == [2, 2, 3, 4, 7]  # of 1.5, to the even one
     assert controlled(five, "reverse", 30).tolist() == [3, 2, 1, 4, 7]
     assert five.tolist() == [1, 2, 3, 4, 7]
@@ -241,12 +242,12 @@ def test_the_mean_of_linear_s_window():
 
 def test_shuffled_orders_are_fixed_and_distinct():
     plain = np.arange(20)
-    orders = [shuffle(plain, order).tolist() for order in range(6)]
-    assert orders == [shuffle(plain, order).tolist() for order in range(6)]
+    orders = [controlled(plain, "shuffle", order=order).tolist() for order in range(6)]
+    assert orders == [controlled(plain, "shuffle", order=order).tolist() for order in range(6)]
     assert len({*map(tuple, orders)}) == 6
     # The order of the committed order-* records: another would disown them.
     assert orders[1] == ORDER_1
-    rates = shuffle(plain / 7, 1)
+    rates = controlled(plain / 7, "shuffle", order=1)
     assert rates.tolist() == [v / 7 for v in ORDER_1]
 
 
