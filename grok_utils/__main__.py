@@ -5,6 +5,7 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
@@ -73,7 +74,7 @@ def parser() -> Parser:
 def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]:
     """Carry out one command, with a `kernel` for the first notebook that it executes; yields the lines that it says."""
     # After --help: PyTorch takes a second to load, papermill and nbconvert, which few commands need, another.
-    from grok_utils.pipeline import plan, status
+    from grok_utils.pipeline import plan
     from grok_utils.pipeline.parameters import make_run, on_this_machine
     from grok_utils.pipeline.settings import check_seeds
     from grok_utils.pipeline.study_files import load_study
@@ -103,8 +104,9 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
                 write_text(a.results / "README.md", index.index(a.results))
         else:
             many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study
-            page = a.results, a.study if many else load_study(a.study, a.precision), a.study, a.precision
-            file = build.print_page(*page) if a.command == "pdf" else build.build_page(*page, kernel)
+            of = a.study if many else load_study(a.study, a.precision)
+            make = partial(build.print_page if a.command == "pdf" else build.build_page, kernel=kernel)
+            file = make(a.results, of, a.study, a.precision)
             yield f"{file.parent.name}: read {file}"
         return
     study = load_study(a.study, a.precision)
@@ -128,7 +130,7 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
 
         yield from verify(study, a.results, a.record)
     else:
-        yield from status.status_lines(study, a.results, a.study)
+        yield from plan.status_lines(study, a.results, a.study)
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 
 from grok_utils.engine.cuda import graphed_trainer
-from grok_utils.engine.logs import early_end
 from grok_utils.engine.machine import choose_path, has_compiler, work_by_block
-from grok_utils.engine.trainer import Trainer
+from grok_utils.engine.trainer import Trainer, early_end
 from grok_utils.errors import BadInput, Damaged
 from grok_utils.schedules import BLOCK
 from grok_utils.store import checkpoints

@@ -1,10 +1,11 @@
-"""The stack: members trained side by side, an update after another, validated every block of 10."""
+"""The stack: members trained side by side, an update after another, logged every block of 10, and when that may end."""
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int64
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
@@ -16,8 +17,29 @@ from grok_utils.measures import MEASURES, Stack, columns_of
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS, Hyper, OfMembers, State, hyper_table
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Settings
+from grok_utils.studies import PROTOCOL, THRESHOLD, Courses, ExecutionPath, Settings
 from grok_utils.tasks import Task
+
+MEASURED = ("train_loss", "train_accuracy", "val_loss", "val_accuracy")  # of a log, then the measures' columns
+
+
+def diverged(logs: Float[np.ndarray, "logs *of columns"]) -> Bool[np.ndarray, " logs *of"]:
+    """Whether, by each of `logs`, a loss was not finite."""
+    losses = logs[..., [MEASURED.index("train_loss"), MEASURED.index("val_loss")]]
+    return np.logical_or.accumulate(~np.isfinite(losses).all(axis=-1))
+
+
+def early_end(logs: Float[np.ndarray, "logs M columns"], stop_after: int | None) -> int | None:
+    """After how many of `logs` a run ends early; None where, by them, it does not.
+
+    That is at the first log by which every member has kept 99 % for `stop_after` updates, or has diverged.
+    """
+    if stop_after is None:
+        return None
+    log, above = np.arange(len(logs))[:, None], logs[..., MEASURED.index("val_accuracy")] > np.float32(THRESHOLD)
+    row = log - np.maximum.accumulate(np.where(above, -1, log))  # how many logs in a row have been above
+    settled = ((row > stop_after // BLOCK) | diverged(logs)).all(axis=1)
+    return int(settled.argmax()) + 1 if settled.any() else None
 
 
 def loss_and_accuracy(

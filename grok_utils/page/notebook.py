@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from grok_utils.page.style import STYLE, WIDTH, Picture, look, picture_files, svg
-from grok_utils.pipeline.status import clock
+from grok_utils.pipeline.plan import clock
 from grok_utils.schedules import BLOCK
 from grok_utils.store.files import write_text
 from grok_utils.tasks import written

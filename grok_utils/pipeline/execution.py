@@ -20,8 +20,7 @@ from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import BadInput, Damaged, Failed, one_line, with_remedy
 from grok_utils.pipeline.kernel import Kernel
 from grok_utils.pipeline.locks import at_work, locked
-from grok_utils.pipeline.plan import PART
-from grok_utils.pipeline.status import clock, left_to_do, progress_lines, time_left
+from grok_utils.pipeline.plan import PART, clock, left_to_do, progress_lines, time_left
 from grok_utils.store import files
 from grok_utils.store.files import NOTEBOOKS, ROOT
 from grok_utils.store.records import is_complete

@@ -4,7 +4,7 @@ import os
 import tempfile
 
 from jupyter_client.manager import AsyncKernelManager
-from jupyter_core.utils import run_sync
+from jupyter_client.utils import run_sync
 
 from grok_utils.store.files import NOTEBOOKS
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from grok_utils.engine.logs import MEASURED
+from grok_utils.engine.trainer import MEASURED
 from grok_utils.errors import BadInput, one_line, require, with_remedy
 from grok_utils.measures import columns_of
 from grok_utils.pipeline.settings import ALLOWED, CHECKS, CROSSED, check, check_seeds, fits, hyper, is_some_of, known

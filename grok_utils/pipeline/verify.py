@@ -9,8 +9,8 @@ from typing import Any
 
 import torch
 
-from grok_utils.engine.logs import early_end
 from grok_utils.engine.machine import has_compiler
+from grok_utils.engine.trainer import early_end
 from grok_utils.errors import Damaged, require
 from grok_utils.schedules import BLOCK
 from grok_utils.store.provenance import output_of, provenance
@@ -23,7 +23,7 @@ SECONDS = 60.0  # of training a record again: a short one whole, of a longer one
 CODE = [
     *("tasks", "schedules", "studies", "model", "optimizers", "measures", "training", "store/records"),
     *("engine/stack", "engine/examples", "engine/machine", "engine/trainer", "engine/cuda", "engine/attention"),
-    *("engine/logs", "engine/products", "engine/gpu_products", "pipeline/settings", "pipeline/study_files"),
+    *("engine/products", "engine/gpu_products", "pipeline/settings", "pipeline/study_files"),
 ]
 MEND = "check out the code that made it, or move it away and let this code make it anew"
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision

@@ -11,8 +11,8 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from grok_utils.engine.logs import MEASURED, diverged
 from grok_utils.engine.machine import has_kernels
+from grok_utils.engine.trainer import MEASURED, diverged
 from grok_utils.errors import Damaged, one_line, with_remedy
 from grok_utils.measures import columns_of
 from grok_utils.schedules import BLOCK

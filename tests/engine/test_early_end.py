@@ -13,12 +13,11 @@ from grok_utils.analysis.crossings import crossings, while_all_train
 from grok_utils.analysis.inference import after_touch, instability, sustained_crossings
 from grok_utils.analysis.reported import beside_reported
 from grok_utils.analysis.summaries import RMST, final_metrics, summarise
-from grok_utils.engine.logs import early_end
+from grok_utils.engine.trainer import early_end
 from grok_utils.errors import Damaged
 from grok_utils.page import figures, prose, tables
 from grok_utils.pipeline import verify
-from grok_utils.pipeline.plan import planned_runs
-from grok_utils.pipeline.status import status_lines
+from grok_utils.pipeline.plan import planned_runs, status_lines
 from grok_utils.store import checkpoints
 from grok_utils.store.records import frame, read_record, read_study, write_record, write_records
 from grok_utils.tasks import OPERATIONS, Operation

@@ -16,8 +16,7 @@ from support.studies import small, write_study
 
 from grok_utils import training
 from grok_utils.engine import machine
-from grok_utils.engine.logs import MEASURED
-from grok_utils.engine.trainer import Trainer
+from grok_utils.engine.trainer import MEASURED, Trainer
 from grok_utils.measures import MEASURES
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.store import checkpoints

@@ -17,7 +17,7 @@ from grok_utils.analysis.crossings import crossings
 from grok_utils.analysis.measured import course
 from grok_utils.analysis.summaries import summarise
 from grok_utils.page import figures, notebook, prose, style, tables
-from grok_utils.pipeline import status
+from grok_utils.pipeline import plan
 from grok_utils.pipeline.study_files import STUDIES, load_study, make_study
 from grok_utils.studies import Scheduled
 
@@ -563,7 +563,7 @@ def test_time_left_is_reckoned_in_work(monkeypatch):
 
 @pytest.mark.parametrize(("seconds", "text"), [(59.6, "0:01:00"), (3599, "0:59:59"), (36000, "10:00:00")])
 def test_clock(seconds, text):
-    assert status.clock(seconds) == text
+    assert plan.clock(seconds) == text
 
 
 def test_the_live_figure_says_what_it_has_reached(monkeypatch):

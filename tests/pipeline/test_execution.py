@@ -33,8 +33,7 @@ from grok_utils.pipeline import execution, plan, status
 from grok_utils.pipeline.execution import NOTEBOOKS, execute, execute_run, graceful_stop
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.parameters import make_run
-from grok_utils.pipeline.plan import planned_runs
-from grok_utils.pipeline.status import left_to_do, status_lines
+from grok_utils.pipeline.plan import left_to_do, planned_runs, status_lines
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.store import checkpoints, files
 from grok_utils.store.records import read_record

@@ -25,7 +25,7 @@ from support.project import ROOT
 from support.studies import write_study
 
 from grok_utils.pipeline.parameters import make_run
-from grok_utils.pipeline.status import status_lines
+from grok_utils.pipeline.plan import status_lines
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_record, write_records
 from grok_utils.training import train

@@ -17,7 +17,11 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from support.project import ROOT, tracked
 
-CONDA = {"pytorch": "torch", "matplotlib-base": "matplotlib"}  # conda-forge's names that differ from PyPI's
+CONDA = {
+    "jupyter_client": "jupyter-client",
+    "pytorch": "torch",
+    "matplotlib-base": "matplotlib",
+}  # conda-forge's names that differ from PyPI's
 # Of what make test runs: the others have what they need from elsewhere.
 TESTS = [p for p in ROOT.glob("tests/**/*.py") if p.parent.name not in ("browser", "commands", "faults", "slurm")]
 LOCKED_FOR = ("3.11.7", "3.12.11", "3.13.1", "3.14.2")  # the oldest first

@@ -218,7 +218,7 @@ def test_evidence_builds_what_it_can_and_says_for_what_the_next_page_waits(tmp_p
             run.record(seed).parent.mkdir(parents=True, exist_ok=True)
             run.record(seed).touch()
     built = []
-    monkeypatch.setattr(build, "build_page", lambda results, name: built.append(name) or results / name)
+    monkeypatch.setattr(build, "build_page", lambda results, name, kernel: built.append(name) or results / name)
     monkeypatch.setattr(index, "index", lambda results: "the results\n")
     assert main(["evidence", "--results", str(tmp_path)]) in (0, None)
     told = capsys.readouterr().out.splitlines()
