@@ -11,15 +11,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
 from benchmarks.cpu import NOTEBOOK_SECONDS, SWEEP, UsualLoop, at_sizes, block_cost, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import set_up
 from grok_utils.measures import MEASURES
 from grok_utils.page.notebook import save
-from grok_utils.page.style import look, panels, svg
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
@@ -134,23 +131,10 @@ def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
     return table
 
 
-def scaling(table: pd.DataFrame) -> Figure:
-    """Seconds of training a member against the members in a stack, from the rows of `time_members`."""
-
-    def draw(ax: Axes, rows: pd.DataFrame) -> None:
-        rows.plot("members", "s_a_member", ax=ax, logx=True, marker="o", color=look("linear").colour, legend=False)
-        ax.set(ylim=(0, None))
-        ax.set_xticks(rows["members"], [str(n) for n in rows["members"]])
-        ax.minorticks_off()
-
-    alt = "Line chart of the seconds that training a member takes against the members in a stack."
-    return panels(table.assign(operation=""), draw, alt, "members in a stack", "seconds of training a member").figure
-
-
 def main() -> None:
     """Measure, print what was found, and keep it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
-    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text, tables and figure there")
+    parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text and tables there")
     arguments = parser.parse_args()
     found: dict[str, str] = {"cuda.txt": ""}
 
@@ -182,7 +166,7 @@ def main() -> None:
     sweep = members.s_a_member.min() * SWEEP / 60
     say(f"`paper` in {PRECISIONS[0]}, its runs side by side: {begins:.0f} s until they train and {trains:.0f} s of it")
     say(f"A sweep of {SWEEP:,} models, {Study.updates:,} updates each, in float32: {sweep:.0f} minutes at batch 512")
-    found |= {"cuda-members.csv": members.to_csv(index=False), "cuda-members.svg": svg(scaling(members), "scaling")}
+    found["cuda-members.csv"] = members.to_csv(index=False)
     for name, text in found.items():
         save(text, arguments.out, name)
 
