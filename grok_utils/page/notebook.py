@@ -12,7 +12,6 @@ import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from grok_utils.page.style import STYLE, WIDTH, Picture, look, picture_files, svg
 from grok_utils.pipeline.status import clock
@@ -120,9 +119,8 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: dict[Any, pd.Serie
     head, columns, frame = "", [], frame.infer_objects()  # numbers with None among them are numbers too
     for column, heading in headings.items():
         cells = frame[list(column) if isinstance(column, tuple) else [column]]
-        first = cells.columns[0]
         number = "" if cells.select_dtypes("number").empty else ' class="number"'
-        texts = [escape(text) for text in words(cells, missing.get(first, "–"))]
+        texts = [escape(text) for text in words(cells, missing.get(cells.columns[0], "–"))]
         heavy = bold.get(column, [False] * len(cells))
         longest = max((len(text) for text in texts if "\n" not in text), default=0)
         place = number or next((f' class="{name}"' for length, name in WRAPPED.items() if longest > length), "")
@@ -181,7 +179,7 @@ class Progress:
             updates = BLOCK * np.arange(1, len(logs) + 1)
             ax.plot(updates, logs[:, :, 3], color=look(self.title.rpartition("-seed")[0]).colour)  # the arm's
             ax.set(xlim=(0, self.total), ylim=(0, 1.02), xlabel="update", ylabel="validation accuracy")
-            ax.yaxis.set_major_formatter(PercentFormatter(1))
+            ax.yaxis.set_major_formatter("{x:.0%}")
         return svg(figure, "live")
 
 
