@@ -150,10 +150,12 @@ def verdicts(members: pd.DataFrame, rows: pd.DataFrame, clock: str = CLOCKS[0]) 
     """
     found = {}
     for claim in CLAIMS:
+        mine = rows[rows["claim"] == claim.number]
         if claim.unless:
             reached = of_arm(members, claim.share_of or "", "permutation")["reached"]
             decided = "contradicted" if claim.unless(reached) else "supported"
         else:
-            decided = claim.settled or claim.decide(rows[rows["claim"] == claim.number])
-        found[claim.number] = decided if claim.timed or clock != CLOCKS[-1] else ""
+            decided = claim.settled or claim.decide(mine)
+        timed = (mine["decides"] & (mine["column"] == "restricted")).any()
+        found[claim.number] = decided if timed or clock != CLOCKS[-1] else ""
     return pd.Series(found, name=clock)

@@ -57,7 +57,7 @@ def by_accuracy_and_share(rows: pd.DataFrame) -> str:
     return "contradicted" if (rows["verdict"] == "contradicted").any() else rows["verdict"].iloc[0]
 
 
-# --- claims, and what their comparisons give --------------------------------------------------------------------------
+# --- claims, and what a comparison gives ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -72,11 +72,6 @@ class Claim:
     unless: Callable[[Iterable[bool]], bool] | None = None  # `any` or `all` of these seeds grok, where that decides it
     settled: str | None = None  # its verdict where the original's own formula or numbers give it
     formula: str | None = None  # what that formula gives, in words, where it speaks of that
-
-    @property
-    def timed(self) -> bool:
-        """Whether contrasts of times decide it."""
-        return any(c.decides and c.column == "restricted" for c in self.family)
 
 
 def margins(members: pd.DataFrame) -> dict[str, float]:
