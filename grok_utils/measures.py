@@ -6,8 +6,8 @@ columns stand in the records, and the report draws them. It reads and never writ
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
-from typing import Any, NamedTuple
+from functools import cached_property, partial
+from typing import NamedTuple
 
 import torch
 from jaxtyping import Float, Int64
@@ -39,7 +39,6 @@ class Stack:
         parameters = self.parameters if self.gradients else self.parameters[:, :0]
         self.gradient_sum = torch.zeros_like(parameters)  # [M, P]
         self.square_sum = torch.zeros_like(self.parameters[:, 0])  # of their squared norms [M]
-        self._made: dict[Callable[[Stack], Any], Any] = {}
 
     def start_block(self, batch_size: int | None) -> None:
         """Forget the last block's gradients."""
@@ -53,11 +52,19 @@ class Stack:
             self.gradient_sum[members].add_(gradient)  # `+=` would copy the slice onto itself
             self.square_sum[members].add_(squares(gradient))
 
-    def made(self, make: "Callable[[Stack], Any]") -> Any:
-        """What `make` makes of this stack, once: at a log, a copy to the device would have the host wait."""
-        if make not in self._made:
-            self._made[make] = make(self)
-        return self._made[make]
+    @cached_property
+    def cyclic_rows(self) -> list[tuple[Int64[Tensor, " m"], Int64[Tensor, " elements"]]]:
+        """For each of the cyclic orders of elements: the members that have it, and the embedding's rows in that order.
+
+        Made once: at a log, a copy to the device would have the host wait.
+        """
+        members: dict[tuple[int, ...], list[int]] = {}
+        for i, task in enumerate(self.tasks):
+            order = cyclic_order(task.operation, task.elements)
+            if order is not None:
+                members.setdefault(order, []).append(i)
+        tensor = partial(torch.tensor, device=self.parameters.device)
+        return [(tensor(of), tensor(order) + SPECIAL_TOKENS) for order, of in members.items()]
 
 
 class Measure(NamedTuple):
@@ -102,17 +109,6 @@ def gradient_noise(stack: Stack) -> Float[Tensor, "2 M"]:
     return torch.stack([square, (mean - of_mean) / (1 / small - 1 / large)])
 
 
-def embedding_rows(stack: Stack) -> list[tuple[Int64[Tensor, " m"], Int64[Tensor, " elements"]]]:
-    """For each of the cyclic orders of elements: the members that have it, and the embedding's rows in that order."""
-    members: dict[tuple[int, ...], list[int]] = {}
-    for i, task in enumerate(stack.tasks):
-        order = cyclic_order(task.operation, task.elements)
-        if order is not None:
-            members.setdefault(order, []).append(i)
-    tensor = partial(torch.tensor, device=stack.parameters.device)
-    return [(tensor(of), tensor(order) + SPECIAL_TOKENS) for order, of in members.items()]
-
-
 def fourier_concentration(stack: Stack) -> Float[Tensor, " M"]:
     r"""the inverse participation ratio $\sum_k q_k^2$ of the token embedding's power over frequencies:
     1 for a single frequency
@@ -123,7 +119,7 @@ def fourier_concentration(stack: Stack) -> Float[Tensor, " M"]:
     """
     embedding = stack.views["tokens.weight"]
     found = torch.full_like(embedding[:, 0, 0], torch.nan)
-    for members, rows in stack.made(embedding_rows):
+    for members, rows in stack.cyclic_rows:
         waves = torch.fft.rfft(embedding.index_select(0, members).index_select(1, rows), dim=1)[:, 1:]
         power = (waves.real.square() + waves.imag.square()).sum(2)
         found.index_copy_(0, members, power.square().sum(1) / power.sum(1).square())

@@ -67,8 +67,7 @@ def fused_adamw(parameters: OfMembers, gradient: OfMembers, state: State, hyper:
 def sgd(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any) -> Moved:
     """SGD with momentum `beta1` as torch.optim.SGD computes it, but for the decay, which is decoupled as AdamW's."""
     momentum = hyper.beta1 * state["momentum_buffer"] + gradient
-    moved = parameters * (1 - hyper.rate * hyper.decay) - hyper.rate * momentum
-    return moved, {"momentum_buffer": momentum}
+    return parameters * (1 - hyper.rate * hyper.decay) - hyper.rate * momentum, {"momentum_buffer": momentum}
 
 
 def muon(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper, layout: Any) -> Moved:

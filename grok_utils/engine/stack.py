@@ -34,12 +34,9 @@ class Layout:
 
     def pack(self, decoders: Iterable[nn.Module]) -> Float[Tensor, "M P"]:
         """The parameters of M plain decoders as one tensor; rows that a smaller task lacks are zero."""
-        return torch.stack([torch.cat([self._padded(n, p) for n, p in d.named_parameters()]) for d in decoders])
-
-    def _padded(self, name: str, p: Tensor) -> Tensor:
-        full = p.detach().new_zeros(self.shapes[name])
-        full[: len(p)] = p.detach()
-        return full.flatten()
+        of = [zip(decoder.parameters(), self.sizes, strict=True) for decoder in decoders]
+        rows = [[F.pad(p.detach().flatten(), (0, size - p.numel())) for p, size in parameters] for parameters in of]
+        return torch.stack([torch.cat(row) for row in rows])
 
     def views(self, flat: Float[Tensor, "M P"]) -> dict[str, Float[Tensor, "M ..."]]:
         """Views into `flat`, by the plain decoder's parameter names."""

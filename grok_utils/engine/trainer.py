@@ -94,11 +94,9 @@ class Trainer:
         self.state_of_rule = {name: torch.zeros_like(self.flat) for name in optimizer.state}
         self.asked = [MEASURES[name] for name in measures]
         self.stack = Stack(tasks, self.flat, self.layout.views(self.flat), any(m.gradients for m in self.asked))
-        columns = 4 + len(columns_of(measures))
-        self.logs = torch.full((self.blocks, len(tasks), columns), torch.nan, device=path.device)
-        classes = torch.tensor([t.elements for t in tasks])
-        beyond = torch.arange(int(classes.max())) >= classes[:, None]
-        self.beyond = torch.zeros(beyond.shape).masked_fill(beyond, -torch.inf).unsqueeze(1).to(path.device)
+        self.logs = torch.full((self.blocks, len(tasks), 4 + len(columns_of(measures))), torch.nan, device=path.device)
+        beyond = pad_sequence([torch.zeros(t.elements) for t in tasks], batch_first=True, padding_value=-torch.inf)
+        self.beyond = beyond.unsqueeze(1).to(path.device)
         self.trained = torch.zeros(len(tasks), 2, device=path.device)  # loss and accuracy, summed over the block
         self.pairs = torch.tensor([[len(t.validation)] for t in tasks], device=path.device)
         self.validation = validation_chunks(tasks, path.device)

@@ -193,8 +193,7 @@ def reported_words(claim: Claim, rows: pd.DataFrame) -> str:
     if claim.formula:
         return "the formula"
     if claim.share_of and rows.empty:
-        mean = reported_mean(claim.share_of, "permutation", RMST)
-        return f"{mean:,.0f} updates, the mean of {REPORTED_SEEDS} seeds"
+        return f"{reported_mean(claim.share_of, 'permutation', RMST):,.0f} updates, the mean of {REPORTED_SEEDS} seeds"
     told, hits = ["–"] * (claim.share_of is not None), []
     for _, row in rows.iterrows():
         ours, theirs = (reported_mean(row[a], row["operation"], METRIC[row["column"]]) for a in ("arm", "reference"))

@@ -1,15 +1,17 @@
 """The original's fourteen claims as ANALYSIS_PLAN.md has them: what each speaks of, and the rule that decides it."""
 
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
+from grok_utils.analysis.inference import holm, verdict
 from grok_utils.analysis.reported import REPORTED_ARMS, reported_mean
 from grok_utils.analysis.summaries import RMST
 from grok_utils.evidence import rules
-from grok_utils.evidence.members import CLOCKS, MODULAR, ORDER, of_arm
-from grok_utils.evidence.rules import Claim, Comparison, contrasts
+from grok_utils.evidence.members import CLOCKS, MODULAR, ORDER, of_arm, of_study
+from grok_utils.evidence.rules import Claim, Comparison
 from grok_utils.schedules import SCHEDULES, values
 from grok_utils.studies import BATCH_RANGE, Study
 
@@ -125,8 +127,20 @@ CLAIMS = (
 
 
 def all_contrasts(members: pd.DataFrame) -> pd.DataFrame:
-    """The rows of every claim's `contrasts` on one clock."""
-    return pd.concat([contrasts(claim, members) for claim in CLAIMS if claim.family], ignore_index=True)
+    """A row for each of the claims' tests on one clock: claim, the test, its `contrast`, p_holm and verdict.
+
+    `members` as `Evidence.members`, of one clock. p_holm is corrected within the claim's family, all its tests.
+    """
+    of_times, rows = rules.margins(members), []
+    for claim in CLAIMS:
+        for c in claim.family:
+            margin = of_times.get(c.operation, np.nan) if c.column == "restricted" else c.margin
+            found = rules.contrast(of_study(members, c.study), c.arm, c.reference, c.operation, margin, c.column)
+            rows.append({"claim": claim.number} | asdict(c) | found)
+    table = pd.DataFrame(rows)
+    table["p_holm"] = table.groupby("claim")["p"].transform(holm)
+    table["verdict"] = [verdict(r.difference, r.p_holm, r.equivalent, r.claimed) for r in table.itertuples()]
+    return table
 
 
 def verdicts(members: pd.DataFrame, rows: pd.DataFrame, clock: str = CLOCKS[0]) -> pd.Series:
@@ -136,10 +150,12 @@ def verdicts(members: pd.DataFrame, rows: pd.DataFrame, clock: str = CLOCKS[0]) 
     """
     found = {}
     for claim in CLAIMS:
+        mine = rows[rows["claim"] == claim.number]
         if claim.unless:
             reached = of_arm(members, claim.share_of or "", "permutation")["reached"]
             decided = "contradicted" if claim.unless(reached) else "supported"
         else:
-            decided = claim.settled or claim.decide(rows[rows["claim"] == claim.number])
-        found[claim.number] = decided if claim.timed or clock != CLOCKS[-1] else ""
+            decided = claim.settled or claim.decide(mine)
+        timed = (mine["decides"] & (mine["column"] == "restricted")).any()
+        found[claim.number] = decided if timed or clock != CLOCKS[-1] else ""
     return pd.Series(found, name=clock)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis.crossings import GROUP, THRESHOLD, by_cell, by_operation
-from grok_utils.analysis.inference import holm
+from grok_utils.analysis.inference import holm, paired_contrast
 from grok_utils.analysis.intervals import mean_interval
 from grok_utils.evidence.members import PRECISION, RATES, STUDIES, of_study
 from grok_utils.evidence.rules import contrast, margins
@@ -94,8 +94,7 @@ def compared(study: Study) -> Iterator[tuple[Arm, Arm, Cell]]:
         yield from ((arm, reference, cell) for arm in study.arms if arm != reference and cell in arm.cells)
     for arm in study.arms:
         if isinstance(rate := arm.settings.learning_rate, Follows):
-            sizes = rate.follows or rate.at
-            other = next(a for a in study.arms if a.settings.batch_size == sizes)
+            other = next(a for a in study.arms if a.settings.batch_size == (rate.follows or rate.at))
             usual = {"learning_rate": rate.value, "weight_decay": arm.settings.weight_decay}
             yield arm, other, next(cell for cell in other.cells if dict(cell.values) == usual)
 
@@ -104,7 +103,7 @@ def interactions(members: pd.DataFrame) -> pd.DataFrame:
     """Contrasts of times at each learning rate and weight decay, and where the rate follows the batch size.
 
     Columns: operation, learning_rate, weight_decay, follows (whether the arm's rate does, and the cell is that of its
-    reference), arm, reference, those of `rules.contrast` but for equivalence, p_holm, corrected within the operation.
+    reference), arm, reference, those of `inference.Contrast`, p_holm, corrected within the operation.
     """
     study, rows = load_study(RATES), []
     for arm, reference, cell in compared(study):
@@ -113,9 +112,8 @@ def interactions(members: pd.DataFrame) -> pd.DataFrame:
         for operation in arm.settings.operations:
             row = {"operation": operation, **dict(cell.values), "follows": follows}
             row |= {"arm": arm.name, "reference": reference.name}
-            rows.append(row | contrast(pair, arm.name, reference.name, operation, None))
-    table = pd.DataFrame(rows).drop(columns=["margin", "equivalent"])
-    return table.assign(p_holm=table.groupby("operation")["p"].transform(holm))
+            rows.append(row | paired_contrast(pair, arm.name, reference.name, operation)._asdict())
+    return pd.DataFrame(rows).assign(p_holm=lambda table: table.groupby("operation")["p"].transform(holm))
 
 
 def precision(members: pd.DataFrame) -> pd.DataFrame:

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
-from matplotlib.ticker import PercentFormatter
 
 from grok_utils.analysis.crossings import in_order
 from grok_utils.page.style import INK, ROWS, Picture, curve, extremes, in_each, look, of_cells, panels, short
@@ -91,7 +90,7 @@ def share_with_band(band: pd.DataFrame, marks: list[int]) -> Picture:
         for mark in marks[:-1]:
             ax.axvline(mark, color=INK, linewidth=0.8, linestyle=":")
         ax.set_ylim(-0.04, 1.04)
-        ax.yaxis.set_major_formatter(PercentFormatter(1))
+        ax.yaxis.set_major_formatter("{x:.0%}")
 
     told = [
         f"by update {update:,} {', '.join(f'{r.schedule} {r.reached} of {r.n}' for r in rows.itertuples())}"
@@ -120,7 +119,7 @@ def stability(members: pd.DataFrame, table: pd.DataFrame) -> Picture:
             ax.scatter(of["share_below"], of["place"], 6, color=k.colour, linewidth=0, alpha=0.7)
             ax.plot([of["share_below"].mean()] * 2, [y - 0.3, y + 0.3], color=k.colour, linewidth=2)
         ax.set(yticks=range(len(arms)), yticklabels=arms, ylim=(len(arms) - 0.4, -0.6))
-        ax.xaxis.set_major_formatter(PercentFormatter(1, decimals=0))
+        ax.xaxis.set_major_formatter("{x:.0%}")
 
     chart = f"Dot chart of the share of later logs that are not above 99 %, {ROWS}, every seed a dot."
     alt = f"{chart} The mean: {of_cells(table[table['crossed'] > 0], 'share_below', '{:.1%}')}"

@@ -64,8 +64,7 @@ def index(results: Path) -> str:
 def tuned_answer(results: Path) -> str:
     """What the tuned answer's page says first, with its figure and its numbers."""
     page = BeautifulSoup((results / TUNED).read_text(encoding="utf-8"), "html.parser")
-    said = page.select("#section-the-answer")[0].find_all_next("strong", limit=1)[0].parent
-    assert said is not None
+    said = page.select("#section-the-answer ~ p:has(strong)")[0]
     for tag in said.find_all(True):
         if tag.name == "a":
             tag.replace_with(f"[{tag.get_text()}]({TUNED}{tag['href']})")
@@ -88,14 +87,13 @@ def figures(results: Path, of: str, shown: tuple[str, ...]) -> str:
     """These figures of a page of `results`, several side by side, for light and for dark ground, and their captions."""
     page = BeautifulSoup((results / of / "report.html").read_text(encoding="utf-8"), "html.parser")
     there = [figure for name in shown if (figure := page.select_one(f"figure.picture#{name}"))]
-    width, pictures, captions = "100%" if len(there) == 1 else "49%", [], []
+    width, pictures = "100%" if len(there) == 1 else "49%", []
     for figure in there:
         file, alt = f"{of}/figures/{figure['id']}", escape(str(figure.select("svg")[0]["aria-label"]))
         dark = f'<source media="(prefers-color-scheme: dark)" srcset="{file}-dark.svg">'
         pictures.append(f'<picture>{dark}<img alt="{alt}" src="{file}.svg" width="{width}"></picture>')
-        caption = figure.select("figcaption")[0]
-        caption.select("b")[0].decompose()  # its number on that page
-        captions.append(caption.get_text().strip())
+    # Without their numbers on that page.
+    captions = [figure.select("figcaption")[0].get_text().partition(". ")[2] for figure in there]
     told = [f"{i}. {caption}" for i, caption in enumerate(captions, start=1)] if len(captions) > 1 else captions
     return "\n".join(pictures) + "\n\n" + "\n".join(told)
 

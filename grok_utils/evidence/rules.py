@@ -1,13 +1,12 @@
-"""What a claim is, its comparisons carried out, and the rules of ANALYSIS_PLAN.md by which they decide it."""
+"""What a claim is, how two arms are compared, and the rules of ANALYSIS_PLAN.md by which comparisons decide it."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.inference import equivalent, holm, paired_contrast, verdict
+from grok_utils.analysis.inference import equivalent, paired_contrast
 from grok_utils.evidence.members import STUDIES, of_study
 
 MARGIN = 0.05  # of the baseline's RMST on the operation, in `confirm`
@@ -27,7 +26,7 @@ class Comparison:
     decides: bool = True  # or is in the family without deciding the claim
 
 
-Rule = Callable[[pd.DataFrame], str]  # from the rows of a claim's `contrasts` to its verdict
+Rule = Callable[[pd.DataFrame], str]  # from a claim's rows of `claims.all_contrasts` to its verdict
 
 # --- rules ---------------------------------------------------------------------------------------------------------
 
@@ -58,7 +57,7 @@ def by_accuracy_and_share(rows: pd.DataFrame) -> str:
     return "contradicted" if (rows["verdict"] == "contradicted").any() else rows["verdict"].iloc[0]
 
 
-# --- claims, and what their comparisons give --------------------------------------------------------------------------
+# --- claims, and what a comparison gives ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
@@ -73,11 +72,6 @@ class Claim:
     unless: Callable[[Iterable[bool]], bool] | None = None  # `any` or `all` of these seeds grok, where that decides it
     settled: str | None = None  # its verdict where the original's own formula or numbers give it
     formula: str | None = None  # what that formula gives, in words, where it speaks of that
-
-    @property
-    def timed(self) -> bool:
-        """Whether contrasts of times decide it."""
-        return any(c.decides and c.column == "restricted" for c in self.family)
 
 
 def margins(members: pd.DataFrame) -> dict[str, float]:
@@ -98,19 +92,3 @@ def contrast(
     shares = [rows.loc[rows["schedule"] == name, "reached"].mean() for name in timed]
     same = None if margin is None else equivalent(c, margin, shares)
     return c._asdict() | {"margin": margin, "equivalent": same}
-
-
-def contrasts(claim: Claim, members: pd.DataFrame) -> pd.DataFrame:
-    """A row for each of the claim's tests on one clock: the test, its `contrast`, p_holm and verdict.
-
-    `members` as `Evidence.members`, of one clock. p_holm is corrected within the claim's family, all its tests.
-    """
-    of_times, rows = margins(members), []
-    for c in claim.family:
-        margin = of_times.get(c.operation, np.nan) if c.column == "restricted" else c.margin
-        found = contrast(of_study(members, c.study), c.arm, c.reference, c.operation, margin, c.column)
-        rows.append({"claim": claim.number} | asdict(c) | found)
-    table = pd.DataFrame(rows)
-    table["p_holm"] = holm(table["p"])
-    table["verdict"] = [verdict(r.difference, r.p_holm, r.equivalent, r.claimed) for r in table.itertuples()]
-    return table

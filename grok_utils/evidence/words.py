@@ -90,10 +90,8 @@ def horizon_table(band: pd.DataFrame) -> pd.DataFrame:
     """How many seeds grok permutation by each update of `band`, from `inference.share_band`: a row an arm, a column an
     update, each with the exact 95 % interval of the share."""
     told = [f"{r.reached} of {r.n} ({100 * r.low:.0f} to {100 * r.high:.0f} %)" for r in band.itertuples()]
-    table = band.assign(told=told, by=band["update"].map("by {:,}".format))
-    arms, columns = in_order(band["schedule"]), list(dict.fromkeys(table.sort_values("update")["by"]))
-    shares = table.pivot_table("told", "schedule", "by", aggfunc="first")
-    return shares.loc[arms, columns].reset_index(names="arm")
+    shares = band.assign(told=told).pivot_table("told", "schedule", "update", aggfunc="first")
+    return shares.loc[in_order(shares.index)].rename(columns="by {:,}".format).reset_index(names="arm")
 
 
 def reading(interactions: pd.DataFrame) -> str:

@@ -65,10 +65,8 @@ def export_html(executed_notebook: Path, html: Path, title: str | None = None) -
 def join_code(page: BeautifulSoup) -> None:
     """Fold the code of a cell that shows nothing together with that of the next one."""
     for silent in page.select("details.silent"):
-        following = silent.find_next("details")
-        if following is not None:
-            for block in reversed(silent.find_all("div", recursive=False)):
-                following.select("summary")[0].insert_after(block.extract())
+        if following := silent.find_next("details"):
+            following.select("summary")[0].insert_after(*silent.find_all("div", recursive=False))
             silent.decompose()
 
 
@@ -100,9 +98,7 @@ def number(page: BeautifulSoup, selector: str, word: str) -> dict[str, str]:
             taken = f"{word} {i}: the name {name!r} is already that of {labels[name]}"
             raise BadInput(f"{taken}: give it another in the notebook")
         labels[name] = f"{word} {i}"
-        label = page.new_tag("b")
-        label.string = f"{word} {i}. "
-        figure.select("figcaption")[0].insert(0, label)
+        figure.select("figcaption")[0].insert(0, page.new_tag("b", string=f"{word} {i}. "))
     return labels
 
 
@@ -120,9 +116,8 @@ def list_contents(page: BeautifulSoup) -> None:
     """Fill the table of contents with the sections' headings."""
     contents = page.select("nav ol")[0]
     for section in page.select("main h2"):
-        item, anchor = page.new_tag("li"), page.new_tag("a", href=f"#{section['id']}")
-        anchor.string = section.get_text()
-        item.append(anchor)
+        item = page.new_tag("li")
+        item.append(page.new_tag("a", href=f"#{section['id']}", string=section.get_text()))
         contents.append(item)
 
 
@@ -130,9 +125,8 @@ def put_title_first(page: BeautifulSoup) -> None:
     """Move the title and the paragraph below it before the contents, where a narrow window shows them."""
     if page.h1:
         header = page.new_tag("header")
-        below = page.h1.find_next_sibling()
+        header.extend(page.select("h1:first-of-type, h1:first-of-type + p"))
         page.select("nav")[0].insert_before(header)
-        header.extend([page.h1.extract()] + ([below.extract()] if below is not None and below.name == "p" else []))
 
 
 def without_paths(text: str, results: Path, studies: Path) -> str:

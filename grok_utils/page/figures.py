@@ -270,8 +270,7 @@ def rmst_by_cell(cells: pd.DataFrame) -> Picture:
     colours = matplotlib.cm.ScalarMappable(Normalize(table["rmst"].min(), table["rmst"].max()), CELL_COLOURS)
     fits = CELL_WORDS * len(f"{table['rmst'].max():.0f}0") <= (WIDTH - 0.9) / width / len(columns)
     with matplotlib.rc_context(STYLE):
-        height = len(arms) * each * (0.17 * len(rows) + 0.32) + 1.1
-        figure = Figure((WIDTH, height), layout="constrained")
+        figure = Figure((WIDTH, len(arms) * each * (0.17 * len(rows) + 0.32) + 1.1), layout="constrained")
         grid = figure.subplots(len(arms) * each, width, sharex=True, sharey=True, squeeze=False)
         of_arms = grid.reshape(len(arms), -1)
         for (i, arm), (j, operation) in product(enumerate(arms), enumerate(operations)):

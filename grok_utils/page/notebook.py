@@ -12,7 +12,6 @@ import pandas as pd
 from IPython.core.interactiveshell import InteractiveShell
 from IPython.display import DisplayHandle, display
 from matplotlib.figure import Figure
-from matplotlib.ticker import PercentFormatter
 
 from grok_utils.page.style import STYLE, WIDTH, Picture, look, picture_files, svg
 from grok_utils.pipeline.plan import clock
@@ -22,7 +21,7 @@ from grok_utils.tasks import written
 
 WRAPPED = {40: "text", 24: "words"}  # characters: a column with longer texts wraps, the longest ones late; others never
 DIGITS = {0: 100, 1: 10, 2: 1, 3: 0.1}  # decimals, by what a column's usual size exceeds; 4 for smaller ones
-REFRESH, REDRAW = 0.5, 2.0  # seconds between two states of the bar, and of the live figure
+REDRAW = 2.0  # seconds between two states of the live figure
 
 
 def publish(picture: Picture, name: str, caption: str, folder: Path | str | None = None) -> None:
@@ -120,9 +119,8 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: dict[Any, pd.Serie
     head, columns, frame = "", [], frame.infer_objects()  # numbers with None among them are numbers too
     for column, heading in headings.items():
         cells = frame[list(column) if isinstance(column, tuple) else [column]]
-        first = cells.columns[0]
         number = "" if cells.select_dtypes("number").empty else ' class="number"'
-        texts = [escape(text) for text in words(cells, missing.get(first, "–"))]
+        texts = [escape(text) for text in words(cells, missing.get(cells.columns[0], "–"))]
         heavy = bold.get(column, [False] * len(cells))
         longest = max((len(text) for text in texts if "\n" not in text), default=0)
         place = number or next((f' class="{name}"' for length, name in WRAPPED.items() if longest > length), "")
@@ -137,9 +135,9 @@ def table_html(frame: pd.DataFrame, headings: Headings, bold: dict[Any, pd.Serie
 class Progress:
     """The progress of a training run, in one display that is replaced: an executed notebook keeps its last state.
 
-    `Progress(updates, title)` is called as `training.train` calls it: with the updates done and the logs so far
-    [logs, members, 4], whose last axis is training loss and accuracy, validation loss and accuracy. `figure=True`
-    adds validation accuracy as it grows, a line for each member. `work` is that of each block (None: all
+    `Progress(updates, title)` is called as `training.train` calls it, twice a second: with the updates done and the
+    logs so far [logs, members, 4], whose last axis is training loss and accuracy, validation loss and accuracy.
+    `figure=True` adds validation accuracy as it grows, a line for each member. `work` is that of each block (None: all
     alike), by which the time left is reckoned: under a growing batch later blocks take longer.
     """
 
@@ -149,23 +147,21 @@ class Progress:
         self.start, self.first = time.monotonic(), 0
         self.bar: DisplayHandle | None = None
         self.live: DisplayHandle | None = None
-        self.shown = self.drawn = -np.inf
+        self.drawn = -np.inf
 
-    def __call__(self, update: int, logs: np.ndarray | None = None) -> None:
-        now, done = time.monotonic(), update >= self.total
+    def __call__(self, update: int, logs: np.ndarray) -> None:
+        now = time.monotonic()
         if self.bar is None:
             self.first = update  # a resumed run starts in the middle: its rate counts from here
-        if done or now - self.shown >= REFRESH:
-            self.shown = now
-            self.bar = show({"text/plain": self.text(update, logs, now - self.start)}, handle=self.bar)
-        if self.figure and logs is not None and (done or now - self.drawn >= REDRAW):
+        self.bar = show({"text/plain": self.text(update, logs, now - self.start)}, handle=self.bar)
+        if self.figure and (update >= self.total or now - self.drawn >= REDRAW):
             self.drawn = now
             alt = f"Line chart of validation accuracy of {self.title} up to update {update:,}{accuracy(logs, ': ')}."
             about = {"name": "live", "alt": alt, "caption": f"Validation accuracy of {self.title} while it trains."}
             data = {"image/svg+xml": self.picture(logs), "text/plain": about["caption"]}
             self.live = show(data, {"image/svg+xml": about}, self.live)
 
-    def text(self, update: int, logs: np.ndarray | None, seconds: float) -> str:
+    def text(self, update: int, logs: np.ndarray, seconds: float) -> str:
         """One line: bar, per cent, updates, time gone and left, median validation accuracy over members."""
         part = update / self.total
         bar = f"{self.title}  {'█' * int(20 * part):░<20}  {part:4.0%}"
@@ -173,7 +169,7 @@ class Progress:
         if update < self.total and update > self.first:
             first, now, end = self.work[[self.first // BLOCK, update // BLOCK, -1]]
             line += f", {clock(seconds * (end - now) / (now - first))} left"
-        return line if logs is None else line + accuracy(logs, "  validation accuracy ")
+        return line + accuracy(logs, "  validation accuracy ")
 
     def picture(self, logs: np.ndarray) -> str:
         """The validation accuracy of every member so far, as SVG."""
@@ -183,7 +179,7 @@ class Progress:
             updates = BLOCK * np.arange(1, len(logs) + 1)
             ax.plot(updates, logs[:, :, 3], color=look(self.title.rpartition("-seed")[0]).colour)  # the arm's
             ax.set(xlim=(0, self.total), ylim=(0, 1.02), xlabel="update", ylabel="validation accuracy")
-            ax.yaxis.set_major_formatter(PercentFormatter(1))
+            ax.yaxis.set_major_formatter("{x:.0%}")
         return svg(figure, "live")
 
 

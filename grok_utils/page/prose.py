@@ -1,6 +1,6 @@
 """The report's sentences: every number in them is computed here from a study's rows."""
 
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sized
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sized
 from inspect import getdoc
 from pathlib import Path
 from typing import Any
@@ -120,15 +120,14 @@ def ended_early(study: Study, metadata: list[dict[str, Any]]) -> str:
 OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
 
 
-def either(study: Study, name: str) -> str:
-    """The values that a setting has in a study's arms, such as `64 or 128`."""
-    return listed(dict.fromkeys(str(getattr(arm.settings, name)) for arm in study.arms), "or")
+def either(study: Study, name: str, say: Callable[[Any], str] = str) -> str:
+    """The values that a setting has in a study's arms, such as `64 or 128`, or what `say` says of each."""
+    return listed(dict.fromkeys(say(getattr(arm.settings, name)) for arm in study.arms), "or")
 
 
 def optimizers(study: Study) -> str:
     """What trains the study's arms, such as `AdamW or Muon`."""
-    names = dict.fromkeys(arm.settings.optimizer for arm in study.arms)
-    return listed((OPTIMIZERS.get(name, f"`{name}`") for name in names), "or")
+    return either(study, "optimizer", lambda name: OPTIMIZERS.get(name, f"`{name}`"))
 
 
 def model(study: Study) -> str:

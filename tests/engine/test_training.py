@@ -1,6 +1,7 @@
 """A run from its start or its checkpoint to its end: bit-identity, checkpoints, interrupts, and what they cost."""
 
 import dataclasses
+import itertools
 import os
 import random
 import shutil
@@ -33,6 +34,14 @@ def test_a_rerun_is_bit_identical(tmp_path, trained):
     again = dataclasses.replace(run, results=tmp_path)
     np.testing.assert_array_equal(train(again).logs, result.logs)
     assert not np.isnan(result.logs).any()
+
+
+def test_progress_is_told_at_once_then_twice_a_second_and_at_the_end(tmp_path, monkeypatch):
+    seconds, told = itertools.count(100, 0.2), []  # each time that it is asked
+    monkeypatch.setattr(training.time, "monotonic", lambda: next(seconds))
+    run = run_of(tmp_path)
+    train(run, lambda update, logs: told.append((update, len(logs))))
+    assert told == [(10, 1), (40, 4), (60, 6)]
 
 
 def test_bf16_runs_and_is_recorded(tmp_path, trained):

@@ -16,6 +16,7 @@ import time
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import psutil
 import pytest
 from nbclient.exceptions import DeadKernelError
@@ -216,9 +217,12 @@ def test_status_says_what_is_done_stopped_and_missing(begun):
     assert status_lines(study, Path("results"), "my/tiny.yaml")[-1].endswith("; make all STUDY=my/tiny.yaml goes on")
 
 
+NO_LOGS = np.full((1, 2, 4), np.nan)  # none that is finite
+
+
 def show_progress(notebook, bar, updates, seconds=None):
     """Leave in `notebook` what papermill saves of it while `bar` shows `updates`, of which ten take two seconds."""
-    text = bar.text(updates, None, 0.2 * updates if seconds is None else seconds)
+    text = bar.text(updates, NO_LOGS, 0.2 * updates if seconds is None else seconds)
     notebook.write_text(json.dumps({"cells": [{"outputs": [{"data": {"text/plain": text}}]}]}))
 
 
@@ -268,7 +272,7 @@ def test_status_says_what_is_running(begun):
         show_progress(part, Progress(7_500, block.name), 1_500, 86_400.0)
         assert status.progress_shown(block) == "1,500 of 7,500 updates, about 4 days, 0:00:00 left"
         about = {"papermill": {"parameters": {"seeds": [0, 1]}}}
-        bar = Progress(60, block.name).text(40, None, 8.0)
+        bar = Progress(60, block.name).text(40, NO_LOGS, 8.0)
         part.write_text(json.dumps({"metadata": about, "cells": bar}))
         assert "exponential-seeds0-1: running, 40 of 60 updates, about 0:00:04 left" in status_lines(study, results)
     part.write_text('{"metadata":')  # as papermill may be writing it
