@@ -186,22 +186,22 @@ def first_backward_shape(qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, 
     return qkv.new_empty(len(qkv), 4, qkv.shape[1] // 2 - 1, 4 * d_out.shape[2], dtype=torch.float32)
 
 
-def first_saved(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """Keep what `first_gradients` needs."""
-    ctx.save_for_backward(*inputs[1:4])
+def saved(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
+    """Keep what the gradients of either attention need: its tensors, and the number of heads."""
+    ctx.save_for_backward(*inputs[:4])
     ctx.heads = inputs[4]
 
 
 def first_gradients(ctx: Any, d_residual: Tensor, d_out: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `first`'s arguments."""
-    qkv = ctx.saved_tensors[0]
-    of_x, operator, of_y, equals = first_backward(*ctx.saved_tensors, d_residual, d_out, ctx.heads).unbind(1)
+    _, qkv, x, y = ctx.saved_tensors
+    of_x, operator, of_y, equals = first_backward(qkv, x, y, d_residual, d_out, ctx.heads).unbind(1)
     d_tokens = torch.cat([of_x, operator.sum(1, keepdim=True), of_y, equals.sum(1, keepdim=True)], 1)
     d_qkv, d_rows = d_tokens.split([qkv.shape[2], d_out.shape[2]], -1)
     return d_rows.to(d_residual.dtype), d_qkv.to(qkv.dtype), None, None, None, None
 
 
-first.register_autograd(first_gradients, setup_context=first_saved)
+first.register_autograd(first_gradients, setup_context=saved)
 
 
 def first_attention(rows: Tensor, qkv: Tensor, x: Tensor, y: Tensor, heads: int) -> tuple[Tensor, Tensor]:
@@ -276,10 +276,7 @@ def last_attention(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, heads: in
     return out
 
 
-@last_attention.register_fake
-def last_shape(query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, heads: int) -> Tensor:
-    """What `last_attention` fills."""
-    return query.new_empty(query.shape)
+last_attention.register_fake(lambda query, *_: query.new_empty(query.shape))
 
 
 @torch.library.custom_op("grok_utils::last_attention_backward", mutates_args=())
@@ -303,12 +300,6 @@ def last_backward_shapes(
     return query.new_empty(query.shape), kv.new_empty(kv.shape)
 
 
-def last_saved(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
-    """Keep what `last_gradients` needs."""
-    ctx.save_for_backward(*inputs[:4])
-    ctx.heads = inputs[4]
-
-
 def last_gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `last_attention`'s arguments."""
     d_query, d_kv = last_backward(*ctx.saved_tensors, d_out, ctx.heads)
@@ -316,4 +307,4 @@ def last_gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
     return d_query, d_kv, d_bias, None, None
 
 
-last_attention.register_autograd(last_gradients, setup_context=last_saved)
+last_attention.register_autograd(last_gradients, setup_context=saved)

@@ -2,6 +2,7 @@
 
 import contextlib
 import fcntl
+import os
 import platform
 from collections.abc import Iterator
 from pathlib import Path
@@ -28,26 +29,21 @@ def alone(folder: Path, name: str) -> Iterator[None]:
     """
     path = folder / "checkpoints" / f"{name}.lock"
     path.parent.mkdir(parents=True, exist_ok=True)
-    own = psutil.Process()
+    here = platform.node()  # others may see the lock, too
     with open(path, "a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
-            if file.read() in map(named, own.parents()):
+            if file.read() in [f"{here} {process.pid}" for process in psutil.Process().parents()]:
                 yield
                 return
             print(f"{name}: another process is working on it; waiting")
             fcntl.flock(file, fcntl.LOCK_EX)
         file.truncate(0)
-        file.write(named(own))
+        file.write(f"{here} {os.getpid()}")
         file.flush()
         yield
-
-
-def named(process: psutil.Process) -> str:
-    """A process of any machine that sees the lock."""
-    return f"{platform.node()} {process.pid}"
 
 
 def at_work(folder: Path) -> set[str]:
