@@ -30,7 +30,7 @@ from grok_utils.engine.machine import forward_passes
 from grok_utils.errors import Damaged, Failed, with_remedy
 from grok_utils.page.export import export_html
 from grok_utils.page.notebook import Progress
-from grok_utils.pipeline import execution, plan, status
+from grok_utils.pipeline import execution, plan
 from grok_utils.pipeline.execution import NOTEBOOKS, execute, execute_run, graceful_stop
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.parameters import make_run
@@ -228,14 +228,14 @@ def show_progress(notebook, bar, updates, seconds=None):
 
 def test_a_run_under_make_tells_how_far_its_notebook_shows_it(begun, monkeypatch, capsys):
     path, _, results = begun
-    monkeypatch.setattr(status, "LOOK_SECONDS", 0.01)
-    monkeypatch.setattr(status, "REPORT_SECONDS", 0.0)
+    monkeypatch.setattr(plan, "LOOK_SECONDS", 0.01)
+    monkeypatch.setattr(plan, "REPORT_SECONDS", 0.0)
     run = make_run(path, "exponential", [0, 1], str(results), "cpu")
     part, bar = run.notebook.with_suffix(".part.ipynb"), Progress(60, run.name)
     part.parent.mkdir()
     show_progress(part, bar, 50)  # of an execution that failed
     told, deadline = "", time.monotonic() + 20
-    with status.progress_lines(run):
+    with plan.progress_lines(run):
         for updates in (20, 40):
             time.sleep(0.1)  # the same once more is no news
             show_progress(part, bar, updates)
@@ -268,9 +268,9 @@ def test_status_says_what_is_running(begun):
     with locked(block):  # which holds a lock for each record
         assert "exponential-seeds0-1: running, no checkpoint yet" in status_lines(study, results)
         show_progress(part, Progress(60, block.name), 40)
-        assert status.progress_shown(block) == "40 of 60 updates, about 0:00:04 left"
+        assert plan.progress_shown(block) == "40 of 60 updates, about 0:00:04 left"
         show_progress(part, Progress(7_500, block.name), 1_500, 86_400.0)
-        assert status.progress_shown(block) == "1,500 of 7,500 updates, about 4 days, 0:00:00 left"
+        assert plan.progress_shown(block) == "1,500 of 7,500 updates, about 4 days, 0:00:00 left"
         about = {"papermill": {"parameters": {"seeds": [0, 1]}}}
         bar = Progress(60, block.name).text(40, NO_LOGS, 8.0)
         part.write_text(json.dumps({"metadata": about, "cells": bar}))
@@ -511,7 +511,7 @@ def test_what_the_system_refuses_is_told_with_what_to_do(tmp_path, monkeypatch, 
     def fail(*_):
         raise refused
 
-    monkeypatch.setattr(status, "status_lines", fail)  # by the command itself
+    monkeypatch.setattr(plan, "status_lines", fail)  # by the command itself
     code, out, (line,) = outcome(capsys, "status", "quick", "--results", tmp_path)
     assert (code, out) == (1, [])
     assert line.startswith(f"{os.strerror(number)}: 'a file': {remedy}")
