@@ -30,7 +30,7 @@ from grok_utils.training import load_checkpoint
 STARTS = 3  # of a kernel: of many that start at once, two may be given the same port
 NOT_STARTED = "Kernel died before replying"  # as jupyter_client says it
 START_SECONDS = 600  # until a kernel answers, which loads PyTorch first, perhaps beside many others
-SAVE_SECONDS = 10  # between two copies of a notebook while a cell is executed: `status` reads from them how far it is
+SAVE_SECONDS = 5  # between two copies of a notebook while a cell is executed: `status` reads from them how far it is
 STOP_SECONDS = 4.0  # that a kernel gets to write its checkpoint
 logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it has to tell of a failure, `Failed` tells
 
