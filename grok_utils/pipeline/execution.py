@@ -76,8 +76,8 @@ def execute(notebook: str, output: Path, parameters: dict[str, object], kernel: 
     options["autosave_cell_every"] = SAVE_SECONDS
     with graceful_stop() as received:
         try:
+            kernel = kernel or Kernel()
             for start in range(1, STARTS + 1):
-                kernel = kernel or Kernel()
                 try:
                     papermill.execute_notebook(
                         str(NOTEBOOKS / notebook), str(part), parameters, km=kernel.manager, **options
@@ -88,7 +88,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, object], kernel: 
                         raise
                 finally:
                     kernel.stop()
-                    kernel = None
+                kernel = Kernel(kernel.threads)
         except Exception as error:
             if received:
                 raise SystemExit(128 + received[0]) from None

@@ -23,7 +23,7 @@ class Kernel:
     """A kernel in the folder of the notebooks, with `threads` of its own, which is ended by `stop`."""
 
     def __init__(self, threads: int | None = None) -> None:
-        self.profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
+        self.threads, self.profile = threads, tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
         # No start-up file of the user's runs, and the home need not be writable: of the kernel, and of papermill here.
         os.environ["IPYTHONDIR"] = self.profile.name
         own = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}

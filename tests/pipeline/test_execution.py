@@ -577,17 +577,17 @@ def test_a_kernel_that_did_not_start_is_started_again(tmp_path, monkeypatch, fai
     starts, papermill_s = [], execution.papermill.execute_notebook
 
     def begin(*arguments, **options):
-        starts.append(1)
+        starts.append(psutil.Process(options["km"].provisioner.pid).environ()["OMP_NUM_THREADS"])
         if len(starts) <= failures:
             raise RuntimeError("Kernel died before replying to kernel_info")
         return papermill_s(*arguments, **options)
 
     monkeypatch.setattr(execution.papermill, "execute_notebook", begin)
     path = write_study(tmp_path)
-    run = make_run(path, "baseline", [0], str(tmp_path / "results"), "cpu")
+    run = make_run(path, "baseline", [0], str(tmp_path / "results"), "cpu", threads=2)
     with contextlib.nullcontext() if made else pytest.raises(Failed, match="Kernel died before replying"):
         execute_run(run, path)
-    assert (run.notebook.exists(), len(starts)) == (made, 3)
+    assert (run.notebook.exists(), starts) == (made, ["2"] * 3)
 
 
 def test_a_kernel_that_died_is_told_with_what_to_do():
