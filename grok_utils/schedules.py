@@ -89,24 +89,30 @@ def values(name: str, updates: int, lo: float, hi: float, length: int | None = N
     return np.array(found)
 
 
-CONTROLS = ("reverse", "shuffle", "mean")
+def reverse(values: Shaped[np.ndarray, " blocks"], order: int = 0) -> Shaped[np.ndarray, " blocks"]:
+    """The same values, last first."""
+    return values[::-1]
+
+
+def shuffle(values: Shaped[np.ndarray, " blocks"], order: int = 0) -> Shaped[np.ndarray, " blocks"]:
+    """The same values in a fixed shuffled order, the same wherever `order` is the same."""
+    return np.random.Generator(np.random.Philox(key=[order, len(values)])).permutation(values)
+
+
+def mean(values: Shaped[np.ndarray, " blocks"], order: int = 0) -> Shaped[np.ndarray, " blocks"]:
+    """The constant at their mean, rounded where they are whole numbers."""
+    whole = np.issubdtype(values.dtype, np.integer)
+    return np.full_like(values, round(float(values.mean())) if whole else values.mean())
+
+
+CONTROLS: dict[str, Callable[[np.ndarray, int], np.ndarray]] = {f.__name__: f for f in (reverse, shuffle, mean)}
 
 
 def controlled(
     values: Shaped[np.ndarray, " blocks"], control: str | None, window: int | None = None, order: int = 0
 ) -> Shaped[np.ndarray, " blocks"]:
-    """`values` with those of the updates in [0, `window`] (default: all) replaced as `control` says.
-
-    Reverse is the same values, last first. Shuffle is the same values in a fixed shuffled order, the same wherever
-    `order` is the same. Mean is the constant at their mean, rounded where they are whole numbers.
-    """
+    """`values` with those of the updates in [0, `window`] (default: all) replaced as `control` says."""
     blocks = len(values) if window is None else window // BLOCK
-    inside, after = values[:blocks], values[blocks:]
-    if control == "reverse":
-        inside = inside[::-1]
-    elif control == "shuffle":
-        inside = np.random.Generator(np.random.Philox(key=[order, len(inside)])).permutation(inside)
-    elif control == "mean" and len(inside):
-        whole = np.issubdtype(values.dtype, np.integer)
-        inside = np.full_like(inside, round(float(inside.mean())) if whole else inside.mean())
-    return np.concatenate([inside, after])
+    if control is None or blocks == 0:
+        return values
+    return np.concatenate([CONTROLS[control](values[:blocks], order), values[blocks:]])
