@@ -7,7 +7,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from grok_utils.analysis.crossings import in_order
-from grok_utils.page.style import INK, ROWS, Picture, curve, extremes, in_each, look, of_cells, panels, short
+from grok_utils.page.descriptions import ROWS, extremes, in_each, of_cells
+from grok_utils.page.style import INK, Picture, curve, look, panels, short
 
 DOUBLINGS = [32, 64, 128, 256, 512]  # batch sizes with a tick
 

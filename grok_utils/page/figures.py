@@ -20,12 +20,12 @@ from grok_utils.analysis.crossings import GROUP, ended_early, in_order, measured
 from grok_utils.analysis.inference import share_band
 from grok_utils.analysis.measured import over_decades
 from grok_utils.analysis.summaries import over_two_settings, summarise
-from grok_utils.page.style import INK, ROWS, STYLE, WIDTH, Picture, curve, extremes, in_each, look, of_cells, panels
+from grok_utils.page.descriptions import PANELS, ROWS, courses, extremes, in_each, of_cells
+from grok_utils.page.style import INK, STYLE, WIDTH, Picture, curve, look, panels
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import THRESHOLD
 from grok_utils.tasks import OPERATIONS, written
 
-PANELS = "a panel for each operation, a line for each arm"
 POINTS = 60  # drawn of a curve: a point every 125 of 7,500 updates
 BANDED = 6  # arms
 CELL_COLOURS = matplotlib.colormaps["viridis_r"].resampled(32)  # from 50 on a colour bar is no longer drawn in lines
@@ -80,20 +80,6 @@ def means_show(course: pd.DataFrame, column: str) -> str:
     signed = " Around zero the axis is linear." if scale == "symlog" else ""
     gaps = " Gaps: what it would be divided by is not positive." if course[column].isna().any() else ""
     return f"mean over seeds and over the logs since the last point.{band}{signed}{gaps}"
-
-
-def courses(sizes: Mapping[str, np.ndarray]) -> str:
-    """How each arm's batch sizes go: `baseline stays at 512, linear grows from 32 to 512.`"""
-    told = []
-    for arm, size in sizes.items():
-        steps, ends = np.diff(size), f"from {size[0]:,} to {size[-1]:,}"
-        if (steps == 0).all():
-            told.append(f"{arm} stays at {size[0]:,}")
-        elif (steps >= 0).all() or (steps <= 0).all():
-            told.append(f"{arm} {'grows' if size[-1] > size[0] else 'shrinks'} {ends}")
-        else:
-            told.append(f"{arm} varies between {size.min():,} and {size.max():,}")
-    return f"{', '.join(told)}."
 
 
 def schedules(sizes: Mapping[str, np.ndarray]) -> Picture:

@@ -1,4 +1,4 @@
-"""One style for every figure: size, panels, one look per arm, SVG for light and dark ground, and alternative texts."""
+"""One style for every figure: size, type, panels, one look per arm, and SVG legible on light and dark ground."""
 
 import io
 import re
@@ -15,14 +15,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from grok_utils.analysis.crossings import ARMS, by_operation, in_order
+from grok_utils.analysis.crossings import ARMS, in_order
 from grok_utils.tasks import OPERATIONS, written
 
 WIDTH = 4.8  # inches: type of 9 points stays readable where a phone shows the figure 360 pixels wide
 THIRD = 18  # letters of a legend's word that a third of this holds
 WIDE = 7.2  # as a page's column: a phone shows a part of it, and scrolls
 OURS = matplotlib.rc_params_from_file(Path(__file__).with_name("figures.mplstyle"), use_default_template=False)
-ROWS = "a panel for each operation, a row for each arm"  # of an alternative text
 MARKED = 10  # of so many points of a curve one has a marker
 STYLE: dict[Any, Any] = seaborn.axes_style("ticks") | OURS
 INK, INK_ON_DARK = OURS["text.color"], "#c9d1d9"  # axes and words
@@ -156,28 +155,6 @@ def curve(
             lone = line.notna() & line.shift().isna() & line.shift(-1).isna()  # of which no segment is drawn
             options["markevery"] = sorted({*range(first, len(points), step), *np.flatnonzero(lone).tolist()})
         ax.plot(line.index, line, color=k.colour, marker=k.marker, linestyle=k.line, **options)
-
-
-def in_each(frame: pd.DataFrame, say: Callable[[pd.DataFrame], str]) -> str:
-    """What `say` says of each operation's rows: `on x + y …. On x / y ….`"""
-    return f"on {'. On '.join(f'{written(name)} {say(rows)}' for name, rows in by_operation(frame))}."
-
-
-def extremes(values: pd.Series, form: str = "{:,.0f}") -> str:
-    """The least and the greatest of `values`, whose index names them: `from 2,100 (linear) to 2,900 (baseline)`."""
-    known, told = values[np.isfinite(values.astype(float))], []
-    if known.empty:
-        return "without a finite value"
-    for value in dict.fromkeys((known.min(), known.max())):
-        first, *others = known.index[known == value]
-        who = "all" if others and len(others) + 1 == len(known) else f"{first}{' and others' if others else ''}"
-        told.append(f"{form.format(value).replace('-', '−').replace('%', ' %')} ({who})")
-    return f"from {' to '.join(told)}" if len(told) > 1 else told[0]
-
-
-def of_cells(table: pd.DataFrame, column: str, form: str = "{:,.0f}") -> str:
-    """The extremes of a column, with an operation and an arm a row, on each operation."""
-    return in_each(table, lambda rows: extremes(rows.set_index("schedule")[column], form))
 
 
 def svg(figure: Figure, name: str) -> str:

@@ -12,8 +12,9 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
 from grok_utils.analysis.crossings import in_order
+from grok_utils.page.descriptions import extremes, in_each
 from grok_utils.page.figures import CELL_COLOURS, draw_cells
-from grok_utils.page.style import INK, LOOKS, STYLE, WIDE, Look, Picture, extremes, in_each, panels, short
+from grok_utils.page.style import INK, LOOKS, STYLE, WIDE, Look, Picture, panels, short
 from grok_utils.tasks import written
 from grok_utils.tuned.costs import above_frontier
 from grok_utils.tuned_page.answer import KINDS, SETTINGS
