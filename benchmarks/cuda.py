@@ -14,7 +14,7 @@ import torch
 
 from benchmarks.cpu import NOTEBOOK_SECONDS, SWEEP, UsualLoop, at_sizes, block_cost, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
-from grok_utils.engine.machine import set_up
+from grok_utils.engine.machine import has_tf32, set_up
 from grok_utils.measures import MEASURES
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
@@ -31,13 +31,14 @@ STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the
 def ceilings() -> dict[str, float]:
     """Operations a second of a large matrix product in each precision, and bytes a second of a large copy.
 
-    Those of float32 are a third of tf32's, whose products the engine's are made of, three of each.
+    Where the engine's products in float32 are three of tf32, those of float32 are a third of tf32's.
     """
     found = {}
-    for precision in PRECISIONS[1:]:
+    for precision in PRECISIONS:
         set_up(ExecutionPath("cuda", precision, compiled=False, threads=1))
         found[precision] = ceiling(precision, 8192, "cuda")
-    found["float32"] = found["tf32"] / 3
+    if has_tf32():
+        found["float32"] = found["tf32"] / 3
     big = torch.randn(2**29, device="cuda")
     target = torch.empty_like(big)
     return found | {"copy": 2 * big.nbytes / min(seconds(target.copy_, big) for _ in range(5))}

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from grok_utils.engine.machine import does_not_fit, has_kernels, stack_size
+from grok_utils.engine.machine import does_not_fit, has_kernels, has_tf32, stack_size
 from grok_utils.engine.stack import PLAIN
 from grok_utils.engine.trainer import Trainer
 from grok_utils.optimizers import hyper_table
@@ -60,7 +60,7 @@ class GraphedTrainer(Trainer):
             from grok_utils.engine import attention, gpu_products
 
             self.kernels = PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
-            if path.precision == "float32" and torch.cuda.get_device_capability() >= (8, 0):  # before, there is no tf32
+            if path.precision == "float32" and has_tf32():
                 self.kernels = self.kernels._replace(linear=gpu_products.linear)
         sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]
         sizes = sorted({rounded_up(int(size)) for size in sizes}, reverse=True)

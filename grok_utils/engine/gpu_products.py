@@ -15,6 +15,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from grok_utils.engine import stack
+
 # A program's tile of the output, [M, N], how much of the sum it takes at a time, its warps and its stages of loading.
 # An H100 multiplies fastest by four warps together, if both factors lie along the sum, else by each on its own.
 ALONG, ACROSS = (128, 64, 32, 4, 3), (64, 64, 16, 2, 4)
@@ -83,5 +85,4 @@ products.register_autograd(gradients, setup_context=saved)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`stack.linear` in float32."""
-    y = products(x, weight.mT)
-    return y if bias is None else y + bias.unsqueeze(1)
+    return stack.linear(x, weight, bias, products)

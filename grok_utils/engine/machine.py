@@ -4,6 +4,7 @@ import hashlib
 import importlib.util
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -51,6 +52,18 @@ def has_kernels(path: ExecutionPath, shape: Shape) -> bool:
     return path.device == "cuda" and path.compiled and tiles
 
 
+def has_tf32() -> bool:
+    """Whether the GPU's tensor cores multiply in tf32 (Ampere on), of which products in float32 are made too."""
+    return torch.cuda.get_device_capability() >= (8, 0)
+
+
+def has_avx512() -> bool:
+    """Whether PyTorch uses AVX-512 on this CPU and the compiler knows its flags, asked without compiling."""
+    flags = ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-E", "-x", "c++", os.devnull)
+    used = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    return used and subprocess.run([os.environ.get("CXX", "g++"), *flags], capture_output=True).returncode == 0
+
+
 def one_by_one(path: ExecutionPath, shape: Shape, batch_size: float) -> bool:
     """Whether members are computed one after another, each by oneDNN's products, which know no stacks.
 
@@ -70,6 +83,8 @@ def set_up(path: ExecutionPath) -> None:
         # On a CPU one C++ file a graph, not one a kernel, for which headers would be precompiled first: half a minute.
         torch._inductor.config.cpp_wrapper = path.device == "cpu"
         torch._inductor.config.cpp_cache_precompile_headers = path.device != "cpu"
+        if path.device == "cpu" and has_avx512():  # else Inductor compiles to see what it can: 5 s of a first run
+            torch._inductor.config.cpp.vec_isa_ok = True
         torch._inductor.config.deterministic = path.device == "cuda"  # no benchmarking that could choose other code
         torch._inductor.config.combo_kernels = path.device == "cuda"  # small kernels launched together: a tenth
         # The caches know our operators by name: compiled code would keep gradients that have been edited since.

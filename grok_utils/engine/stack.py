@@ -45,10 +45,13 @@ class Layout:
 
 
 def linear(
-    x: Float[Tensor, "M R I"], weight: Float[Tensor, "M O I"], bias: Float[Tensor, "M O"] | None
+    x: Float[Tensor, "M R I"],
+    weight: Float[Tensor, "M O I"],
+    bias: Float[Tensor, "M O"] | None,
+    product: Callable[[Tensor, Tensor], Tensor] = torch.bmm,
 ) -> Float[Tensor, "M R O"]:
     """`x` through each member's own map."""
-    y = torch.bmm(x, weight.mT)
+    y = product(x, weight.mT)
     return y if bias is None else y + bias.unsqueeze(1)
 
 

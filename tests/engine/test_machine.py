@@ -53,6 +53,27 @@ def test_what_was_compiled_with_other_operators_of_ours_is_not_taken_from_a_cach
     assert tags[0] == tags[1] != tags[2]
 
 
+@pytest.mark.parametrize(("fails", "capability"), [(0, "AVX512"), (1, "AVX512"), (0, "AVX2")])
+def test_avx512_needs_pytorch_and_the_compiler(tmp_path, monkeypatch, fails, capability):
+    compiler = tmp_path / "g++"
+    compiler.write_text(f"#!/bin/sh\nexit {fails}\n")
+    compiler.chmod(0o755)
+    monkeypatch.setenv("CXX", str(compiler))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
+    assert machine.has_avx512() == (not fails and capability == "AVX512")
+
+
+@pytest.mark.skipif(not machine.has_avx512(), reason="needs a CPU with AVX-512 and a compiler that knows it")
+def test_pytorch_would_choose_the_same_instructions_by_trying(monkeypatch):
+    from torch._inductor import cpu_vec_isa
+
+    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", None)
+    tried = cpu_vec_isa.valid_vec_isa_list.__wrapped__()
+    assert "avx512" in str(tried[0])
+    machine.set_up(ExecutionPath("cpu", "float32", compiled=True, threads=1))
+    assert cpu_vec_isa.valid_vec_isa_list.__wrapped__() == tried
+
+
 def test_work_is_counted_in_forward_passes(tmp_path):
     # baseline: 6 blocks of 10 updates at 16 count three each; 6 validations of ceil(121 / 2) pairs; 2 operations
     assert machine.forward_passes(run_of(tmp_path, "baseline")) == 2 * (3 * 6 * 10 * 16 + 6 * 61)
