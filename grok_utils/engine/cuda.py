@@ -57,11 +57,11 @@ class GraphedTrainer(Trainer):
         super().__init__(tasks, courses, path, settings, measures)
         if has_kernels(path, settings.shape):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
-            from grok_utils.engine import attention, gpu_products
+            from grok_utils.engine.gpu import attention, block, products
 
             self.kernels = PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
-            if path.precision == "float32" and has_tf32():
-                self.kernels = self.kernels._replace(linear=gpu_products.linear)
+            if has_tf32():
+                self.kernels = self.kernels._replace(linear=products.linear, rest_of_block=block.rest_of_block)
         sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]
         sizes = sorted({rounded_up(int(size)) for size in sizes}, reverse=True)
         self.buffer = torch.zeros(3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)

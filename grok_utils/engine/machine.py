@@ -88,9 +88,8 @@ def set_up(path: ExecutionPath) -> None:
         torch._inductor.config.deterministic = path.device == "cuda"  # no benchmarking that could choose other code
         torch._inductor.config.combo_kernels = path.device == "cuda"  # small kernels launched together: a tenth
         # The caches know our operators by name: compiled code would keep gradients that have been edited since.
-        source = b"".join(
-            Path(__file__).with_name(name).read_bytes() for name in ("attention.py", "gpu_products.py", "products.py")
-        )
+        here = Path(__file__).parent
+        source = b"".join(path.read_bytes() for path in [*sorted(here.glob("gpu/*.py")), here / "products.py"])
         torch.compiler.config.cache_key_tag = hashlib.sha256(source).hexdigest()
         torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
         # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.

@@ -82,16 +82,25 @@ def attend(scores: list[Float[Tensor, "M _ heads"]], values: list[Float[Tensor, 
 
 
 def rest_of_block(
-    p: dict[str, Tensor], block: int, x: Float[Tensor, "M R D"], attention: Float[Tensor, "M R D"], linear: Linear
-) -> Float[Tensor, "M R D"]:
-    """What follows the heads in a block: projection, residual, LayerNorm, FFN, LayerNorm."""
+    p: dict[str, Tensor],
+    block: int,
+    x: Float[Tensor, "M R D"],
+    attention: Float[Tensor, "M R D"],
+    keep: int,
+    linear: Linear,
+) -> tuple[Float[Tensor, "M {keep} D"], Float[Tensor, "M R D"]]:
+    """What follows the heads in a block: projection, residual, LayerNorm, FFN, LayerNorm.
+
+    Comes out twice: the last `keep` rows, for the next residual, and all, for the next maps.
+    """
 
     def of(layer: str) -> tuple[Tensor, Tensor]:
         return p[f"blocks.{block}.{layer}.weight"], p[f"blocks.{block}.{layer}.bias"]
 
     a = layer_norm(x + linear(attention, *of("attention.out_proj")), *of("norm1"))
     h = F.gelu(linear(a, *of("up")))
-    return layer_norm(a + linear(h, *of("down")), *of("norm2"))
+    out = layer_norm(a + linear(h, *of("down")), *of("norm2"))
+    return out[:, -keep:], out
 
 
 class GatherRows(torch.autograd.Function):
@@ -180,11 +189,12 @@ def last_attention(
 
 
 class Kernels(NamedTuple):
-    """What a machine may have faster ways for: the attention of the first and of the last block, and linear maps."""
+    """What a machine may have faster ways for: attention of the first and the last block, linear maps, and the rest."""
 
     first: Callable[..., tuple[Tensor, Tensor]] = first_attention
     last: Callable[..., Tensor] = last_attention
     linear: Linear = linear
+    rest_of_block: Callable[..., tuple[Tensor, Tensor]] = rest_of_block
 
 
 PLAIN = Kernels()
@@ -204,21 +214,23 @@ def stacked_logits(
     elements = embedding[:, SPECIAL_TOKENS:]
     ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
     of_x, of_y = (x, y) if distinct else (None, None)
-    first, last, linear = kernels if distinct else PLAIN._replace(linear=kernels.linear)
+    if not distinct:
+        kernels = kernels._replace(first=first_attention, last=last_attention)
+    linear = kernels.linear
 
     # Block 1. Queries, keys and values are functions of (token, position): x, operator, y, equals at positions 0 to 3.
     tokens = (ex, embedding[:, OPERATOR, None], ey, embedding[:, EQUALS, None])
     rows = torch.cat([token + position[:, i, None] for i, token in enumerate(tokens)], dim=1)
     w, b = p["blocks.0.attention.in_proj_weight"], p["blocks.0.attention.in_proj_bias"]
-    residual, mixed = first(rows, linear(rows, w, b), of_x, of_y, heads)
+    residual, mixed = kernels.first(rows, linear(rows, w, b), of_x, of_y, heads)
     for i in range(1, blocks):
-        out = rest_of_block(p, i - 1, residual, mixed, linear)
+        last = i == blocks - 1  # read at the last position only
+        residual, rows = kernels.rest_of_block(p, i - 1, residual, mixed, batch if last else residual.shape[1], linear)
         w, b = p[f"blocks.{i}.attention.in_proj_weight"], p[f"blocks.{i}.attention.in_proj_bias"]
-        if i < blocks - 1:
-            residual, mixed = out, middle_attention(linear(out, w, b), batch, of_x, heads)
-        else:  # read at the last position only
-            residual = out[:, -batch:]
-            query, kv = linear(residual, w[:, :width], None), linear(out, w[:, width:], None)
-            mixed = last(query, kv, b, of_x, heads)
-    out = rest_of_block(p, blocks - 1, residual[:, -batch:], mixed[:, -batch:], linear)
+        if last:
+            query, kv = linear(rows[:, -batch:], w[:, :width], None), linear(rows, w[:, width:], None)
+            mixed = kernels.last(query, kv, b, of_x, heads)
+        else:
+            mixed = middle_attention(linear(rows, w, b), batch, of_x, heads)
+    out, _rows = kernels.rest_of_block(p, blocks - 1, residual[:, -batch:], mixed[:, -batch:], batch, linear)
     return linear(layer_norm(out, p["norm.weight"], p["norm.bias"]), p["head.weight"], p["head.bias"])

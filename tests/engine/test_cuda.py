@@ -11,8 +11,9 @@ from support.courses import courses_of, varied
 from support.models import SHAPES, relative, sequence
 from support.oracle import LAYOUT, ORACLES, trajectories
 
+from grok_utils.engine import stack
 from grok_utils.engine.machine import has_kernels, set_up
-from grok_utils.engine.stack import PLAIN, Kernels, Layout, stacked_logits
+from grok_utils.engine.stack import PLAIN, Kernels, Layout, linear, stacked_logits
 from grok_utils.engine.trainer import Trainer
 from grok_utils.errors import BadInput
 from grok_utils.measures import MEASURES
@@ -21,7 +22,7 @@ from grok_utils.optimizers import OPTIMIZERS
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.study_files import make_study
 from grok_utils.schedules import BLOCK
-from grok_utils.studies import PROTOCOL, ExecutionPath, Settings
+from grok_utils.studies import PROTOCOL, ExecutionPath, Settings, Shape
 from grok_utils.tasks import make_task
 
 pytestmark = [
@@ -62,9 +63,9 @@ def trained(it, blocks=None):
 
 @pytest.fixture
 def kernels():
-    from grok_utils.engine import attention, gpu_products
+    from grok_utils.engine.gpu import attention, block, products
 
-    return Kernels(attention.first_attention, attention.last_attention, gpu_products.linear)
+    return Kernels(attention.first_attention, attention.last_attention, products.linear, block.rest_of_block)
 
 
 def compare_with_plain_models(logits_of, shape=PROTOCOL.shape):
@@ -138,11 +139,41 @@ def test_attention_kernels_equal_the_plain_functions_in_float64(kernels, width, 
     compare(kernels[1], PLAIN[1], inputs, [x], (examples, width))
 
 
+@pytest.mark.parametrize(("rows", "keep"), [(1, 1), (37, 20), (600, 600), (1218, 512)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-6), ("tf32", 2e-3), ("bf16", 2e-2)])
+@pytest.mark.parametrize("width", [16, 128, 256])
+def test_the_rest_of_a_block_equals_pytorchs_in_float64(width, precision, tolerance, rows, keep):
+    """Its results, without gradients and with, and the gradients of rows and of all parameters."""
+    from grok_utils.engine.gpu.block import rest_of_block
+
+    set_up(ExecutionPath("cuda", precision, compiled=False, threads=1))
+    layout = Layout(tasks(), Shape(width, heads=2, blocks=1))
+    generator = torch.Generator("cuda").manual_seed(rows)
+    flat, x, attention, of_out, of_low = (
+        torch.randn(4, *shape, generator=generator, device="cuda")
+        for shape in [(sum(layout.sizes),), (rows, width), (rows, width), (keep, width), (rows, width)]
+    )
+
+    def results(f, *inputs):
+        flat, *rows = inputs = [t.detach().requires_grad_() for t in inputs]
+        out, low = f(layout.views(flat / width**0.5), 0, *rows, keep, linear)
+        seeds = of_out.to(out.dtype), of_low.to(low.dtype)
+        return out, low, *torch.autograd.grad((out, low), inputs, seeds)
+
+    exact = results(stack.rest_of_block, flat.double(), x.double(), attention.double())
+    with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
+        own = results(rest_of_block, flat, x, attention)
+        with torch.no_grad():
+            own = *rest_of_block(layout.views(flat / width**0.5), 0, x, attention, keep, linear), *own
+    for mine, expected in zip(own, (*exact[:2], *exact), strict=True):
+        assert relative(mine.double(), expected) < tolerance
+
+
 @pytest.mark.parametrize("rows", [1, 37, 600, 15_000])  # 15,000: what all training pairs of permutation make
 @pytest.mark.parametrize(("width", "out"), [(16, 97), (128, 512), (512, 128), (97, 130)])
 def test_products_are_as_near_to_float64_as_cublas(rows, width, out):
     """Of numbers of all sizes, in weights that lie among others as a member's do, and for both gradients."""
-    from grok_utils.engine.gpu_products import linear
+    from grok_utils.engine.gpu.products import linear
 
     torch.set_float32_matmul_precision("highest")
     generator = torch.Generator("cuda").manual_seed(rows)
@@ -171,7 +202,7 @@ def test_products_are_as_near_to_float64_as_cublas(rows, width, out):
 
 
 def test_what_is_not_finite_stays_so_in_products():
-    from grok_utils.engine.gpu_products import linear
+    from grok_utils.engine.gpu.products import linear
 
     x, weight = torch.ones(2, 40, 64, device="cuda"), torch.ones(2, 70, 64, device="cuda")
     x[0, 1, 2], x[0, 3, 4], x[1, 5, 6] = torch.nan, torch.inf, 3e38

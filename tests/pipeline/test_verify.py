@@ -29,7 +29,7 @@ def test_the_code_that_is_compared_is_all_that_reads_a_study_trains_and_records_
                 base = "/".join(node.module.split(".")[1:])
                 names = [base, *(f"{base}/{alias.name}".lstrip("/") for alias in node.names)]
                 left += {name for name in names if (package / f"{name}.py").is_file()} - found
-    assert {"model", "engine/attention"} < found
+    assert {"model", "engine/gpu/attention"} < found
     idle = {"store/checkpoints", "store/files", "store/provenance", "errors"}  # these decide no number
     assert found - idle == set(verify.CODE)
 

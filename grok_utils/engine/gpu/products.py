@@ -53,7 +53,9 @@ def tile_of_product(
 
 @torch.library.custom_op("grok_utils::products", mutates_args=())
 def products(a: Tensor, b: Tensor) -> Tensor:
-    """Each member's `a` · `b`: [G, M, N] of [G, M, K] and [G, K, N], in float32."""
+    """Each member's `a` · `b`: [G, M, N] of [G, M, K] and [G, K, N]; by cuBLAS in a lower precision than float32."""
+    if a.dtype != torch.float32 or torch.get_float32_matmul_precision() != "highest":
+        return torch.bmm(a, b)
     out, (members, m, k), n = products_shape(a, b), a.shape, b.shape[2]
     bm, bn, bk, warps, stages = ALONG if a.stride(2) == b.stride(1) == 1 else ACROSS
     grid, step = (triton.cdiv(m, bm) * triton.cdiv(n, bn), members), 8 if b.stride(0) % 8 == 0 else 1
@@ -84,5 +86,6 @@ products.register_autograd(gradients, setup_context=saved)
 
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """`stack.linear` in float32."""
-    return stack.linear(x, weight, bias, products)
+    """`stack.linear`."""
+    dtype = torch.bfloat16 if torch.is_autocast_enabled("cuda") else x.dtype
+    return stack.linear(x.to(dtype), weight.to(dtype), bias, products)
