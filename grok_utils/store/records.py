@@ -224,13 +224,11 @@ def makings(metadata: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [made for m in metadata for made in m["made"]]
 
 
-def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
-    """The rows of the records in `folder`/records that were made on `run`'s pairs for as long, without a grid.
+def read_like(folder: Path | str, run: Run) -> list[pd.DataFrame]:
+    """The rows of each record in `folder`/records that was made on `run`'s pairs for as long, without a grid.
 
-    The columns alone where there is none. Raises Damaged on a bad record.
+    Raises Damaged on a bad record.
     """
     same = {"operations", "modulus", "train_fraction", "updates", "cells"}
     records = map(read_record, sorted(Path(folder).glob("records/*.parquet")))
-    like = [rows for rows, metadata in records if not same & set(unlike(metadata["identity"], run.identity))]
-    none = pa.schema(list(COLUMNS.items())).empty_table().to_pandas()
-    return pd.concat(like, ignore_index=True) if like else none
+    return [rows for rows, metadata in records if not same & set(unlike(metadata["identity"], run.identity))]
