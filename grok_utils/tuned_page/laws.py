@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation, in_order
+from grok_utils.analysis.crossings import by_operation, in_order, rows_in_order
 from grok_utils.page.prose import count, from_to, listed
 from grok_utils.store.records import read_study
 from grok_utils.tasks import OPERATIONS, written
@@ -108,8 +108,7 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
 def in_tau(cells: pd.DataFrame) -> pd.DataFrame:
     """The mean of T / τ over the cells that count: operation, batch, cells, in_tau."""
     groups = cells[cells["counts"].astype(bool)].groupby(["operation", "batch"])["in_tau"]
-    table = groups.agg(cells="size", in_tau="mean").reset_index()
-    return pd.concat([of for _, of in by_operation(table)], ignore_index=True)
+    return rows_in_order(groups.agg(cells="size", in_tau="mean").reset_index())
 
 
 def edges(t: Tuned) -> pd.DataFrame:
@@ -165,8 +164,7 @@ def noise(t: Tuned, results: Path | str) -> pd.DataFrame:
             row = {"operation": operation, "schedule": arm, "batch": sizes(t)[arm], "members": len(of)}
             row |= {"opposed": of["opposed"].mean(), "n": int(of["noise_scale"].count())}
             rows.append(row | {"noise_scale": of["noise_scale"].median()})
-    table = pd.DataFrame(rows).sort_values("batch", kind="stable")
-    return pd.concat([of for _, of in by_operation(table)], ignore_index=True)
+    return rows_in_order(pd.DataFrame(rows), batch=True)
 
 
 def steps_line(table: pd.DataFrame, scale: pd.DataFrame) -> str:
