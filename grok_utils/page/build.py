@@ -14,8 +14,6 @@ from grok_utils.studies import Study
 
 # Tables of Markdown, which no page of a notebook has: their texts wrap, and a phone scrolls them.
 OF_INDEX = "main > table { display: block; overflow-x: auto; } main > table td { white-space: normal; }"
-
-
 PAGES = ("evidence", "tuned")  # of many studies, by their folders and their notebooks
 
 

@@ -36,6 +36,8 @@ COLUMNS = {
     "diverged": pa.bool_(),  # true from the first log on whose loss is not finite
 }
 VARIED = {"beta1": pa.float64(), "beta2": pa.float64()}  # columns of a study that varies them
+WORDS = {"operations": "operations", "cells": "cells of the grid"}  # first: they entail other hyper-parameters
+WORDS |= {name: f"values of {name}" for name in HYPER}
 
 
 def measured_columns(study: Study) -> list[str]:
@@ -149,10 +151,6 @@ def read_record(path: Path) -> tuple[pd.DataFrame, dict[str, Any]]:
 def is_complete(run: Run, seed: int) -> bool:
     """Whether the record of this seed exists. Raises Damaged where it is no valid record of this study's settings."""
     return found_record(run, seed) is not None
-
-
-WORDS = {"operations": "operations", "cells": "cells of the grid"}  # first: they entail other hyper-parameters
-WORDS |= {name: f"values of {name}" for name in HYPER}
 
 
 def found_record(run: Run, seed: int) -> tuple[pd.DataFrame, dict[str, Any]] | None:

@@ -21,6 +21,7 @@ GRID = ("surface", *EDGES[:2], "law")  # studies: without the neighbours, which 
 PUBLISHED = "−1 (arXiv 2603.13331, arXiv 2605.18845; the plan names −1 to −0.5)"
 PRODUCT_ALONE = 0.15  # the second coefficient within ± this says that rate and decay act through their product
 FACTOR = 2.0  # within which a noise scale predicts B_c
+MUCH = 1e5  # a B_c beyond this is none: the curve is a power of B throughout
 
 
 def sizes(t: Tuned) -> dict[str, int]:
@@ -192,10 +193,8 @@ def noise_line(fits: pd.DataFrame, scale: pd.DataFrame) -> str:
     verdict = "predicts" if len(within) >= 2 else "does not predict"
     none = int((scale["n"] == 0).sum())
     known = f"is {listed(each)}" if each else "cannot be given"
-    told = (
-        f"The gradient noise scale along tuned runs at 512 {known}. It lies within a factor of {FACTOR:g} of $B_c$ on "
-    )
-    told += f"{len(within)} of {len(both)} operations. So, by the plan, it {verdict} $B_c$."
+    told = f"The gradient noise scale along tuned runs at 512 {known}. It lies within a factor of {FACTOR:g} of $B_c$"
+    told += f" on {len(within)} of {len(both)} operations. So, by the plan, it {verdict} $B_c$."
     if none:
         told += (
             f" In {none} of {len(scale)} arms and operations no member has one ([Table](#noise)), as the ten gradients "
@@ -214,9 +213,6 @@ def frontier_table(tests: pd.DataFrame) -> pd.DataFrame:
     bounded = np.isfinite(ratios["high"]) & (ratios["low"] > 0)  # else the arm leaves the range in some resamples
     ratios[["low", "high"]] = ratios[["low", "high"]].where(bounded)
     return rows[["operation", "schedule", "outcome", "seeds", "adjusted_p", "passes"]].join(ratios)
-
-
-MUCH = 1e5  # a B_c beyond this is none: the curve is a power of B throughout
 
 
 def steps_table(table: pd.DataFrame) -> pd.DataFrame:
