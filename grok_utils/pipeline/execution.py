@@ -130,7 +130,7 @@ def from_notebooks(path: Path) -> str:
 
 def from_here(text: str, results: str) -> str:
     """The text of a notebook with its path of the results as it is from the current folder."""
-    here = results if os.path.isabs(results) else os.path.relpath(NOTEBOOKS / results)
+    here = str(files.from_notebook(results))
     return re.sub(rf"(?<![\w./-]){re.escape(results)}(?![\w.-])", lambda _: here, text)
 
 
