@@ -44,8 +44,7 @@ def by_operation(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
 
 def rows_in_order(frame: pd.DataFrame, **ascending: bool) -> pd.DataFrame:
     """The rows by operation, in the protocol's order, then by these columns, ascending or not; equals as they come."""
-    operations = in_order(frame["operation"], OPERATIONS)
-    table = frame.assign(_place=frame["operation"].map(operations.index))
+    table = frame.assign(_place=frame["operation"].map(in_order(frame["operation"], OPERATIONS).index))
     by, up = ["_place", *ascending], [True, *ascending.values()]
     return table.sort_values(by, ascending=up, kind="stable", ignore_index=True).drop(columns="_place")
 

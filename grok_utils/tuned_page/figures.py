@@ -191,9 +191,8 @@ def edges(table: pd.DataFrame) -> Picture:
     )
     words = "batch size", "highest stable value"
     picture = panels(table, draw, alt, *words, height=2.4, by="panel", width=WIDE, sharey="row")
-    axes = picture.figure.axes
     for of, other in (("decay", "learning rate"), ("rate", "weight decay")):
-        row = [ax for ax in axes if ax.get_title().startswith(f"highest {of}, ")]
+        row = [ax for ax in picture.figure.axes if ax.get_title().startswith(f"highest {of}, ")]
         add_steps(picture.figure, row, shades[of], f"at a {other} of")
     return picture
 
