@@ -28,9 +28,6 @@ DRAWN = 8 * 512  # validation examples that the original draws for each log
 WITHIN = 0.25  # of 1, a ratio of two programs that agree
 
 
-# --- shapes -----------------------------------------------------------------------------------------------------------
-
-
 def shapes(t: Tuned, surface: pd.DataFrame) -> pd.DataFrame:
     """The best cells of the geometric courses by touch, and of the constants that are their ends, W = 0: operation,
     schedule, first, last (batch sizes), within, median; `surface` as from `choices.ranked`."""
@@ -58,9 +55,6 @@ def shapes_line(table: pd.DataFrame) -> str:
             f"shrinking one in {sooner[1]}."
         )
     return " ".join(told)
-
-
-# --- controls ---------------------------------------------------------------------------------------------------------
 
 
 def controls(t: Tuned) -> pd.DataFrame:
@@ -139,9 +133,6 @@ def controls_line(table: pd.DataFrame) -> str:
     return " ".join(told)
 
 
-# --- permutation ------------------------------------------------------------------------------------------------------
-
-
 def permutation(t: Tuned, points: pd.DataFrame) -> pd.DataFrame:
     """Permutation, tuned: schedule, n, reached, share with low and high, updates (mean, by `horizon`), kept (how many
     seeds keep it by then at that cell), and there, how many reach at the original's rate and decay, from
@@ -168,9 +159,6 @@ def permutation_line(table: pd.DataFrame) -> str:
         f"{whole['updates'].iloc[0]:,.0f}, and keeps it in {whole['kept'].iloc[0]} of {whole['n'].iloc[0]} seeds: its "
         "cell was chosen by touch."
     )
-
-
-# --- the original's own code ------------------------------------------------------------------------------------------
 
 
 def original(t: Tuned, results: Path | str) -> pd.DataFrame:
