@@ -172,10 +172,9 @@ def verdict_line(beaten: pd.DataFrame) -> str:
 
 def ways_line(beaten: pd.DataFrame) -> str:
     """How many schedules beat the constants, of which kind they are, and what is to be said beside it."""
-    pair, some = ["operation", "schedule"], beaten[beaten["said"] != ""]
-    n, both, told = (
-        len(rows.drop_duplicates(pair)) for rows in (beaten, some[some["said"].str.startswith(BEATS)], some)
-    )
+    pair, beats = ["operation", "schedule"], beaten["said"].str.startswith(BEATS)
+    some = beaten[beaten["said"] != ""]
+    n, both, told = (len(rows.drop_duplicates(pair)) for rows in (beaten, beaten[beats], some))
     line = f"Of {n} pairs of a schedule and an operation, {both or 'none'} beat the constants by both outcomes"
     if told:
         counts = some.drop_duplicates(pair)["kind"].value_counts()
