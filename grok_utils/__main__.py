@@ -105,7 +105,7 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
         else:
             many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study
             of = a.study if many else load_study(a.study, a.precision)
-            make = partial(build.print_page if a.command == "pdf" else build.build_page, kernel=kernel)
+            make = build.print_page if a.command == "pdf" else partial(build.build_page, kernel=kernel)
             file = make(a.results, of, a.study, a.precision)
             yield f"{file.parent.name}: read {file}"
         return

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Float64, Shaped
 
 BLOCK = 10  # updates between two logs; hyper-parameters are constant within a block
+GOES_ON = ("cyclic",)  # after its length T; the others hold their last value
 
 Schedule = Callable[[int, int, float, float], float]
 SCHEDULES: dict[str, Schedule] = {}
@@ -65,9 +66,6 @@ def geometric(s: int, T: int, lo: float, hi: float) -> float:
 
 def _by_ratio(lo: float, hi: float, p: float) -> float:
     return hi if p == 1 else lo * (hi / lo) ** p  # 7 · (61 / 7) is 60.99…, which a batch size would truncate
-
-
-GOES_ON = ("cyclic",)  # after its length T; the others hold their last value
 
 
 def values(name: str, updates: int, lo: float, hi: float, length: int | None = None) -> Float64[np.ndarray, " blocks"]:

@@ -14,6 +14,9 @@ from jaxtyping import Int, Int64
 from torch import Tensor
 
 OPERATOR, EQUALS, SPECIAL_TOKENS = 0, 1, 2  # the vocabulary's first two entries; element e is token e + 2
+PERMUTATIONS = torch.tensor(list(itertools.permutations(range(5))))  # the 120 elements of S5, in lexicographic order
+FORMULA = re.compile(r"([xy][23]?)+(_(plus|minus|div)_([xy][23]?)+)*")
+SIGNS = {"_plus_": " + ", "_minus_": " − ", "_div_": " / ", "2": "²", "3": "³"}
 
 
 class Operation(NamedTuple):
@@ -28,9 +31,6 @@ class Operation(NamedTuple):
 def inverse(y: Int[Tensor, "*n"], p: int) -> Int[Tensor, "*n"]:
     """Multiplicative inverse of each nonzero residue `y` modulo the prime `p`."""
     return torch.tensor([0] + [pow(a, -1, p) for a in range(1, p)])[y]
-
-
-PERMUTATIONS = torch.tensor(list(itertools.permutations(range(5))))  # the 120 elements of S5, in lexicographic order
 
 
 def compose(x: Int[Tensor, "*n"], y: Int[Tensor, "*n"], _: int) -> Int[Tensor, "*n"]:
@@ -53,9 +53,6 @@ OPERATIONS: dict[str, Operation] = {
     "x3_plus_xy": Operation(lambda x, y, p: (x**3 + x * y) % p),
     "x3_plus_xy2_plus_y": Operation(lambda x, y, p: (x**3 + x * y**2 + y) % p),
 }
-
-FORMULA = re.compile(r"([xy][23]?)+(_(plus|minus|div)_([xy][23]?)+)*")
-SIGNS = {"_plus_": " + ", "_minus_": " − ", "_div_": " / ", "2": "²", "3": "³"}
 
 
 def written(operation: str) -> str:

@@ -42,6 +42,13 @@ def by_operation(frame: pd.DataFrame) -> Iterator[tuple[str, pd.DataFrame]]:
         yield operation, frame[frame["operation"] == operation]
 
 
+def rows_in_order(frame: pd.DataFrame, **ascending: bool) -> pd.DataFrame:
+    """The rows by operation, in the protocol's order, then by these columns, ascending or not; equals as they come."""
+    table = frame.assign(_place=frame["operation"].map(in_order(frame["operation"], OPERATIONS).index))
+    by, up = ["_place", *ascending], [True, *ascending.values()]
+    return table.sort_values(by, ascending=up, kind="stable", ignore_index=True).drop(columns="_place")
+
+
 def by_cell(frame: pd.DataFrame, within: Sequence[str] = ()) -> Iterator[tuple[dict[str, Any], pd.DataFrame]]:
     """The rows of each (operation, schedule, cell, *within) with that key, in the protocol's order; cells by value."""
     groups = dict(list(frame.groupby([*GROUP, *within], sort=False)))

@@ -162,8 +162,7 @@ def aligned(frame: pd.DataFrame, measures: Iterable[str]) -> pd.DataFrame:
         return pd.DataFrame(columns=[*GROUP, "measure", "share", "level"])
     table = pd.concat(courses).melt([*MEMBER, "share"], var_name="measure", value_name="level")
     found = table.groupby([*GROUP, "measure", "share"], sort=False)["level"].agg(["median", "count", "size"])
-    known = found[2 * found["count"] >= found["size"]]
-    return known["median"].dropna().rename("level").reset_index()
+    return found.loc[2 * found["count"] >= found["size"], "median"].dropna().rename("level").reset_index()
 
 
 def counts(summary: pd.DataFrame) -> pd.DataFrame:

@@ -63,8 +63,7 @@ def paired_differences(members: pd.DataFrame, reference: str = "baseline", same_
         low, high = np.clip([c.low, c.high], -horizon, horizon)
         if c.n:
             verdict = "sooner" if high < 0 else "later" if low > 0 else "cannot tell"
-            row = key | {"n": c.n, "difference": c.difference, "low": low, "high": high}
-            rows.append(row | {"percent": c.percent, "verdict": verdict})
+            rows.append(key | c._asdict() | {"low": low, "high": high, "verdict": verdict})
     return pd.DataFrame(rows, columns=[*GROUP, "n", "difference", "low", "high", "percent", "verdict"])
 
 

@@ -20,9 +20,6 @@ LATER_BELOW = 128  # an arm grows later than another if more of its updates have
 WRONG_FORMULA, WRONG_ARITHMETIC = "wrong by its own formula", "wrong by its own arithmetic"
 
 
-# --- what the claims speak of --------------------------------------------------------------------------------------
-
-
 def compare(
     arm: str, reference: str, operations: tuple[str, ...], claimed: int, **options: Any
 ) -> tuple[Comparison, ...]:

@@ -12,8 +12,7 @@ from bs4 import BeautifulSoup
 from grok_utils.evidence import answer
 from grok_utils.evidence.members import STUDIES
 from grok_utils.page.prose import sample_sizes
-from grok_utils.pipeline.study_files import STUDIES as STUDY_FILES
-from grok_utils.pipeline.study_files import load_study
+from grok_utils.pipeline import study_files
 from grok_utils.schedules import BLOCK
 from grok_utils.store.records import records_there
 from grok_utils.tasks import written
@@ -101,8 +100,8 @@ def figures(results: Path, of: str, shown: tuple[str, ...]) -> str:
 def studies(results: Path) -> pd.DataFrame:
     """The studies, those of the evidence first: study, what it is, arms, seeds, records (of which how many), page."""
     rows = []
-    for name in [*STUDIES, *sorted({p.stem for p in STUDY_FILES.glob("*.yaml")} - {*STUDIES, NOT_KEPT})]:
-        study = load_study(name)
+    for name in [*STUDIES, *sorted({p.stem for p in study_files.STUDIES.glob("*.yaml")} - {*STUDIES, NOT_KEPT})]:
+        study = study_files.load_study(name)
         there = records_there(study, results)
         n = f"{sum(there):,}" if all(there) else f"{sum(there):,} of {len(there):,}"
         page = f"[report]({name}/report.html)" if (results / name / "report.html").exists() else ""

@@ -10,6 +10,7 @@ from grok_utils.analysis.inference import equivalent, paired_contrast
 from grok_utils.evidence.members import STUDIES, of_study
 
 MARGIN = 0.05  # of the baseline's RMST on the operation, in `confirm`
+Rule = Callable[[pd.DataFrame], str]  # from a claim's rows of `claims.all_contrasts` to its verdict
 
 
 @dataclass(frozen=True)
@@ -24,11 +25,6 @@ class Comparison:
     study: str = STUDIES[0]
     margin: float | None = None  # of equivalence, where it is not that of times
     decides: bool = True  # or is in the family without deciding the claim
-
-
-Rule = Callable[[pd.DataFrame], str]  # from a claim's rows of `claims.all_contrasts` to its verdict
-
-# --- rules ---------------------------------------------------------------------------------------------------------
 
 
 def by_contrasts(rows: pd.DataFrame) -> str:
@@ -55,9 +51,6 @@ def by_any(rows: pd.DataFrame) -> str:
 def by_accuracy_and_share(rows: pd.DataFrame) -> str:
     """Claim 14: that of final accuracy, unless the shares differ."""
     return "contradicted" if (rows["verdict"] == "contradicted").any() else rows["verdict"].iloc[0]
-
-
-# --- claims, and what a comparison gives ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)

@@ -14,8 +14,6 @@ from grok_utils.studies import Study
 
 # Tables of Markdown, which no page of a notebook has: their texts wrap, and a phone scrolls them.
 OF_INDEX = "main > table { display: block; overflow-x: auto; } main > table td { white-space: normal; }"
-
-
 PAGES = ("evidence", "tuned")  # of many studies, by their folders and their notebooks
 
 
@@ -43,16 +41,14 @@ def build_page(
     return html
 
 
-def print_page(
-    results: Path, of: Study | str, given: str = "", precision: str | None = None, kernel: Kernel | None = None
-) -> Path:
+def print_page(results: Path, of: Study | str, given: str = "", precision: str | None = None) -> Path:
     """Print the page of `build_page`, built where absent; returns the PDF's path. Raises BadInput without Chromium."""
     from grok_utils.page.export import find_chromium, print_pdf
 
     find_chromium()  # told before any work
     html = page_path(results, of)
     if not html.exists():
-        build_page(results, of, given, precision, kernel)
+        build_page(results, of, given, precision)
     with alone(html.parent, "report"):
         print_pdf(html, html.with_suffix(".pdf"))
     return html.with_suffix(".pdf")

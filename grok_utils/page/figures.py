@@ -35,8 +35,7 @@ CELL_WORDS = 0.062  # inches that a digit of 7 points takes
 def thin(frame: pd.DataFrame, points: int = POINTS) -> pd.DataFrame:
     """The rows of about `points` evenly spaced updates, the last among them: a drawing needs no more."""
     updates = np.sort(frame["update"].unique())
-    kept = updates[:: -max(1, -(-len(updates) // points))]
-    return frame[frame["update"].isin(kept)]
+    return frame[frame["update"].isin(updates[:: -max(1, -(-len(updates) // points))])]
 
 
 def few_arms(frame: pd.DataFrame) -> bool:

@@ -22,6 +22,8 @@ from grok_utils.tasks import written
 WRAPPED = {40: "text", 24: "words"}  # characters: a column with longer texts wraps, the longest ones late; others never
 DIGITS = {0: 100, 1: 10, 2: 1, 3: 0.1}  # decimals, by what a column's usual size exceeds; 4 for smaller ones
 REDRAW = 2.0  # seconds between two states of the live figure
+Headings = Mapping[str | tuple[str, str], str]
+About = dict[str, dict[str, Any]]  # metadata by the kind of data
 
 
 def publish(picture: Picture, name: str, caption: str, folder: Path | str | None = None) -> None:
@@ -36,10 +38,6 @@ def publish(picture: Picture, name: str, caption: str, folder: Path | str | None
     data = {"image/svg+xml": text, "text/plain": f"{caption}\n{picture.alt}"}
     wide = bool(picture.figure.get_figwidth() > WIDTH)
     show(data, {"image/svg+xml": {"name": name, "alt": picture.alt, "caption": caption, "wide": wide}})
-
-
-Headings = Mapping[str | tuple[str, str], str]
-About = dict[str, dict[str, Any]]  # metadata by the kind of data
 
 
 def publish_table(

@@ -19,6 +19,12 @@ from grok_utils.tasks import written
 
 NAMED = 3  # commits that are told one by one
 FEW = 5  # seeds; with fewer, a study shows that the pipeline works and settles no claim
+OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
+VERDICTS = {  # of reported means
+    "agrees": "lie where 95 % of means of 3 further seeds of ours would",
+    "differs": "do not",
+    "cannot tell": "cannot be judged",
+}
 
 
 def interval(low: float, high: float) -> str:
@@ -117,9 +123,6 @@ def ended_early(study: Study, metadata: list[dict[str, Any]]) -> str:
     )
 
 
-OPTIMIZERS = {"adamw": "AdamW", "sgd": "SGD", "muon": "Muon"}
-
-
 def either(study: Study, name: str, say: Callable[[Any], str] = str) -> str:
     """The values that a setting has in a study's arms, such as `64 or 128`, or what `say` says of each."""
     return listed(dict.fromkeys(say(getattr(arm.settings, name)) for arm in study.arms), "or")
@@ -208,10 +211,9 @@ def order_of_moves(counts: pd.DataFrame) -> str:
     """
     rows = counts[counts["since"] == SINCE[1]].assign(measure=lambda rows: rows["measure"].str.replace("_", " "))
     tells = rows[["before", "after"]].any(axis=1)
-    told = [
-        f"{r.measure} before it in {r.before} and after it in {r.after} of {r.pairs}" for r in rows[tells].itertuples()
-    ]
-    told += [f"of {listed(rows.loc[~tells, 'measure'])} one cannot tell"] if not tells.all() else []
+    known, unknown = rows[tells], rows.loc[~tells, "measure"]
+    told = [f"{r.measure} before it in {r.before} and after it in {r.after} of {r.pairs}" for r in known.itertuples()]
+    told += [f"of {listed(unknown)} one cannot tell"] if len(unknown) else []
     said = "**Counted from the start, beside validation accuracy,** in pairs of operation and arm: "
     return f"{said}{'; '.join(told)}." if told else ""
 
@@ -287,10 +289,3 @@ def beside_reported_sentence(table: pd.DataFrame, unlike: list[str]) -> str:
     count = table["verdict"].value_counts()
     told = listed(f"{count[v]} {words}" for v, words in VERDICTS.items() if v in count)
     return f"Of {len(table)} reported means of 3 seeds, {told} ({sample_sizes(table)} here)."
-
-
-VERDICTS = {
-    "agrees": "lie where 95 % of means of 3 further seeds of ours would",
-    "differs": "do not",
-    "cannot tell": "cannot be judged",
-}

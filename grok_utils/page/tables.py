@@ -6,7 +6,8 @@ import numpy as np
 import pandas as pd
 
 from grok_utils.analysis import summaries
-from grok_utils.analysis.crossings import GROUP, by_cell, in_order
+from grok_utils.analysis.crossings import GROUP, in_order
+from grok_utils.analysis.inference import share_band
 from grok_utils.page.prose import either, optimizers
 from grok_utils.studies import HYPER, Follows, Scheduled, Study
 from grok_utils.tasks import written
@@ -67,14 +68,12 @@ def batch_sizes(frame: pd.DataFrame) -> dict[str, np.ndarray]:
     return {arm: sizes.get_group(arm).to_numpy() for arm in in_order(frame["schedule"])}
 
 
-def reached_by(members: pd.DataFrame, parts: int = 5) -> pd.DataFrame:
-    """How many of its n seeds have grokked by each fifth of the run: one row a cell of `crossings.crossings`."""
-    updates = [int(members["horizon"].max()) * i // parts for i in range(1, parts + 1)]
-    rows = []
-    for key, cell in by_cell(members):
-        row = {"operation": key["operation"], "arm": key["schedule"], "n": len(cell)}
-        rows.append(row | {f"by {u:,}": int((cell["updates"] <= u).sum()) for u in updates})
-    return pd.DataFrame(rows)
+def reached_by(members: pd.DataFrame) -> pd.DataFrame:
+    """How many of its n seeds have grokked by each fifth of the run: one row an operation and arm."""
+    fifths = [int(members["horizon"].max()) * i // 5 for i in range(1, 6)]
+    band = share_band(members, fifths).rename(columns={"schedule": "arm"})
+    wide = band.pivot_table("reached", ["operation", "arm", "n"], "update", sort=False, aggfunc="first")
+    return wide.rename(columns="by {:,}".format).rename_axis(columns=None).reset_index()
 
 
 def final(metrics: pd.DataFrame) -> pd.DataFrame:

@@ -72,16 +72,14 @@ def execute(notebook: str, output: Path, parameters: dict[str, object], kernel: 
     """
     part = output.with_suffix(PART)
     part.parent.mkdir(parents=True, exist_ok=True)
-    options = {"kernel_name": "python3", "progress_bar": False, "cwd": str(NOTEBOOKS), "start_timeout": START_SECONDS}
-    options["autosave_cell_every"] = SAVE_SECONDS
+    options = {"kernel_name": "python3", "progress_bar": False, "cwd": NOTEBOOKS, "start_timeout": START_SECONDS}
+    options |= {"parameters": parameters, "autosave_cell_every": SAVE_SECONDS}
     with graceful_stop() as received:
         try:
             kernel = kernel or Kernel()
             for start in range(1, STARTS + 1):
                 try:
-                    papermill.execute_notebook(
-                        str(NOTEBOOKS / notebook), str(part), parameters, km=kernel.manager, **options
-                    )
+                    papermill.execute_notebook(NOTEBOOKS / notebook, part, km=kernel.manager, **options)
                     break
                 except RuntimeError as error:
                     if received or start == STARTS or NOT_STARTED not in str(error):
@@ -132,7 +130,7 @@ def from_notebooks(path: Path) -> str:
 
 def from_here(text: str, results: str) -> str:
     """The text of a notebook with its path of the results as it is from the current folder."""
-    here = results if os.path.isabs(results) else os.path.relpath(NOTEBOOKS / results)
+    here = str(files.from_notebook(results))
     return re.sub(rf"(?<![\w./-]){re.escape(results)}(?![\w.-])", lambda _: here, text)
 
 

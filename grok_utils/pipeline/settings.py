@@ -123,8 +123,7 @@ def hyper(field: str, name: str, value: Any, operations: tuple[str, ...], update
         return tuple((o, hyper(f"{field}.{o}", name, value[o], (), updates)) for o in operations)
     if isinstance(value, dict):
         return (following if "follows" in value else scheduled)(field, name, value, updates)
-    everything = name == "batch_size" and value == "all"
-    require(everything or fits(name, value), field, value, ALLOWED[name][2])
+    require(fits(name, value) or (name == "batch_size" and value == "all"), field, value, ALLOWED[name][2])
     return value if name == "batch_size" else float(value)
 
 

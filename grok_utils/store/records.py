@@ -36,6 +36,8 @@ COLUMNS = {
     "diverged": pa.bool_(),  # true from the first log on whose loss is not finite
 }
 VARIED = {"beta1": pa.float64(), "beta2": pa.float64()}  # columns of a study that varies them
+WORDS = {"operations": "operations", "cells": "cells of the grid"}  # first: they entail other hyper-parameters
+WORDS |= {name: f"values of {name}" for name in HYPER}
 
 
 def measured_columns(study: Study) -> list[str]:
@@ -151,10 +153,6 @@ def is_complete(run: Run, seed: int) -> bool:
     return found_record(run, seed) is not None
 
 
-WORDS = {"operations": "operations", "cells": "cells of the grid"}  # first: they entail other hyper-parameters
-WORDS |= {name: f"values of {name}" for name in HYPER}
-
-
 def found_record(run: Run, seed: int) -> tuple[pd.DataFrame, dict[str, Any]] | None:
     """The rows and the metadata of the record of this seed; None where there is none.
 
@@ -175,15 +173,14 @@ def found_record(run: Run, seed: int) -> tuple[pd.DataFrame, dict[str, Any]] | N
         return rows, metadata
     name = min(differ, key=lambda name: [*WORDS].index(name) if name in WORDS else -1)
     there, here = (of.get(name, DEFAULTS.get(name)) for of in (metadata["identity"], run.identity))
-    if name not in WORDS:
-        said = f"{path} was made with {name} = {there!r}, the study says {here!r}"
+    said = f"{run.arm.name}'s {WORDS.get(name)} differ from those its records were made with"
+    if name in HYPER:
+        said += first_difference(run, rows, name)
+    elif name in WORDS:
+        there, here = there or {}, here or {}  # without a grid there are no cells
+        said += f", in {', '.join(o for o in there | here if there.get(o) != here.get(o))}"
     else:
-        if name in HYPER:
-            apart = first_difference(run, rows, name)
-        else:
-            there, here = there or {}, here or {}  # without a grid there are no cells
-            apart = f", in {', '.join(o for o in there | here if there.get(o) != here.get(o))}"
-        said = f"{run.arm.name}'s {WORDS[name]} differ from those its records were made with{apart}"
+        said = f"{path} was made with {name} = {there!r}, the study says {here!r}"
     raise Damaged(f"{said}: give what was changed a name of its own, {elsewhere}")
 
 
@@ -224,13 +221,11 @@ def makings(metadata: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [made for m in metadata for made in m["made"]]
 
 
-def read_like(folder: Path | str, run: Run) -> pd.DataFrame:
-    """The rows of the records in `folder`/records that were made on `run`'s pairs for as long, without a grid.
+def read_like(folder: Path | str, run: Run) -> list[pd.DataFrame]:
+    """The rows of each record in `folder`/records that was made on `run`'s pairs for as long, without a grid.
 
-    The columns alone where there is none. Raises Damaged on a bad record.
+    Raises Damaged on a bad record.
     """
     same = {"operations", "modulus", "train_fraction", "updates", "cells"}
     records = map(read_record, sorted(Path(folder).glob("records/*.parquet")))
-    like = [rows for rows, metadata in records if not same & set(unlike(metadata["identity"], run.identity))]
-    none = pa.schema(list(COLUMNS.items())).empty_table().to_pandas()
-    return pd.concat(like, ignore_index=True) if like else none
+    return [rows for rows, metadata in records if not same & set(unlike(metadata["identity"], run.identity))]

@@ -59,8 +59,7 @@ def claim_contrasts(
     if not rows:
         return pd.DataFrame(columns=["claim"])
     table = pd.DataFrame(rows)
-    made = table["n"] > 0
-    table["adjusted_p"] = table[made].groupby("claim")["p"].transform(holm)
+    table["adjusted_p"] = table[table["n"] > 0].groupby("claim")["p"].transform(holm)
     judge = {"restricted": decisions.verdict, "final_accuracy": of_accuracy, "reached": of_accuracy}
     table["verdict"] = [judge[row["column"]](row) if row["n"] else NOT_TESTED for row in table.to_dict("records")]
     return table

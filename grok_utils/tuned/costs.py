@@ -67,8 +67,7 @@ def fitted(key: dict[str, str], batch: np.ndarray, y: np.ndarray, seeds: int) ->
         theta, errors = fitting.best_fits(_curve(batch, y), np.array(starts), len(y))
         aic = len(batch) * np.log(2 * errors[0] / len(batch)) + 2 * (len(names) + 1)
         of = key | {"form": form, "sizes": len(batch), "seeds": seeds, "aic": aic}
-        for name, found in zip(names, theta.T, strict=True):
-            rows.append(of | {"coefficient": name} | fitting.with_intervals(np.exp(found), seeds))
+        rows += fitting.with_intervals(of, names, np.exp(theta), seeds)
     return rows
 
 

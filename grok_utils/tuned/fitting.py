@@ -94,9 +94,11 @@ def percentile_interval(draws: np.ndarray, seeds: int, level: float = CONFIDENCE
     return float(low), float(high)
 
 
-def with_intervals(values: np.ndarray, seeds: int) -> dict[str, float]:
-    """estimate, low and high (95 %), low_90 and high_90 of an estimate and its bootstrap draws, for a table of fits."""
-    row = {"estimate": values[0]}
-    for end, level in LEVELS.items():
-        row["low" + end], row["high" + end] = percentile_interval(values[1:], seeds, level)
-    return row
+def with_intervals(key: dict[str, Any], names: list[str], theta: np.ndarray, seeds: int) -> list[dict[str, Any]]:
+    """A row with this key for each of the coefficients `names` of a fit and its draws, `theta` [1 + resamples, names]:
+    coefficient, estimate, low and high (95 %), low_90 and high_90."""
+    rows = [key | {"coefficient": name, "estimate": found} for name, found in zip(names, theta[0], strict=True)]
+    for row, draws in zip(rows, theta[1:].T, strict=True):
+        for end, level in LEVELS.items():
+            row["low" + end], row["high" + end] = percentile_interval(draws, seeds, level)
+    return rows

@@ -179,7 +179,5 @@ def laws(members: pd.DataFrame, resamples: int = RESAMPLES) -> pd.DataFrame:
             theta, values = fit(law(t), weights)
             key = {"operation": operation, "schedule": arm, "law": name, "cells": len(cells), "n": len(t.seed)}
             key |= {"seeds": seeds, "aic": 2 * len(coefficients) + 2 * values[0]}
-            for coefficient, logged, found in zip(coefficients, logs, theta.T, strict=True):
-                intervals = with_intervals(np.exp(found) if logged else found, seeds)
-                rows.append(key | {"coefficient": coefficient} | intervals)
+            rows += with_intervals(key, coefficients, np.where(logs, np.exp(theta), theta), seeds)
     return pd.DataFrame(rows)

@@ -128,8 +128,7 @@ def noise(members: pd.DataFrame) -> list[Draft]:
     """The constants at the cells chosen for them by touch, with seeds of stage 3, whose gradients are measured."""
     found = selected(members[~members["study"].isin(STAGE_1)])
     found = found[(found["outcome"] == "touch") & found["schedule"].isin(kinds(members)[0])]
-    horizons = found.set_index(ARM[:2])["horizon"].to_dict()
-    return by_horizon("noise", points(found), horizons, NOISE)
+    return by_horizon("noise", points(found), found.set_index(ARM[:2])["horizon"].to_dict(), NOISE)
 
 
 def oracle(members: pd.DataFrame) -> list[Draft]:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation
+from grok_utils.analysis.crossings import rows_in_order
 from grok_utils.analysis.intervals import mean_interval
 from grok_utils.page.prose import from_to, interval, listed
 from grok_utils.pipeline.study_files import load_study
@@ -109,7 +109,7 @@ def soonest(table: pd.DataFrame) -> pd.DataFrame:
     """The soonest constant and the soonest schedule of each operation and setting of `points`, told by `constant`."""
     known = table[table["kind"] != KINDS[-1]].assign(constant=table["kind"] == "constant")
     found = known.sort_values("rmst", kind="stable").drop_duplicates(["setting", "operation", "constant"])
-    return pd.concat(of.sort_values(["setting", "constant"], ascending=[True, False]) for _, of in by_operation(found))
+    return rows_in_order(found, setting=True, constant=False)
 
 
 def tuned_constants(table: pd.DataFrame) -> pd.DataFrame:
@@ -134,10 +134,8 @@ def answer_table(t: Tuned, touch: pd.DataFrame, kept: pd.DataFrame) -> pd.DataFr
         for row in rows.itertuples()
     ]
     rows["told"] = names + rows["rmst"].map("{:,.0f}".format) + bounds
-    key = ["operation", "outcome", "setting"]
-    wide = rows.pivot_table("told", key, "of", aggfunc="first", sort=False).reset_index().rename_axis(columns=None)
-    order = wide.sort_values(key[1:], ascending=[False, True], kind="stable")
-    table = pd.concat([of for _, of in by_operation(order)], ignore_index=True)
+    wide = rows.pivot_table("told", ["operation", "outcome", "setting"], "of", aggfunc="first", sort=False)
+    table = rows_in_order(wide.reset_index().rename_axis(columns=None), outcome=False, setting=True)
     return table.assign(operation=table["operation"].map(written))
 
 
@@ -174,10 +172,9 @@ def verdict_line(beaten: pd.DataFrame) -> str:
 
 def ways_line(beaten: pd.DataFrame) -> str:
     """How many schedules beat the constants, of which kind they are, and what is to be said beside it."""
-    pair, some = ["operation", "schedule"], beaten[beaten["said"] != ""]
-    n, both, told = (
-        len(rows.drop_duplicates(pair)) for rows in (beaten, some[some["said"].str.startswith(BEATS)], some)
-    )
+    pair, beats = ["operation", "schedule"], beaten["said"].str.startswith(BEATS)
+    some = beaten[beaten["said"] != ""]
+    n, both, told = (len(rows.drop_duplicates(pair)) for rows in (beaten, beaten[beats], some))
     line = f"Of {n} pairs of a schedule and an operation, {both or 'none'} beat the constants by both outcomes"
     if told:
         counts = some.drop_duplicates(pair)["kind"].value_counts()
@@ -286,10 +283,4 @@ def beaten_table(t: Tuned, decided: Decided, touch: pd.DataFrame, kept: pd.DataF
         others = {"comparator": comparator, "soonest": best[outcome][row.operation]}
         told = {name: f"{t.arms[arm].settings.batch_size}: {of[arm]:,.0f}" for name, arm in others.items()}
         rows.append({"updates": of[row.schedule]} | told)
-    return pd.concat([of for _, of in by_operation(table.join(pd.DataFrame(rows, table.index)))])
-
-
-def lasting_table(t: Tuned) -> pd.DataFrame:
-    """`Tuned.lasting`, operations in their order, of each what lasts least first."""
-    order = t.lasting.sort_values(["outcome", "share"], ascending=[False, True], kind="stable")
-    return pd.concat([of for _, of in by_operation(order)], ignore_index=True)
+    return rows_in_order(table.join(pd.DataFrame(rows, table.index)))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation, in_order
+from grok_utils.analysis.crossings import in_order
 from grok_utils.page.prose import from_to, listed
 from grok_utils.tasks import OPERATIONS, written
 from grok_utils.tuned import choices
@@ -89,12 +89,6 @@ def selection_line(t: Tuned) -> str:
             f"{len(several)}, {several.max():.2f} at most). We call a smaller difference between two arms unresolved."
         )
     return " ".join(told)
-
-
-def chosen_table(t: Tuned) -> pd.DataFrame:
-    """What stage 2 chose: operations in their order, of each the outcomes, the soonest arm first."""
-    order = t.chosen.sort_values(["outcome", "mean"], ascending=[False, True], kind="stable")
-    return pd.concat([of for _, of in by_operation(order)], ignore_index=True)
 
 
 def power_table(t: Tuned) -> pd.DataFrame:

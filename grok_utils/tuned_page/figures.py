@@ -24,6 +24,7 @@ SIZES = (32, 128, 512, 2048)  # batch sizes with a tick
 MARKERS = dict(zip(KINDS, "o^Dvs", strict=True))
 TIMES = (100, 200, 500, 1000, 2000, 5000)  # updates with a tick
 EXAMPLES = (50_000, 200_000, 1_000_000)  # with a tick
+RATES, DECAYS = (5e-4, 2e-3, 8e-3, 3.2e-2), (0.125, 0.5, 2.0)  # with a tick
 WHOLE, GENERAL = "{:,.0f}".format, "{:g}".format
 Form = Callable[..., str]
 
@@ -89,9 +90,6 @@ def updates_against_batch(table: pd.DataFrame) -> Picture:
     looks = {f"{setting}, constant": Look(colour, "o") for setting, colour in COLOURS.items()}
     looks |= {kind: Look(INK, MARKERS[kind], "none") for kind in KINDS[1:] if (table["kind"] == kind).any()}
     return panels(table, draw, alt, "mean batch size up to the touch", "updates to 99 % (RMST)", looks, width=WIDE)
-
-
-RATES, DECAYS = (5e-4, 2e-3, 8e-3, 3.2e-2), (0.125, 0.5, 2.0)  # with a tick
 
 
 def heat_maps(cells: pd.DataFrame, best: pd.DataFrame, operation: str) -> Picture:
@@ -193,9 +191,8 @@ def edges(table: pd.DataFrame) -> Picture:
     )
     words = "batch size", "highest stable value"
     picture = panels(table, draw, alt, *words, height=2.4, by="panel", width=WIDE, sharey="row")
-    axes = picture.figure.axes
     for of, other in (("decay", "learning rate"), ("rate", "weight decay")):
-        row = [ax for ax in axes if ax.get_title().startswith(f"highest {of}, ")]
+        row = [ax for ax in picture.figure.axes if ax.get_title().startswith(f"highest {of}, ")]
         add_steps(picture.figure, row, shades[of], f"at a {other} of")
     return picture
 

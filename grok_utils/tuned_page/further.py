@@ -12,30 +12,27 @@ from grok_utils.analysis.summaries import summarise
 from grok_utils.page.prose import from_to, listed
 from grok_utils.store.records import read_study
 from grok_utils.tasks import written
-from grok_utils.tuned import choices
+from grok_utils.tuned import choices, stages
 from grok_utils.tuned.choices import ARM
+from grok_utils.tuned.claims import S5
 from grok_utils.tuned.decisions import HORIZONS, at_chosen
-from grok_utils.tuned.stages import CONTROLS as CHANGES
 from grok_utils.tuned.stages import FOLLOWS, OTHER, SIZES, UNCHANGED, constant_of, kinds
-from grok_utils.tuned.stages import SHAPES as COURSES
 from grok_utils.tuned_page.answer import SETTINGS, USUAL
 from grok_utils.tuned_page.choosing import best_cells
 from grok_utils.tuned_page.reading import CONTROLS, ORACLE, SHAPES, Tuned
 
-KNOWN = (*CHANGES, FOLLOWS, OTHER)  # with what the names of their arms end; after FOLLOWS the rate at 512
+KNOWN = (*stages.CONTROLS, FOLLOWS, OTHER)  # with what the names of their arms end; after FOLLOWS the rate at 512
 NAMED = rf"^(?P<schedule>.+?)-(?P<control>{'|'.join(map(re.escape, KNOWN))})(?:-(?P<rate>.+))?$"
 THERE = ["control", "operation", "outcome"]  # where arms are compared
-S5 = "permutation"
-
-
-# --- shapes -----------------------------------------------------------------------------------------------------------
+DRAWN = 8 * 512  # validation examples that the original draws for each log
+WITHIN = 0.25  # of 1, a ratio of two programs that agree
 
 
 def shapes(t: Tuned, surface: pd.DataFrame) -> pd.DataFrame:
     """The best cells of the geometric courses by touch, and of the constants that are their ends, W = 0: operation,
     schedule, first, last (batch sizes), within, median; `surface` as from `choices.ranked`."""
     members = t.members[SHAPES]
-    courses = {name: (of["lo"], of["hi"], of["length"]) for name, of in COURSES.items()}
+    courses = {name: (of["lo"], of["hi"], of["length"]) for name, of in stages.SHAPES.items()}
     courses |= {constant_of(size): (size, size, 0) for size in SIZES}
     best = choices.best(pd.concat([choices.ranked(members), surface], ignore_index=True))
     best = best[(best["outcome"] == "touch") & best["schedule"].isin(courses)]
@@ -58,9 +55,6 @@ def shapes_line(table: pd.DataFrame) -> str:
             f"shrinking one in {sooner[1]}."
         )
     return " ".join(told)
-
-
-# --- controls ---------------------------------------------------------------------------------------------------------
 
 
 def controls(t: Tuned) -> pd.DataFrame:
@@ -139,9 +133,6 @@ def controls_line(table: pd.DataFrame) -> str:
     return " ".join(told)
 
 
-# --- permutation ------------------------------------------------------------------------------------------------------
-
-
 def permutation(t: Tuned, points: pd.DataFrame) -> pd.DataFrame:
     """Permutation, tuned: schedule, n, reached, share with low and high, updates (mean, by `horizon`), kept (how many
     seeds keep it by then at that cell), and there, how many reach at the original's rate and decay, from
@@ -168,12 +159,6 @@ def permutation_line(table: pd.DataFrame) -> str:
         f"{whole['updates'].iloc[0]:,.0f}, and keeps it in {whole['kept'].iloc[0]} of {whole['n'].iloc[0]} seeds: its "
         "cell was chosen by touch."
     )
-
-
-# --- the original's own code ------------------------------------------------------------------------------------------
-
-DRAWN = 8 * 512  # validation examples that the original draws for each log
-WITHIN = 0.25  # of 1, a ratio of two programs that agree
 
 
 def original(t: Tuned, results: Path | str) -> pd.DataFrame:

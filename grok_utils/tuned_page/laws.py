@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from grok_utils.analysis.crossings import by_operation, in_order
+from grok_utils.analysis.crossings import by_operation, in_order, rows_in_order
 from grok_utils.page.prose import count, from_to, listed
 from grok_utils.store.records import read_study
 from grok_utils.tasks import OPERATIONS, written
@@ -21,6 +21,7 @@ GRID = ("surface", *EDGES[:2], "law")  # studies: without the neighbours, which 
 PUBLISHED = "−1 (arXiv 2603.13331, arXiv 2605.18845; the plan names −1 to −0.5)"
 PRODUCT_ALONE = 0.15  # the second coefficient within ± this says that rate and decay act through their product
 FACTOR = 2.0  # within which a noise scale predicts B_c
+MUCH = 1e5  # a B_c beyond this is none: the curve is a power of B throughout
 
 
 def sizes(t: Tuned) -> dict[str, int]:
@@ -108,8 +109,7 @@ def law_line(t: Tuned, cells: pd.DataFrame, table: pd.DataFrame) -> str:
 def in_tau(cells: pd.DataFrame) -> pd.DataFrame:
     """The mean of T / τ over the cells that count: operation, batch, cells, in_tau."""
     groups = cells[cells["counts"].astype(bool)].groupby(["operation", "batch"])["in_tau"]
-    table = groups.agg(cells="size", in_tau="mean").reset_index()
-    return pd.concat([of for _, of in by_operation(table)], ignore_index=True)
+    return rows_in_order(groups.agg(cells="size", in_tau="mean").reset_index())
 
 
 def edges(t: Tuned) -> pd.DataFrame:
@@ -165,8 +165,7 @@ def noise(t: Tuned, results: Path | str) -> pd.DataFrame:
             row = {"operation": operation, "schedule": arm, "batch": sizes(t)[arm], "members": len(of)}
             row |= {"opposed": of["opposed"].mean(), "n": int(of["noise_scale"].count())}
             rows.append(row | {"noise_scale": of["noise_scale"].median()})
-    table = pd.DataFrame(rows).sort_values("batch", kind="stable")
-    return pd.concat([of for _, of in by_operation(table)], ignore_index=True)
+    return rows_in_order(pd.DataFrame(rows), batch=True)
 
 
 def steps_line(table: pd.DataFrame, scale: pd.DataFrame) -> str:
@@ -194,10 +193,8 @@ def noise_line(fits: pd.DataFrame, scale: pd.DataFrame) -> str:
     verdict = "predicts" if len(within) >= 2 else "does not predict"
     none = int((scale["n"] == 0).sum())
     known = f"is {listed(each)}" if each else "cannot be given"
-    told = (
-        f"The gradient noise scale along tuned runs at 512 {known}. It lies within a factor of {FACTOR:g} of $B_c$ on "
-    )
-    told += f"{len(within)} of {len(both)} operations. So, by the plan, it {verdict} $B_c$."
+    told = f"The gradient noise scale along tuned runs at 512 {known}. It lies within a factor of {FACTOR:g} of $B_c$"
+    told += f" on {len(within)} of {len(both)} operations. So, by the plan, it {verdict} $B_c$."
     if none:
         told += (
             f" In {none} of {len(scale)} arms and operations no member has one ([Table](#noise)), as the ten gradients "
@@ -216,9 +213,6 @@ def frontier_table(tests: pd.DataFrame) -> pd.DataFrame:
     bounded = np.isfinite(ratios["high"]) & (ratios["low"] > 0)  # else the arm leaves the range in some resamples
     ratios[["low", "high"]] = ratios[["low", "high"]].where(bounded)
     return rows[["operation", "schedule", "outcome", "seeds", "adjusted_p", "passes"]].join(ratios)
-
-
-MUCH = 1e5  # a B_c beyond this is none: the curve is a power of B throughout
 
 
 def steps_table(table: pd.DataFrame) -> pd.DataFrame:

@@ -16,11 +16,11 @@ from grok_utils.tuned_page.reading import Tuned
 def second_verdicts(t: Tuned, claimed: pd.DataFrame) -> pd.DataFrame:
     """A row a claim: claim, text, first, tuned, kept, survives, and stage_2, what that stage saw of what stage 3 does
     not test."""
-    first = claimed.set_index("claim")["verdict"]
-    table = claims.second_verdicts(t.horizons, t.chosen, first)
+    claimed = claimed.set_index("claim")
+    table = claims.second_verdicts(t.horizons, t.chosen, claimed["verdict"])
     seen = {n: seen_in_stage_2(t.chosen, n) for n in table.index[table["tuned"] == NOT_TESTED]}
     table = table.assign(survives=table["survives"].map({True: "yes", False: "no"}), stage_2=pd.Series(seen, dtype=str))
-    table.insert(0, "text", claimed.set_index("claim")["text"])
+    table.insert(0, "text", claimed["text"])
     return table.fillna("").reset_index(names="claim")
 
 

@@ -21,9 +21,6 @@ def heading(t: Tuned) -> str:
     return f"{title}\n\n{told}"
 
 
-# --- advice -----------------------------------------------------------------------------------------------------------
-
-
 def prices(t: Tuned, points: pd.DataFrame, outcome: str, bench: Path) -> pd.DataFrame:
     """What an arm spends until it touches or keeps 99 %, tuned, from `answer.points` by that outcome: operation,
     schedule, kind, n, reached, learning_rate, weight_decay, and updates, examples and seconds, means over seeds;
@@ -83,9 +80,6 @@ def schedule_advice(decided: Decided) -> str:
             "([Table](#beaten)). None that grows it does."
         )
     return f"{leave} beats the constants by both outcomes, though some do by one ([Table](#beaten))."
-
-
-# --- theory -----------------------------------------------------------------------------------------------------------
 
 
 def theory(cells: pd.DataFrame, fits: pd.DataFrame) -> str:

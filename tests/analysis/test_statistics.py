@@ -259,7 +259,7 @@ def test_an_accuracy_kept_at_every_tenth_log_is_read_there():
 
 
 def test_reported_results_are_the_originals():
-    table = reported.reported_results().set_index(["operation", "schedule", "metric"])["reported"]
+    table = reported.REPORTED.set_index(["operation", "schedule", "metric"])["reported"]
     assert len(table) == 4 * 4 * 5 and table["x_div_y", "baseline", "step_val_acc_99"] == pytest.approx(
         4353.33, abs=0.01
     )
@@ -275,7 +275,7 @@ def test_prediction_interval_holds_a_mean_of_three_as_often_as_it_says(monkeypat
         rows.append(key | ours._asdict() | {"reported": theirs})
     table = pd.DataFrame(rows)
     monkeypatch.setattr(reported, "final_metrics", lambda frame: table.drop(columns="reported"))
-    monkeypatch.setattr(reported, "reported_results", lambda: table[["operation", "schedule", "metric", "reported"]])
+    monkeypatch.setattr(reported, "REPORTED", table[["operation", "schedule", "metric", "reported"]])
     assert (reported.beside_reported(None)["verdict"] == "agrees").mean() == pytest.approx(0.95, abs=0.013)
 
 

@@ -85,7 +85,8 @@ def test_explore_ipynb_as_it_stands_has_committed_records_to_compare_with():
         next(cell.source for cell in cells if "setting = " in cell.source).split("arms = ")[0].split("\n\n")[-1], names
     )
     study = make_study("explore", {"schedules": ["baseline"], "seeds": [names["seed"]], **names["setting"]})
-    rows = read_like(ROOT / "notebooks" / names["committed"], Run(study, study.arm("baseline"), study.seeds))
+    committed = read_like(ROOT / "notebooks" / names["committed"], Run(study, study.arm("baseline"), study.seeds))
+    rows = pd.concat(committed)
     small = load_study("small")
     assert set(rows.schedule) == {arm.name for arm in small.arms}
     assert names["seed"] in set(rows.seed) == set(small.seeds)
