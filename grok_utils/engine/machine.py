@@ -137,11 +137,11 @@ def member_bytes(batch_size: int, elements: int, precision: str, cuda: bool, sha
     """Bytes that a member takes, roughly: parameters six times over with all that AdamW keeps, an update, validation.
 
     In the default shape an example of an update takes 46 kB on a CPU with 97 classes and 192 kB with 1,999. On a GPU
-    all pairs are validated at once, at 4.5 kB each. At batch 512 an H100 took 31 MB a member at its peak, of which an
-    update and a validation, whose memory is kept apart, are each 21 MB at most.
+    all pairs are validated at once, reckoned at 3 kB each. At batch 512 an H100 took 26 MB a member at its peak, half
+    of what this says: shapes without kernels of their own take more.
     """
     size = shape.width * shape.blocks / (PROTOCOL.width * PROTOCOL.blocks)
-    example, pair = 40_000 * size + 70 * elements, 4_500 * size if cuda else 0
+    example, pair = 40_000 * size + 70 * elements, 3_000 * size if cuda else 0
     activations = int(batch_size * example + elements**2 // 2 * pair) // (2 if precision == "bf16" else 1)
     return activations + 60 * elements**2 + 6 * 4 * parameters_of(elements, shape)
 

@@ -378,15 +378,6 @@ def test_the_times_on_a_gpu_are_those_of_the_bench():
     assert f"{share} % of the time after the first minute is training" in said
 
 
-def test_what_is_said_of_another_gpu_is_what_was_measured_there():
-    bench, said = ROOT / "results" / "bench" / "h200", " ".join(ALL.split())
-    paper = pd.read_csv(bench / "cuda-paper.csv").set_index(["arm", "precision"])["train_s"].loc["all side by side"]
-    assert "take {:.1f} s in float32, {:.1f} in tf32 and {:.1f} in bf16".format(*paper) in said
-    whole = re.findall(r"([\d.]+)(?: and [\d.]+)? s from the command", (bench / "cuda-make.txt").read_text("utf-8"))
-    cold, warm, _, shared = (f"{round(float(s)) // 60}:{round(float(s)) % 60:02}" for s in whole)
-    assert f"{cold} minutes there, {warm} where all has been compiled before and {shared} under MPS" in said
-
-
 def test_what_measures_cost_on_a_gpu_is_what_the_bench_found():
     costs = pd.read_csv(ROOT / "results" / "bench" / "cuda-measures.csv").set_index("measures")
     _, *alone, together = costs.index  # the first has none
