@@ -97,7 +97,7 @@ class UsualLoop:
 def forward_cost(batch: int, elements: int, shape: Shape) -> tuple[int, int]:
     """Operations of the matrix products of one member's forward pass, as PyTorch counts them, and the numbers between.
 
-    However well it is fused, elementwise work reads what a product made and writes what the next one takes.
+    However well it is fused between products, elementwise work reads what one made and writes what the next one takes.
     """
     layout = Layout([make_task("x_plus_y", 0, elements)], shape)
     x = torch.zeros(1, batch, dtype=torch.int64)

@@ -46,7 +46,7 @@ def has_compiler(device: str) -> bool:
 
 
 def has_kernels(path: ExecutionPath, shape: Shape) -> bool:
-    """Whether attention is Triton's: compiled on a GPU, with powers of 2 of heads and of numbers in one, up to 256."""
+    """Whether our own kernels serve: compiled on a GPU, with powers of 2 of heads and of numbers in one, up to 256."""
     width, heads, _ = shape
     tiles = heads & (heads - 1) == 0 and width & (width - 1) == 0 and width <= 256
     return path.device == "cuda" and path.compiled and tiles
@@ -60,7 +60,7 @@ def has_tf32() -> bool:
 def has_avx512() -> bool:
     """Whether PyTorch uses AVX-512 on this CPU and the compiler knows its flags, asked without compiling."""
     flags = ("-mavx512f", "-mavx512dq", "-mavx512vl", "-mavx512bw", "-mfma", "-E", "-x", "c++", os.devnull)
-    used = torch.backends.cpu.get_cpu_capability() == "AVX512"
+    used = torch.backends.cpu.get_cpu_capability() == "AVX512" and has_compiler("cpu")
     return used and subprocess.run([os.environ.get("CXX", "g++"), *flags], capture_output=True).returncode == 0
 
 
@@ -89,7 +89,7 @@ def set_up(path: ExecutionPath) -> None:
         torch._inductor.config.combo_kernels = path.device == "cuda"  # small kernels launched together: a tenth
         # The caches know our operators by name: compiled code would keep gradients that have been edited since.
         here = Path(__file__).parent
-        source = b"".join(path.read_bytes() for path in [*sorted(here.glob("gpu/*.py")), here / "products.py"])
+        source = b"".join(file.read_bytes() for file in [*sorted(here.glob("gpu/*.py")), here / "products.py"])
         torch.compiler.config.cache_key_tag = hashlib.sha256(source).hexdigest()
         torch._dynamo.config.automatic_dynamic_shapes = False  # only the batch size changes, and it is marked
         # Past 8 variants in a process, PyTorch would go on uncompiled with no more than a warning.
@@ -137,11 +137,11 @@ def member_bytes(batch_size: int, elements: int, precision: str, cuda: bool, sha
     """Bytes that a member takes, roughly: parameters six times over with all that AdamW keeps, an update, validation.
 
     In the default shape an example of an update takes 46 kB on a CPU with 97 classes and 192 kB with 1,999. On a GPU
-    all pairs are validated at once, reckoned at 3 kB each. At batch 512 an H100 took 26 MB a member at its peak, half
-    of what this says: shapes without kernels of their own take more.
+    all pairs are validated at once, at 4.5 kB each. At batch 512 an H100 took 26 MB a member at its peak in float32, 31
+    in tf32, half of what this says: shapes without kernels of ours take more.
     """
     size = shape.width * shape.blocks / (PROTOCOL.width * PROTOCOL.blocks)
-    example, pair = 40_000 * size + 70 * elements, 3_000 * size if cuda else 0
+    example, pair = 40_000 * size + 70 * elements, 4_500 * size if cuda else 0
     activations = int(batch_size * example + elements**2 // 2 * pair) // (2 if precision == "bf16" else 1)
     return activations + 60 * elements**2 + 6 * 4 * parameters_of(elements, shape)
 

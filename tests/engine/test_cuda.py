@@ -97,8 +97,8 @@ def compare_with_plain_models(logits_of, shape=PROTOCOL.shape):
 
 @pytest.mark.parametrize("rows", ["examples", "elements", "kernels"])
 def test_logits_and_gradients_equal_the_plain_models(rows, kernels):
-    attention = kernels if rows == "kernels" else PLAIN
-    compare_with_plain_models(lambda *inputs: stacked_logits(*inputs, rows != "examples", attention))
+    used = kernels if rows == "kernels" else PLAIN
+    compare_with_plain_models(lambda *inputs: stacked_logits(*inputs, rows != "examples", used))
 
 
 @pytest.mark.parametrize("shape", [PROTOCOL.shape, *SHAPES], ids=str)
@@ -106,8 +106,8 @@ def test_logits_and_gradients_equal_the_plain_models_in_every_shape_as_a_run_com
     path = ExecutionPath("cuda", "float32", compiled=True, threads=1)
     set_up(path)
     compiled = has_kernels(path, shape)
-    logits, attention = (torch.compile(stacked_logits), kernels) if compiled else (stacked_logits, PLAIN)
-    compare_with_plain_models(lambda *inputs: logits(*inputs, True, attention), shape)
+    logits, used = (torch.compile(stacked_logits), kernels) if compiled else (stacked_logits, PLAIN)
+    compare_with_plain_models(lambda *inputs: logits(*inputs, True, used), shape)
 
 
 @pytest.mark.parametrize("examples", [1, 37, 600])  # 600: more than a program looks through at once

