@@ -396,9 +396,26 @@ def test_a_stack_that_does_not_fit_is_told_how_many_would(tmp_path):
     del filler
 
 
-@pytest.mark.parametrize("precision", ["tf32", "bf16"])
-def test_lower_precisions_learn_the_same_at_first(precision):
+LOWER = pytest.mark.parametrize("precision", ["tf32", "bf16"])
+
+
+@LOWER
+def test_compiled_in_a_lower_precision_runs_repeat_resume_and_depend_on_no_neighbour(precision):
+    path = ExecutionPath("cuda", precision, compiled=True, threads=1)
+    whole, again, first, second = (trainer(path) for _ in range(4))
+    expected = trained(whole)
+    assert torch.equal(trained(again), expected)
+    trained(first, blocks=3)
+    second.restore({name: t.cpu().clone() for name, t in first.state().items()})
+    assert torch.equal(trained(second, blocks=len(SIZES) - 3), expected)
+    others = trained(trainer(path, tasks((0, 7))), blocks=2)
+    assert torch.equal(others[:2, [0, 2]], expected[:2, [0, 2]])
+
+
+@LOWER
+@pytest.mark.parametrize("compiled", [False, True])
+def test_lower_precisions_learn_the_same_at_first(compiled, precision):
     exact = trained(trainer(ExecutionPath("cuda", "float32", False, 1)), 4)
-    lower = trained(trainer(ExecutionPath("cuda", precision, False, 1)), 4)
+    lower = trained(trainer(ExecutionPath("cuda", precision, compiled, 1)), 4)
     assert not torch.equal(exact[:4, :, 0], lower[:4, :, 0])
     assert torch.allclose(exact[:4, :, 0], lower[:4, :, 0], rtol=0.05)
