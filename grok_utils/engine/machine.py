@@ -133,16 +133,17 @@ def size_of_pass(shape: Shape) -> float:
 # --- memory --------------------------------------------------------------------------------------------------------
 
 
-def member_bytes(batch_size: int, elements: int, precision: str, cuda: bool, shape: Shape = PROTOCOL.shape) -> int:
+def member_bytes(batch_size: int, elements: int, path: ExecutionPath, shape: Shape = PROTOCOL.shape) -> int:
     """Bytes that a member takes, roughly: parameters six times over with all that AdamW keeps, an update, validation.
 
     In the default shape an example of an update takes 46 kB on a CPU with 97 classes and 192 kB with 1,999. On a GPU
-    all pairs are validated at once, at 4.5 kB each. At batch 512 an H100 took 26 MB a member at its peak in float32, 31
-    in tf32, half of what this says: shapes without kernels of ours take more.
+    all pairs are validated at once, at 4.5 kB each, or 3 where our own kernels serve: with them an H100 took 26 MB a
+    member at its peak in float32 at batch 512, 31 in tf32.
     """
     size = shape.width * shape.blocks / (PROTOCOL.width * PROTOCOL.blocks)
-    example, pair = 40_000 * size + 70 * elements, 4_500 * size if cuda else 0
-    activations = int(batch_size * example + elements**2 // 2 * pair) // (2 if precision == "bf16" else 1)
+    example, pair = 40_000 * size + 70 * elements, (3_000 if has_kernels(path, shape) else 4_500) * size
+    pairs = elements**2 // 2 if path.device == "cuda" else 0
+    activations = int(batch_size * example + pairs * pair) // (2 if path.precision == "bf16" else 1)
     return activations + 60 * elements**2 + 6 * 4 * parameters_of(elements, shape)
 
 
@@ -156,7 +157,7 @@ def stack_size(run: Run) -> tuple[int, int]:
     """The number of members of the run's stack and the bytes that one takes."""
     s = run.arm.settings
     elements = max(OPERATIONS[operation].elements or s.modulus for operation in s.operations)
-    each = member_bytes(int(run.batch_sizes.max()), elements, s.precision, on_cuda(run.device), s.shape)
+    each = member_bytes(int(run.batch_sizes.max()), elements, choose_path(run), s.shape)
     return len(run.members), each
 
 
