@@ -173,12 +173,13 @@ def found_record(run: Run, seed: int) -> tuple[pd.DataFrame, dict[str, Any]] | N
         return rows, metadata
     name = min(differ, key=lambda name: [*WORDS].index(name) if name in WORDS else -1)
     there, here = (of.get(name, DEFAULTS.get(name)) for of in (metadata["identity"], run.identity))
-    said = f"{run.arm.name}'s {WORDS.get(name)} differ from those its records were made with"
-    if name in HYPER:
-        said += first_difference(run, rows, name)
-    elif name in WORDS:
-        there, here = there or {}, here or {}  # without a grid there are no cells
-        said += f", in {', '.join(o for o in there | here if there.get(o) != here.get(o))}"
+    if name in WORDS:
+        if name in HYPER:
+            apart = first_difference(run, rows, name)
+        else:
+            there, here = there or {}, here or {}  # without a grid there are no cells
+            apart = f", in {', '.join(o for o in there | here if there.get(o) != here.get(o))}"
+        said = f"{run.arm.name}'s {WORDS[name]} differ from those its records were made with{apart}"
     else:
         said = f"{path} was made with {name} = {there!r}, the study says {here!r}"
     raise Damaged(f"{said}: give what was changed a name of its own, {elsewhere}")
