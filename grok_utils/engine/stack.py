@@ -81,25 +81,27 @@ def attend(scores: list[Float[Tensor, "M _ heads"]], values: list[Float[Tensor, 
     return mixed.flatten(-2)
 
 
+def layers_of(p: dict[str, Tensor], block: int) -> list[tuple[Tensor, Tensor]]:
+    """Weight and bias of the layers that follow the heads in a block, as `rest_of_block` takes them."""
+    layers = ("attention.out_proj", "norm1", "up", "down", "norm2")
+    return [(p[f"blocks.{block}.{layer}.weight"], p[f"blocks.{block}.{layer}.bias"]) for layer in layers]
+
+
 def rest_of_block(
-    p: dict[str, Tensor],
-    block: int,
+    layers: list[tuple[Tensor, Tensor]],
     x: Float[Tensor, "M R D"],
     attention: Float[Tensor, "M R D"],
     keep: int,
     linear: Linear,
 ) -> tuple[Float[Tensor, "M {keep} D"], Float[Tensor, "M R D"]]:
-    """What follows the heads in a block: projection, residual, LayerNorm, FFN, LayerNorm.
+    """What follows the heads in a block, by its `layers_of`: projection, residual, LayerNorm, FFN, LayerNorm.
 
     Comes out twice: the last `keep` rows, for the next residual, and all, for the next maps.
     """
-
-    def of(layer: str) -> tuple[Tensor, Tensor]:
-        return p[f"blocks.{block}.{layer}.weight"], p[f"blocks.{block}.{layer}.bias"]
-
-    a = layer_norm(x + linear(attention, *of("attention.out_proj")), *of("norm1"))
-    h = F.gelu(linear(a, *of("up")))
-    out = layer_norm(a + linear(h, *of("down")), *of("norm2"))
+    project, norm1, up, down, norm2 = layers
+    a = layer_norm(x + linear(attention, *project), *norm1)
+    h = F.gelu(linear(a, *up))
+    out = layer_norm(a + linear(h, *down), *norm2)
     return out[:, -keep:], out
 
 
@@ -225,12 +227,14 @@ def stacked_logits(
     residual, mixed = kernels.first(rows, linear(rows, w, b), of_x, of_y, heads)
     for i in range(1, blocks):
         last = i == blocks - 1  # read at the last position only
-        residual, rows = kernels.rest_of_block(p, i - 1, residual, mixed, batch if last else residual.shape[1], linear)
+        keep, layers = batch if last else residual.shape[1], layers_of(p, i - 1)
+        residual, rows = kernels.rest_of_block(layers, residual, mixed, keep, linear)
         w, b = p[f"blocks.{i}.attention.in_proj_weight"], p[f"blocks.{i}.attention.in_proj_bias"]
         if last:
             query, kv = linear(rows[:, -batch:], w[:, :width], None), linear(rows, w[:, width:], None)
             mixed = kernels.last(query, kv, b, of_x, heads)
         else:
             mixed = middle_attention(linear(rows, w, b), batch, of_x, heads)
-    out, _rows = kernels.rest_of_block(p, blocks - 1, residual[:, -batch:], mixed[:, -batch:], batch, linear)
+    residual, mixed = residual[:, -batch:], mixed[:, -batch:]
+    out, _rows = kernels.rest_of_block(layers_of(p, blocks - 1), residual, mixed, batch, linear)
     return linear(layer_norm(out, p["norm.weight"], p["norm.bias"]), p["head.weight"], p["head.bias"])

@@ -156,7 +156,7 @@ def test_the_rest_of_a_block_equals_pytorchs_in_float64(width, precision, tolera
 
     def results(f, *inputs):
         flat, *rows = inputs = [t.detach().requires_grad_() for t in inputs]
-        out, low = f(layout.views(flat / width**0.5), 0, *rows, keep, linear)
+        out, low = f(stack.layers_of(layout.views(flat / width**0.5), 0), *rows, keep, linear)
         seeds = of_out.to(out.dtype), of_low.to(low.dtype)
         return out, low, *torch.autograd.grad((out, low), inputs, seeds)
 
@@ -164,7 +164,8 @@ def test_the_rest_of_a_block_equals_pytorchs_in_float64(width, precision, tolera
     with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
         own = results(rest_of_block, flat, x, attention)
         with torch.no_grad():
-            own = *rest_of_block(layout.views(flat / width**0.5), 0, x, attention, keep, linear), *own
+            layers = stack.layers_of(layout.views(flat / width**0.5), 0)
+            own = *rest_of_block(layers, x, attention, keep, linear), *own
     for mine, expected in zip(own, (*exact[:2], *exact), strict=True):
         assert relative(mine.double(), expected) < tolerance
 

@@ -18,6 +18,8 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from grok_utils.engine.gpu.products import mapped_type
+
 SPAN = tl.constexpr(512)  # examples that a program looks through at a time
 ROWS = 4  # of a tile
 
@@ -206,8 +208,7 @@ first.register_autograd(first_gradients, setup_context=saved)
 
 def first_attention(rows: Tensor, qkv: Tensor, x: Tensor, y: Tensor, heads: int) -> tuple[Tensor, Tensor]:
     """`stack.first_attention`, where every element has its rows; in bf16 the mixed values come as such."""
-    dtype = torch.bfloat16 if torch.is_autocast_enabled("cuda") else qkv.dtype  # what the projection reads anyway
-    return first(rows, qkv, x, y, heads, dtype)
+    return first(rows, qkv, x, y, heads, mapped_type(qkv))  # what the projection reads anyway
 
 
 # --- last block: the last position's query sees x and the operator after it, y after both, and itself ---------------

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from grok_utils.engine.gpu.products import products
+from grok_utils.engine.gpu.products import exact, mapped_type, products
 
 CHUNK = 16  # rows that a program takes backward
 
@@ -148,9 +148,9 @@ def gelu_backward(
     tl.store(sums + (member * tl.num_programs(0) + tl.program_id(0)) * C + tl.arange(0, C), tl.sum(total, 0))
 
 
-def tile_of_block(width: int, dtype: torch.dtype, exact: bool) -> tuple[int, int, int, int]:
+def tile_of_block(width: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
     """Rows of a program of `block_forward`, how much of a sum it takes at a time, its warps and stages of loading."""
-    if width > 128 or exact:
+    if width > 128 or exact(dtype):
         return 64, min(width, 32), 4 if width <= 128 else 8, 1
     return 64, min(width, 64), 4, 2 if dtype == torch.bfloat16 else 1
 
@@ -166,50 +166,47 @@ def whole(
     b_up: Tensor, down: Tensor, b_down: Tensor, gain2: Tensor, offset2: Tensor, keep: int, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The last `keep` rows to add to, all to be mapped, and what gradients need, empty unless `save`."""
-    weights, vectors = (project, up, down), (b_project, gain1, offset1, b_up, b_down, gain2, offset2)
-    out, low, y1, a, rows, y2, h, y3 = whole_shapes(
-        x, attention, project, b_project, gain1, offset1, up, b_up, down, b_down, gain2, offset2, keep, save
-    )
     x, attention = x.contiguous(), attention.contiguous()
     members, count, width = x.shape
     if save:
         y1 = products(attention, project.mT)
-        norm(x, y1, b_project, gain1, offset1, a, rows if rows.numel() else None)
+        a, rows = norm(x, y1, b_project, gain1, offset1, count, x.dtype != attention.dtype)
         y2 = products(rows if rows.numel() else a, up.mT)
-        tile = rows_of_gelu(4 * width)
+        h, tile = torch.empty_like(y2), rows_of_gelu(4 * width)
         gelu_forward[(triton.cdiv(count, tile), members)](y2, b_up, h, count, b_up.stride(0), 4 * width, tile)
         y3 = products(h, down.mT)
-        norm(a, y3, b_down, gain2, offset2, out, low)
-    else:
-        exact = low.dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
-        bm, bk, warps, stages = tile_of_block(width, low.dtype, exact)
-        step = 8 if all(w.stride(0) % 8 == 0 for w in weights) else 1
-        strides, of_vectors = tuple(w.stride(0) // step for w in weights), tuple(v.stride(0) for v in vectors)
-        block_forward[(triton.cdiv(count, bm), members)](
-            x, attention, weights, strides, vectors, of_vectors, out, low, count, keep,
-            width, bm, bk, step, "tf32x3" if exact else "tf32", num_warps=warps, num_stages=stages,
-        )  # fmt: skip
-    return out, low, y1, a, rows, y2, h, y3
+        return *norm(a, y3, b_down, gain2, offset2, keep, True), y1, a, rows, y2, h, y3
+    out, low, *nothing = whole_shapes(x, attention, keep, save)
+    weights, vectors = (project, up, down), (b_project, gain1, offset1, b_up, b_down, gain2, offset2)
+    bm, bk, warps, stages = tile_of_block(width, low.dtype)
+    step = 8 if all(w.stride(0) % 8 == 0 for w in weights) else 1
+    strides, of_vectors = tuple(w.stride(0) // step for w in weights), tuple(v.stride(0) for v in vectors)
+    block_forward[(triton.cdiv(count, bm), members)](
+        x, attention, weights, strides, vectors, of_vectors, out, low, count, keep,
+        width, bm, bk, step, "tf32x3" if exact(low.dtype) else "tf32", num_warps=warps, num_stages=stages,
+    )  # fmt: skip
+    return out, low, *nothing
 
 
 @whole.register_fake
-def whole_shapes(
-    x: Tensor, attention: Tensor, project: Tensor, b_project: Tensor, gain1: Tensor, offset1: Tensor, up: Tensor,
-    b_up: Tensor, down: Tensor, b_down: Tensor, gain2: Tensor, offset2: Tensor, keep: int, save: bool,
-) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """What `whole` fills; rows to be mapped are kept twice only where they have another type."""
-    members, count, width = x.shape
+def whole_shapes(x: Tensor, attention: Tensor, *others: Any) -> tuple[Tensor, ...]:
+    """What `whole` gives; rows to be mapped are kept twice only where they have another type."""
+    (members, count, width), (*_, keep, save), like = x.shape, others, attention.new_empty
     size, wide = ((members, count, width), (members, count, 4 * width)) if save else ((0,), (0,))
-    like = attention.new_empty
     out, low, a = x.new_empty(members, keep, width), like(members, count, width), x.new_empty(size)
-    return out, low, like(size), a, like(size if like(0).dtype != x.dtype else 0), like(wide), like(wide), like(size)
+    return out, low, like(size), a, like(size if x.dtype != attention.dtype else 0), like(wide), like(wide), like(size)
 
 
-def norm(x: Tensor, y: Tensor, bias: Tensor, gain: Tensor, offset: Tensor, out: Tensor, low: Tensor | None) -> None:
-    """LayerNorm of the sum of `x`, `y` and `bias`, into `out` and `low`: see `norm_forward`."""
+def norm(
+    x: Tensor, y: Tensor, bias: Tensor, gain: Tensor, offset: Tensor, keep: int, mapped: bool
+) -> tuple[Tensor, Tensor]:
+    """LayerNorm of the sum of `x`, `y` and `bias`: the last `keep` rows like `x`, and if `mapped` all like `y`."""
     members, count, width = x.shape
-    sizes = count, out.shape[1], bias.stride(0), gain.stride(0), offset.stride(0), width, 8
-    norm_forward[(triton.cdiv(count, 8), members)](x, y, bias, gain, offset, out, low, *sizes, num_warps=2)
+    out, low = x.new_empty(members, keep, width), y.new_empty(y.shape if mapped else 0)
+    sizes = count, keep, bias.stride(0), gain.stride(0), offset.stride(0), width, 8
+    inputs = x, y, bias, gain, offset, out, low if mapped else None
+    norm_forward[(triton.cdiv(count, 8), members)](*inputs, *sizes, num_warps=2)
+    return out, low
 
 
 def keep_whole(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -221,7 +218,7 @@ def keep_whole(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) ->
 def whole_gradients(ctx: Any, d_out: Tensor, d_low: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `whole`'s arguments."""
     x, attention, project, b_project, gain1, up, b_up, down, b_down, gain2, y1, a, rows, y2, h, y3 = ctx.saved_tensors
-    rows = rows if y1.dtype != x.dtype else a
+    rows = rows if rows.numel() else a
     d_a, d_y3, (d_gain2, d_offset2, d_b_down) = through_norm(a, y3, b_down, gain2, d_out, d_low)
     d_y2, sums = gelu_gradient(y2, b_up, products(d_y3, down))
     d_x, d_y1, (d_gain1, d_offset1, d_b_project) = through_norm(x, y1, b_project, gain1, d_a, products(d_y2, up))
@@ -283,19 +280,11 @@ def gelu_gradient_shapes(y: Tensor, bias: Tensor, d_out: Tensor) -> tuple[Tensor
 
 
 def rest_of_block(
-    p: dict[str, Tensor], block: int, x: Tensor, attention: Tensor, keep: int, _linear: Any
+    layers: list[tuple[Tensor, Tensor]], x: Tensor, attention: Tensor, keep: int, _linear: Any
 ) -> tuple[Tensor, Tensor]:
     """`stack.rest_of_block`; in bf16 rows to be mapped come as such."""
-    dtype = torch.bfloat16 if torch.is_autocast_enabled("cuda") else x.dtype
-
-    def of(layer: str) -> tuple[Tensor, Tensor]:
-        return p[f"blocks.{block}.{layer}.weight"], p[f"blocks.{block}.{layer}.bias"]
-
-    def mapped(layer: str) -> tuple[Tensor, Tensor]:
-        weight, bias = of(layer)
-        return weight.to(dtype), bias
-
-    maps = [mapped(layer) for layer in ("attention.out_proj", "up", "down")]
+    dtype, (project, norm1, up, down, norm2) = mapped_type(x), layers
+    project, up, down = ((weight.to(dtype), bias) for weight, bias in (project, up, down))
     save = torch.is_grad_enabled() or x.shape[-1] < 16  # of which tensor cores take no fewer
-    out, low, *_ = whole(x, attention.to(dtype), *maps[0], *of("norm1"), *maps[1], *maps[2], *of("norm2"), keep, save)
+    out, low, *_ = whole(x, attention.to(dtype), *project, *norm1, *up, *down, *norm2, keep, save)
     return out, low

@@ -51,10 +51,20 @@ def tile_of_product(
     tl.store(out + member * M * N + m[:, None] * N + n[None, :], acc, (m < M)[:, None] & (n < N)[None, :])
 
 
+def exact(dtype: torch.dtype) -> bool:
+    """Whether products of such numbers are to be as exact as float32: not in bf16, nor where PyTorch is set to tf32."""
+    return dtype == torch.float32 and torch.get_float32_matmul_precision() == "highest"
+
+
+def mapped_type(x: Tensor) -> torch.dtype:
+    """In which type a map takes rows like `x`: bf16 under autocast, whose rule our operators do not know."""
+    return torch.bfloat16 if torch.is_autocast_enabled("cuda") else x.dtype
+
+
 @torch.library.custom_op("grok_utils::products", mutates_args=())
 def products(a: Tensor, b: Tensor) -> Tensor:
     """Each member's `a` · `b`: [G, M, N] of [G, M, K] and [G, K, N]; by cuBLAS in a lower precision than float32."""
-    if a.dtype != torch.float32 or torch.get_float32_matmul_precision() != "highest":
+    if not exact(a.dtype):
         return torch.bmm(a, b)
     out, (members, m, k), n = products_shape(a, b), a.shape, b.shape[2]
     bm, bn, bk, warps, stages = ALONG if a.stride(2) == b.stride(1) == 1 else ACROSS
@@ -87,5 +97,5 @@ products.register_autograd(gradients, setup_context=saved)
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     """`stack.linear`."""
-    dtype = torch.bfloat16 if torch.is_autocast_enabled("cuda") else x.dtype
+    dtype = mapped_type(x)
     return stack.linear(x.to(dtype), weight.to(dtype), bias, products)
