@@ -57,9 +57,10 @@ class GraphedTrainer(Trainer):
         super().__init__(tasks, courses, path, settings, measures)
         if has_kernels(path, settings.shape):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
-            from grok_utils.engine.gpu import attention, block, products
+            from grok_utils.engine.gpu import attention, block, loss, products
 
-            self.kernels = PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
+            ways = {"first": attention.first_attention, "last": attention.last_attention, "measured": loss.measured}
+            self.kernels = PLAIN._replace(**ways)
             if has_tf32():
                 self.kernels = self.kernels._replace(linear=products.linear, rest_of_block=block.rest_of_block)
         sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]

@@ -190,13 +190,33 @@ def last_attention(
     return attend([scaled_product(query, k, heads) for k in (k0, k1, k2, k3)], [v0, v1, v2, v3])
 
 
+def measured(
+    products: Float[Tensor, "M B C"],
+    offset: Float[Tensor, "M 1 C"],
+    label: Int64[Tensor, "M B"],
+    weight: Float[Tensor, "..."],
+) -> Float[Tensor, "M 2"]:
+    """Cross-entropy and correctness of the logits `products` + `offset`, summed by `weight`, which broadcasts to them.
+
+    The offset is -inf for the classes that a member's task does not have.
+    """
+    logits = products.float() + offset
+    loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
+    correct = (logits.argmax(-1) == label).float()
+    return torch.stack([(loss * weight).sum(1), (correct * weight).sum(1)], dim=1)
+
+
 class Kernels(NamedTuple):
-    """What a machine may have faster ways for: attention of the first and the last block, linear maps, and the rest."""
+    """What a machine may have faster ways for.
+
+    Attention of the first and the last block, linear maps, the rest of a block, and loss and accuracy.
+    """
 
     first: Callable[..., tuple[Tensor, Tensor]] = first_attention
     last: Callable[..., Tensor] = last_attention
     linear: Linear = linear
     rest_of_block: Callable[..., tuple[Tensor, Tensor]] = rest_of_block
+    measured: Callable[..., Tensor] = measured
 
 
 PLAIN = Kernels()
@@ -205,13 +225,22 @@ PLAIN = Kernels()
 def stacked_logits(
     layout: Layout, flat: Float[Tensor, "M P"], x: Elements, y: Elements, distinct: bool, kernels: Kernels = PLAIN
 ) -> Float[Tensor, "M B classes"]:
-    """Logits of M members with parameters `flat` for elements `x`, `y`.
+    """Logits of M members with parameters `flat` for elements `x`, `y`; `distinct`, `kernels`: see `stacked_rows`."""
+    p = layout.views(flat)
+    rows = stacked_rows(layout.shape, p, x, y, distinct, kernels)
+    return kernels.linear(rows, p["head.weight"], p["head.bias"])
+
+
+def stacked_rows(
+    shape: Shape, p: dict[str, Tensor], x: Elements, y: Elements, distinct: bool, kernels: Kernels
+) -> Float[Tensor, "M B D"]:
+    """What the head reads of elements `x`, `y`: the last position's rows, by parameters `p` of the decoder's names.
 
     With `distinct`, whatever depends on x alone or y alone is computed once for each element and gathered; otherwise
     once for each example. The numbers are the same to rounding, whatever the `kernels`: those of attention may need
     rows for each element, and are left out without.
     """
-    p, batch, (width, heads, blocks) = layout.views(flat), x.shape[1], layout.shape
+    batch, (width, heads, blocks) = x.shape[1], shape
     embedding, position = p["tokens.weight"], p["positions.weight"]
     elements = embedding[:, SPECIAL_TOKENS:]
     ex, ey = (elements, elements) if distinct else (take(elements, x), take(elements, y))
@@ -231,10 +260,10 @@ def stacked_logits(
         residual, rows = kernels.rest_of_block(layers, residual, mixed, keep, linear)
         w, b = p[f"blocks.{i}.attention.in_proj_weight"], p[f"blocks.{i}.attention.in_proj_bias"]
         if last:
-            query, kv = linear(rows[:, -batch:], w[:, :width], None), linear(rows, w[:, width:], None)
+            query, kv = linear(residual, w[:, :width], None), linear(rows, w[:, width:], None)
             mixed = kernels.last(query, kv, b, of_x, heads)
         else:
             mixed = middle_attention(linear(rows, w, b), batch, of_x, heads)
     residual, mixed = residual[:, -batch:], mixed[:, -batch:]
     out, _rows = kernels.rest_of_block(layers_of(p, blocks - 1), residual, mixed, batch, linear)
-    return linear(layer_norm(out, p["norm.weight"], p["norm.bias"]), p["head.weight"], p["head.bias"])
+    return layer_norm(out, p["norm.weight"], p["norm.bias"])

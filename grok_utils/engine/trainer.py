@@ -4,7 +4,6 @@ from collections.abc import Callable
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
@@ -12,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 from grok_utils.engine import products
 from grok_utils.engine.examples import draw_batches, validation_chunks
 from grok_utils.engine.machine import one_by_one, set_up
-from grok_utils.engine.stack import PLAIN, Kernels, Layout, stacked_logits
+from grok_utils.engine.stack import PLAIN, Kernels, Layout, stacked_rows
 from grok_utils.measures import MEASURES, Stack, columns_of
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS, Hyper, OfMembers, State, hyper_table
@@ -56,12 +55,12 @@ def loss_and_accuracy(
     """Cross-entropy and correctness of each member's examples, summed by their `weight`, which broadcasts to them.
 
     `beyond` is -inf for the classes that a member's task does not have, else 0. `distinct`, `kernels`: see
-    `stacked_logits`.
+    `stacked_rows`.
     """
-    logits = stacked_logits(layout, flat, x, y, distinct, kernels).float() + beyond
-    loss = F.cross_entropy(logits.flatten(0, 1), label.flatten(), reduction="none").view_as(label)
-    correct = (logits.argmax(-1) == label).float()
-    return torch.stack([(loss * weight).sum(1), (correct * weight).sum(1)], dim=1)
+    p = layout.views(flat)
+    rows = stacked_rows(layout.shape, p, x, y, distinct, kernels)
+    products = kernels.linear(rows, p["head.weight"], None)
+    return kernels.measured(products, p["head.bias"].unsqueeze(1) + beyond, label, weight)
 
 
 class Trainer:

@@ -125,8 +125,10 @@ def add_row(sums, qkv, d_residual, d_out, position, ix, iy, example, n, B):
 
 
 @triton.jit
-def first_elements(qkv, x, y, d_residual, d_out, d_tokens, n, B, HEADS: tl.constexpr, SIZE: tl.constexpr):
-    """Gradients from all examples of one element: as x, for every token but y; as y, for that."""
+def first_elements(
+    qkv, x, y, d_residual, d_out, d_rows, d_qkv, shared, n, B, HEADS: tl.constexpr, SIZE: tl.constexpr
+):  # fmt: skip
+    """Gradients from all examples of one element: its own as x and as y, and its part of the operator and equals."""
     D: tl.constexpr = HEADS * SIZE
     member, element, is_x = tl.program_id(2).to(tl.int64), tl.program_id(0), tl.program_id(1) == 0
     x, y, outputs = x + member * B, y + member * B, member * (2 * n + 2 * B) * D
@@ -146,9 +148,26 @@ def first_elements(qkv, x, y, d_residual, d_out, d_tokens, n, B, HEADS: tl.const
                 sums = add_row(sums, qkv, d_residual, d_out, position, ix, iy, example, n, B)
             example = tl.min(tl.where(found > example, found, B), 0)
     key = tl.arange(0, 4)[None, :]
+    at, own = member * (2 * n + 2) + token(key, element, element, n), (key % 2 == 0) & ((key == 0) == is_x)
+    part = ((member * n + element) * 2 + key // 2) * 4 * D
+    store(d_rows, at * D, own, sums[3])
+    for i in tl.static_range(0, 3):
+        store(d_qkv + i * D, at * 3 * D, own, sums[i])
     for i in tl.static_range(0, 4):
-        at = d_tokens + member * 4 * n * 4 * D + i * D
-        store(at, (key * n + element) * 4 * D, (key != 2) == is_x, sums[i])
+        store(shared + i * D, part, (key % 2 == 1) & is_x, sums[i])
+
+
+@triton.jit
+def sum_shared(shared, d_rows, d_qkv, n, D: tl.constexpr, COLUMNS: tl.constexpr):
+    """Some COLUMNS of the gradients of the operator or the equals sign: `shared` [n, 2, 4D] summed over elements."""
+    member, which, part = tl.program_id(2).to(tl.int64), tl.program_id(1), tl.program_id(0)
+    column, total = part * COLUMNS + tl.arange(0, COLUMNS)[None, :], tl.zeros([16, COLUMNS], tl.float32)
+    for start in range(0, n, 16):
+        element = start + tl.arange(0, 16)[:, None]
+        total += tl.load(shared + ((member * n + element) * 2 + which) * 4 * D + column, element < n, 0.0)
+    value, at = tl.sum(total, 0, keep_dims=True), member * (2 * n + 2) + which * (n + 1) + n
+    tl.store(d_qkv + at * 3 * D + column, value, column < 3 * D)
+    tl.store(d_rows + at * D + column - 3 * D, value, column >= 3 * D)
 
 
 @torch.library.custom_op("grok_utils::first_attention", mutates_args=())
@@ -172,20 +191,27 @@ def first_shapes(
 
 
 @torch.library.custom_op("grok_utils::first_attention_backward", mutates_args=())
-def first_backward(qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out: Tensor, heads: int) -> Tensor:
-    """Gradients [M, 4, n, 4D] of x, operator, y, equals (query, key, value, row) from the examples of each element."""
-    d_tokens = first_backward_shape(qkv, x, y, d_residual, d_out, heads)
-    members, _, n, _ = d_tokens.shape
+def first_backward(
+    qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out: Tensor, heads: int
+) -> tuple[Tensor, Tensor]:
+    """Gradients of `first`'s rows and of their queries, keys and values."""
+    d_rows, d_qkv = first_backward_shapes(qkv, x, y, d_residual, d_out, heads)
+    members, tokens, width = d_rows.shape
+    n, columns = tokens // 2 - 1, min(width, 64)
+    shared = qkv.new_empty(members, n, 2, 4 * width, dtype=torch.float32)
     inputs = (t.contiguous() for t in (qkv, x, y, d_residual, d_out))
-    shape = heads, d_out.shape[2] // heads
-    first_elements[(n, 2, members)](*inputs, d_tokens, n, x.shape[1], *shape, num_warps=1)
-    return d_tokens
+    shape = heads, width // heads
+    first_elements[(n, 2, members)](*inputs, d_rows, d_qkv, shared, n, x.shape[1], *shape, num_warps=1)
+    sum_shared[(4 * width // columns, 2, members)](shared, d_rows, d_qkv, n, width, columns)
+    return d_rows, d_qkv
 
 
 @first_backward.register_fake
-def first_backward_shape(qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out: Tensor, heads: int) -> Tensor:
+def first_backward_shapes(
+    qkv: Tensor, x: Tensor, y: Tensor, d_residual: Tensor, d_out: Tensor, heads: int
+) -> tuple[Tensor, Tensor]:
     """What `first_backward` fills."""
-    return qkv.new_empty(len(qkv), 4, qkv.shape[1] // 2 - 1, 4 * d_out.shape[2], dtype=torch.float32)
+    return d_residual.new_empty(*qkv.shape[:2], d_out.shape[2]), qkv.new_empty(qkv.shape)
 
 
 def saved(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
@@ -197,10 +223,7 @@ def saved(ctx: Any, inputs: tuple[Any, ...], output: Any) -> None:
 def first_gradients(ctx: Any, d_residual: Tensor, d_out: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `first`'s arguments."""
     _, qkv, x, y = ctx.saved_tensors
-    of_x, operator, of_y, equals = first_backward(qkv, x, y, d_residual, d_out, ctx.heads).unbind(1)
-    d_tokens = torch.cat([of_x, operator.sum(1, keepdim=True), of_y, equals.sum(1, keepdim=True)], 1)
-    d_qkv, d_rows = d_tokens.split([qkv.shape[2], d_out.shape[2]], -1)
-    return d_rows.to(d_residual.dtype), d_qkv.to(qkv.dtype), None, None, None, None
+    return *first_backward(qkv, x, y, d_residual, d_out, ctx.heads), None, None, None, None
 
 
 first.register_autograd(first_gradients, setup_context=saved)
@@ -239,8 +262,10 @@ def last_forward(query, kv, bias, x, out, n, B, stride, HEADS: tl.constexpr, SIZ
 
 
 @triton.jit
-def last_elements(query, kv, bias, x, d_out, d_query, d_kv, n, B, stride, HEADS: tl.constexpr, SIZE: tl.constexpr):
-    """Gradients of the queries and own rows of one element's examples, and summed, of the two rows that they share."""
+def last_elements(
+    query, kv, bias, x, d_out, d_query, d_kv, d_bias, n, B, stride, HEADS: tl.constexpr, SIZE: tl.constexpr
+):  # fmt: skip
+    """Gradients of queries and own rows of one element's examples, and summed, of the rows and the bias they share."""
     D: tl.constexpr = HEADS * SIZE
     member, element = tl.program_id(1).to(tl.int64), tl.program_id(0)
     examples, rows = member * B * D, member * (2 * n + 2 * B) * 2 * D
@@ -248,6 +273,7 @@ def last_elements(query, kv, bias, x, d_out, d_query, d_kv, n, B, stride, HEADS:
     kv, d_kv, bias, x = kv + rows, d_kv + rows, bias + member * stride, x + member * B
     key = tl.arange(0, 4)[None, :]
     d_k, d_v = tl.zeros([1, HEADS, 4, SIZE], tl.float32), tl.zeros([1, HEADS, 4, SIZE], tl.float32)
+    d_q = tl.zeros([1, HEADS, 1, SIZE], tl.float32)
     for start in range(0, B, SPAN):
         some = start + tl.arange(0, SPAN)
         found = tl.where(tl.load(x + some, some < B, -1) == element, some, B)
@@ -259,12 +285,18 @@ def last_elements(query, kv, bias, x, d_out, d_query, d_kv, n, B, stride, HEADS:
             store(d_query, b * D, b < B, of_q)
             store(d_kv, at, key >= 2, of_k)
             store(d_kv + D, at, key >= 2, of_v)
+            d_q += of_q
             d_k += of_k
             d_v += of_v
             example = tl.min(tl.where(found > example, found, B), 0)
     at = place(key, element, 0, n, B) * 2 * D
     store(d_kv, at, key < 2, d_k)
     store(d_kv + D, at, key < 2, d_v)
+    one = tl.zeros([1, 1], tl.int32)
+    d_bias += (member * n + element) * 3 * D
+    store(d_bias, one, one == 0, d_q)
+    store(d_bias + D, one, one == 0, tl.sum(d_k, 2, keep_dims=True))
+    store(d_bias + 2 * D, one, one == 0, tl.sum(d_v, 2, keep_dims=True))
 
 
 @torch.library.custom_op("grok_utils::last_attention", mutates_args=())
@@ -283,29 +315,29 @@ last_attention.register_fake(lambda query, *_: query.new_empty(query.shape))
 @torch.library.custom_op("grok_utils::last_attention_backward", mutates_args=())
 def last_backward(
     query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor, heads: int
-) -> tuple[Tensor, Tensor]:
-    """Gradients of `last_attention`'s queries, keys and values."""
-    d_query, d_kv = last_backward_shapes(query, kv, bias, x, d_out, heads)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of `last_attention`'s queries, of keys and values, and of the bias."""
+    d_query, d_kv, _ = last_backward_shapes(query, kv, bias, x, d_out, heads)
     inputs = query.contiguous(), kv.contiguous(), bias, x.contiguous(), d_out.contiguous()
     members, examples, width = query.shape
     n, shape = kv.shape[1] // 2 - examples, (heads, width // heads)
-    last_elements[(n, members)](*inputs, d_query, d_kv, n, examples, bias.stride(0), *shape, num_warps=1)
-    return d_query, d_kv
+    d_bias = bias.new_empty(members, n, 3 * width)
+    sizes = n, examples, bias.stride(0), *shape
+    last_elements[(n, members)](*inputs, d_query, d_kv, d_bias, *sizes, num_warps=1)
+    return d_query, d_kv, d_bias.sum(1)
 
 
 @last_backward.register_fake
 def last_backward_shapes(
     query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor, heads: int
-) -> tuple[Tensor, Tensor]:
-    """What `last_backward` fills."""
-    return query.new_empty(query.shape), kv.new_empty(kv.shape)
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `last_backward` gives."""
+    return query.new_empty(query.shape), kv.new_empty(kv.shape), bias.new_empty(bias.shape)
 
 
 def last_gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `last_attention`'s arguments."""
-    d_query, d_kv = last_backward(*ctx.saved_tensors, d_out, ctx.heads)
-    d_bias = torch.cat([d_query.sum(1, dtype=torch.float32), d_kv.sum(1, dtype=torch.float32)], -1)
-    return d_query, d_kv, d_bias, None, None
+    return *last_backward(*ctx.saved_tensors, d_out, ctx.heads), None, None
 
 
 last_attention.register_autograd(last_gradients, setup_context=saved)
