@@ -96,13 +96,14 @@ def rest_of_block(
 ) -> tuple[Float[Tensor, "M {keep} D"], Float[Tensor, "M R D"]]:
     """What follows the heads in a block, by its `layers_of`: projection, residual, LayerNorm, FFN, LayerNorm.
 
-    Comes out twice: the last `keep` rows, for the next residual, and all, for the next maps.
+    Comes out twice: the last `keep` rows, for the next residual, and all, for the next maps, which `layers` may end
+    with a final LayerNorm for.
     """
-    project, norm1, up, down, norm2 = layers
+    project, norm1, up, down, norm2, *final = layers
     a = layer_norm(x + linear(attention, *project), *norm1)
     h = F.gelu(linear(a, *up))
     out = layer_norm(a + linear(h, *down), *norm2)
-    return out[:, -keep:], out
+    return out[:, out.shape[1] - keep :], layer_norm(out, *final[0]) if final else out
 
 
 class GatherRows(torch.autograd.Function):
@@ -260,10 +261,11 @@ def stacked_rows(
         residual, rows = kernels.rest_of_block(layers, residual, mixed, keep, linear)
         w, b = p[f"blocks.{i}.attention.in_proj_weight"], p[f"blocks.{i}.attention.in_proj_bias"]
         if last:
-            query, kv = linear(residual, w[:, :width], None), linear(rows, w[:, width:], None)
+            read = residual if residual.dtype == rows.dtype else rows[:, -batch:]  # the same: gradients without padding
+            query, kv = linear(read, w[:, :width], None), linear(rows, w[:, width:], None)
             mixed = kernels.last(query, kv, b, of_x, heads)
         else:
             mixed = middle_attention(linear(rows, w, b), batch, of_x, heads)
     residual, mixed = residual[:, -batch:], mixed[:, -batch:]
-    out, _rows = kernels.rest_of_block(layers_of(p, blocks - 1), residual, mixed, batch, linear)
-    return layer_norm(out, p["norm.weight"], p["norm.bias"])
+    layers = [*layers_of(p, blocks - 1), (p["norm.weight"], p["norm.bias"])]
+    return kernels.rest_of_block(layers, residual, mixed, 0, linear)[1]

@@ -140,11 +140,11 @@ def test_attention_kernels_equal_the_plain_functions_in_float64(kernels, width, 
     compare(kernels[1], PLAIN[1], inputs, [x], (examples, width))
 
 
-@pytest.mark.parametrize(("rows", "keep"), [(1, 1), (37, 20), (600, 600), (1218, 512)])
+@pytest.mark.parametrize(("rows", "keep", "final"), [(1, 1, False), (37, 20, True), (600, 600, False), (1218, 0, True)])
 @pytest.mark.parametrize(("precision", "tolerance"), [("float32", 2e-6), ("tf32", 2e-3), ("bf16", 2e-2)])
 @pytest.mark.parametrize("width", [16, 128, 256])
-def test_the_rest_of_a_block_equals_pytorchs_in_float64(width, precision, tolerance, rows, keep):
-    """Its results, without gradients and with, and the gradients of rows and of all parameters."""
+def test_the_rest_of_a_block_equals_pytorchs_in_float64(width, precision, tolerance, rows, keep, final):
+    """Its results, with a final LayerNorm and without, also where no gradient follows, and all gradients."""
     from grok_utils.engine.gpu.block import rest_of_block
 
     set_up(ExecutionPath("cuda", precision, compiled=False, threads=1))
@@ -155,9 +155,13 @@ def test_the_rest_of_a_block_equals_pytorchs_in_float64(width, precision, tolera
         for shape in [(sum(layout.sizes),), (rows, width), (rows, width), (keep, width), (rows, width)]
     )
 
+    def layers(flat):
+        p = layout.views(flat / width**0.5)
+        return stack.layers_of(p, 0) + [(p["norm.weight"], p["norm.bias"])] * final
+
     def results(f, *inputs):
         flat, *rows = inputs = [t.detach().requires_grad_() for t in inputs]
-        out, low = f(stack.layers_of(layout.views(flat / width**0.5), 0), *rows, keep, linear)
+        out, low = f(layers(flat), *rows, keep, linear)
         seeds = of_out.to(out.dtype), of_low.to(low.dtype)
         return out, low, *torch.autograd.grad((out, low), inputs, seeds)
 
@@ -165,10 +169,10 @@ def test_the_rest_of_a_block_equals_pytorchs_in_float64(width, precision, tolera
     with torch.autocast("cuda", torch.bfloat16, enabled=precision == "bf16"):
         own = results(rest_of_block, flat, x, attention)
         with torch.no_grad():
-            layers = stack.layers_of(layout.views(flat / width**0.5), 0)
-            own = *rest_of_block(layers, x, attention, keep, linear), *own
+            own = *rest_of_block(layers(flat), x, attention, keep, linear), *own
     for mine, expected in zip(own, (*exact[:2], *exact), strict=True):
-        assert relative(mine.double(), expected) < tolerance
+        assert mine.shape == expected.shape
+        assert not mine.numel() or relative(mine.double(), expected) < tolerance
 
 
 def test_gelu_is_as_near_to_float64_as_pytorchs():

@@ -316,15 +316,14 @@ last_attention.register_fake(lambda query, *_: query.new_empty(query.shape))
 def last_backward(
     query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor, heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of `last_attention`'s queries, of keys and values, and of the bias."""
-    d_query, d_kv, _ = last_backward_shapes(query, kv, bias, x, d_out, heads)
+    """Gradients of `last_attention`'s queries, of keys and values, and [M, n, 3D] to be summed of the bias."""
+    d_query, d_kv, d_bias = last_backward_shapes(query, kv, bias, x, d_out, heads)
     inputs = query.contiguous(), kv.contiguous(), bias, x.contiguous(), d_out.contiguous()
     members, examples, width = query.shape
     n, shape = kv.shape[1] // 2 - examples, (heads, width // heads)
-    d_bias = bias.new_empty(members, n, 3 * width)
     sizes = n, examples, bias.stride(0), *shape
     last_elements[(n, members)](*inputs, d_query, d_kv, d_bias, *sizes, num_warps=1)
-    return d_query, d_kv, d_bias.sum(1)
+    return d_query, d_kv, d_bias
 
 
 @last_backward.register_fake
@@ -332,12 +331,14 @@ def last_backward_shapes(
     query: Tensor, kv: Tensor, bias: Tensor, x: Tensor, d_out: Tensor, heads: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """What `last_backward` gives."""
-    return query.new_empty(query.shape), kv.new_empty(kv.shape), bias.new_empty(bias.shape)
+    n = kv.shape[1] // 2 - query.shape[1]
+    return query.new_empty(query.shape), kv.new_empty(kv.shape), bias.new_empty(len(kv), n, bias.shape[1])
 
 
 def last_gradients(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `last_attention`'s arguments."""
-    return *last_backward(*ctx.saved_tensors, d_out, ctx.heads), None, None
+    d_query, d_kv, d_bias = last_backward(*ctx.saved_tensors, d_out, ctx.heads)
+    return d_query, d_kv, d_bias.sum(1), None, None
 
 
 last_attention.register_autograd(last_gradients, setup_context=saved)

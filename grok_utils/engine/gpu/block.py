@@ -52,8 +52,9 @@ def phi(z):
 def block_forward(
     x, attention, weights, strides, vectors, of_vectors, out, low, R, keep,
     D: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
+    FINAL: tl.constexpr,
 ):  # fmt: skip
-    """BM rows through the rest of a block: all as `low`, and the last `keep` as `out`.
+    """BM rows through the rest of a block: all as `low`, with a FINAL LayerNorm or not, and the last `keep` as `out`.
 
     From one member's weights to the next's are `strides` times STEP numbers, 1 or 8: so much is known of alignment.
     """
@@ -61,7 +62,7 @@ def block_forward(
     r = tl.program_id(0) * BM + tl.arange(0, BM)[:, None]
     live, row = r < R, member * R + r
     project, up, down = weights
-    b_project, gain1, offset1, b_up, b_down, gain2, offset2 = vectors
+    b_project, gain1, offset1, b_up, b_down, gain2, offset2, gain3, offset3 = vectors
     project += member * strides[0] * STEP
     up += member * strides[1] * STEP
     down += member * strides[2] * STEP
@@ -79,15 +80,22 @@ def block_forward(
         y = tl.dot(h, tl.load(down + c * 4 * D + i + k[:, None]), y, input_precision=PRECISION)
     value, _scale = normal(y, D)
     value = value * tl.load(gain2 + member * of_vectors[5] + c) + tl.load(offset2 + member * of_vectors[6] + c)
-    tl.store(low + row * D + c, value, live)
     tl.store(out + (member * keep + r - (R - keep)) * D + c, value, live & (r >= R - keep))
+    if FINAL:
+        value, _scale = normal(value, D)
+        value = value * tl.load(gain3 + member * of_vectors[7] + c) + tl.load(offset3 + member * of_vectors[8] + c)
+    tl.store(low + row * D + c, value, live)
 
 
 @triton.jit
 def norm_forward(
-    x, y, bias, gain, offset, out, low, R, keep, of_bias, of_gain, of_offset, D: tl.constexpr, ROWS: tl.constexpr
+    x, y, bias, gain, offset, gain3, offset3, out, low, R, keep, of_bias, of_gain, of_offset, of_gain3, of_offset3,
+    D: tl.constexpr, ROWS: tl.constexpr,
 ):  # fmt: skip
-    """ROWS rows of LayerNorm(`x` + `y` + `bias`): the last `keep` as `out`, and all as `low` unless that is None."""
+    """ROWS rows of LayerNorm(`x` + `y` + `bias`): the last `keep` as `out`, and all as `low` unless that is None.
+
+    Unless `gain3` and `offset3` are None, `low` has been through a final LayerNorm too.
+    """
     member, c = tl.program_id(1).to(tl.int64), tl.arange(0, D)[None, :]
     r = tl.program_id(0) * ROWS + tl.arange(0, ROWS)[:, None]
     at, live = (member * R + r) * D + c, r < R
@@ -95,42 +103,58 @@ def norm_forward(
     s, _scale = normal(s + tl.load(bias + member * of_bias + c), D)
     s = s * tl.load(gain + member * of_gain + c) + tl.load(offset + member * of_offset + c)
     tl.store(out + (member * keep + r - (R - keep)) * D + c, s, live & (r >= R - keep))
+    if gain3 is not None:
+        s, _scale = normal(s, D)
+        s = s * tl.load(gain3 + member * of_gain3 + c) + tl.load(offset3 + member * of_offset3 + c)
     if low is not None:
         tl.store(low + at, s, live)
 
 
 @triton.jit
-def norm_backward(
-    x, y, bias, gain, d_out, d_low, d_x, d_y, sums, R, keep, of_bias, of_gain,
-    D: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, TWICE: tl.constexpr,
-):  # fmt: skip
-    """Gradients of CHUNK rows of LayerNorm's sum `x` + `y` + `bias`, and 3 D of 10 D `sums`: of gain, offset and bias.
+def through_normal(d, s, scale, D: tl.constexpr):
+    """Gradients of the rows of which `normal` made `s` and `scale`."""
+    return scale * (d - tl.sum(d, 1, keep_dims=True) / D - s * (tl.sum(d * s, 1, keep_dims=True) / D))
 
-    They go to `d_x` and, if TWICE, to `d_y`. Its result has the gradients `d_low` and, of `keep` rows, `d_out`.
+
+@triton.jit
+def norm_backward(
+    x, y, bias, gain, offset, gain3, d_out, d_low, d_x, d_y, sums, R, keep, of_bias, of_gain, of_offset, of_gain3,
+    D: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, ALL: tl.constexpr,
+):  # fmt: skip
+    """Gradients of CHUNK rows of LayerNorm's sum `x` + `y` + `bias`, and `sums` [D] for gain, offset, bias and final.
+
+    They go to `d_x` and, unless that is None, to `d_y`. `d_low` is the gradient of `norm_forward`'s `low`, `d_out` of
+    its `keep` rows; from a chunk's sums to the next's are ALL numbers.
     """
     member, c = tl.program_id(1).to(tl.int64), tl.arange(0, D)[None, :]
     b, g = tl.load(bias + member * of_bias + c), tl.load(gain + member * of_gain + c)
     d_gain, d_offset = tl.zeros([ROWS, D], tl.float32), tl.zeros([ROWS, D], tl.float32)
-    d_bias = tl.zeros([ROWS, D], tl.float32)
+    d_bias, d_gain3, d_offset3 = d_gain, d_gain, d_gain
     for start in range(0, CHUNK, ROWS):
         r = tl.program_id(0) * CHUNK + start + tl.arange(0, ROWS)[:, None]
         at, live = (member * R + r) * D + c, r < R
         s, scale = normal(tl.load(x + at, live, 0.0) + tl.load(y + at, live, 0.0).to(tl.float32) + b, D)
-        d = tl.load(d_out + (member * keep + r - (R - keep)) * D + c, live & (r >= R - keep), 0.0)
-        d += tl.load(d_low + at, live, 0.0).to(tl.float32)
-        d_s = d * g
-        along = tl.sum(d_s * s, 1, keep_dims=True) / D
-        d_sum = scale * (d_s - tl.sum(d_s, 1, keep_dims=True) / D - s * along)
+        d = tl.load(d_low + at, live, 0.0).to(tl.float32)
+        if gain3 is not None:
+            t, scale3 = normal(s * g + tl.load(offset + member * of_offset + c), D)
+            d_gain3 += d * t
+            d_offset3 += d
+            d = through_normal(d * tl.load(gain3 + member * of_gain3 + c), t, scale3, D)
+        d += tl.load(d_out + (member * keep + r - (R - keep)) * D + c, live & (r >= R - keep), 0.0)
+        d_sum = through_normal(d * g, s, scale, D)
         tl.store(d_x + at, d_sum, live)
-        if TWICE:
+        if d_y is not None:
             tl.store(d_y + at, d_sum, live)
         d_gain += d * s
         d_offset += d
         d_bias += d_sum
-    sums += (member * tl.num_programs(0) + tl.program_id(0)) * 10 * D + tl.arange(0, D)
+    sums += (member * tl.num_programs(0) + tl.program_id(0)) * ALL + tl.arange(0, D)
     tl.store(sums, tl.sum(d_gain, 0))
     tl.store(sums + D, tl.sum(d_offset, 0))
     tl.store(sums + 2 * D, tl.sum(d_bias, 0))
+    if gain3 is not None:
+        tl.store(sums + 3 * D, tl.sum(d_gain3, 0))
+        tl.store(sums + 4 * D, tl.sum(d_offset3, 0))
 
 
 @triton.jit
@@ -145,10 +169,9 @@ def gelu_forward(y, bias, out, R, of_bias, C: tl.constexpr, ROWS: tl.constexpr):
 
 @triton.jit
 def gelu_backward(
-    y, bias, d, sums, R, of_bias, D: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr
+    y, bias, d, sums, R, of_bias, C: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, ALL: tl.constexpr
 ):  # fmt: skip
-    """CHUNK rows of `d` by the slope of GELU at `y` + `bias`, in place, and 4 D of 10 D `sums` of them."""
-    C: tl.constexpr = 4 * D
+    """CHUNK rows of `d` by the slope of GELU at `y` + `bias`, in place; and `sums` [C], ALL from the next chunk's."""
     member, c = tl.program_id(1).to(tl.int64), tl.arange(0, C)[None, :]
     b, total = tl.load(bias + member * of_bias + c), tl.zeros([ROWS, C], tl.float32)
     for start in range(0, CHUNK, ROWS):
@@ -159,7 +182,7 @@ def gelu_backward(
         d_y = tl.load(d + at, r < R, 0.0).to(tl.float32) * slope
         tl.store(d + at, d_y, r < R)
         total += d_y
-    tl.store(sums + (member * tl.num_programs(0) + tl.program_id(0)) * 10 * D + tl.arange(0, C), tl.sum(total, 0))
+    tl.store(sums + (member * tl.num_programs(0) + tl.program_id(0)) * ALL + tl.arange(0, C), tl.sum(total, 0))
 
 
 def tile_of_block(width: int, dtype: torch.dtype) -> tuple[int, int, int, int]:
@@ -177,7 +200,8 @@ def rows_of_gelu(width: int) -> int:
 @torch.library.custom_op("grok_utils::rest_of_block", mutates_args=())
 def whole(
     x: Tensor, attention: Tensor, project: Tensor, b_project: Tensor, gain1: Tensor, offset1: Tensor, up: Tensor,
-    b_up: Tensor, down: Tensor, b_down: Tensor, gain2: Tensor, offset2: Tensor, keep: int, save: bool,
+    b_up: Tensor, down: Tensor, b_down: Tensor, gain2: Tensor, offset2: Tensor, gain3: Tensor | None,
+    offset3: Tensor | None, keep: int, save: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
     """The last `keep` rows to add to, all to be mapped, and what gradients need, empty unless `save`."""
     x, attention = x.contiguous(), attention.contiguous()
@@ -189,15 +213,17 @@ def whole(
         h, tile = torch.empty_like(y2), rows_of_gelu(4 * width)
         gelu_forward[(triton.cdiv(count, tile), members)](y2, b_up, h, count, b_up.stride(0), 4 * width, tile)
         y3 = products(h, down.mT)
-        return *norm(a, y3, b_down, gain2, offset2, keep, True), y1, a, rows, y2, h, y3
+        return *norm(a, y3, b_down, gain2, offset2, keep, True, gain3, offset3), y1, a, rows, y2, h, y3
     out, low, *nothing = whole_shapes(x, attention, keep, save)
-    weights, vectors = (project, up, down), (b_project, gain1, offset1, b_up, b_down, gain2, offset2)
+    final = (gain2, offset2) if gain3 is None else (gain3, offset3)
+    weights, vectors = (project, up, down), (b_project, gain1, offset1, b_up, b_down, gain2, offset2, *final)
     bm, bk, warps, stages = tile_of_block(width, low.dtype)
     step = 8 if all(w.stride(0) % 8 == 0 for w in weights) else 1
     strides, of_vectors = tuple(w.stride(0) // step for w in weights), tuple(v.stride(0) for v in vectors)
+    precision = "tf32x3" if exact(low.dtype) else "tf32"
     block_forward[(triton.cdiv(count, bm), members)](
         x, attention, weights, strides, vectors, of_vectors, out, low, count, keep,
-        width, bm, bk, step, "tf32x3" if exact(low.dtype) else "tf32", num_warps=warps, num_stages=stages,
+        width, bm, bk, step, precision, gain3 is not None, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out, low, *nothing
 
@@ -211,71 +237,82 @@ def whole_shapes(x: Tensor, attention: Tensor, *others: Any) -> tuple[Tensor, ..
     return out, low, like(size), a, like(size if x.dtype != attention.dtype else 0), like(wide), like(wide), like(size)
 
 
+def strides_of(*vectors: Tensor | None) -> tuple[int, ...]:
+    """How many numbers lie between a member's of each of `vectors` and the next's."""
+    return tuple(0 if vector is None else vector.stride(0) for vector in vectors)
+
+
 def norm(
-    x: Tensor, y: Tensor, bias: Tensor, gain: Tensor, offset: Tensor, keep: int, mapped: bool
-) -> tuple[Tensor, Tensor]:
+    x: Tensor, y: Tensor, bias: Tensor, gain: Tensor, offset: Tensor, keep: int, mapped: bool,
+    gain3: Tensor | None = None, offset3: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:  # fmt: skip
     """LayerNorm of the sum of `x`, `y` and `bias`: the last `keep` rows like `x`, and if `mapped` all like `y`."""
     members, count, width = x.shape
     out, low = x.new_empty(members, keep, width), y.new_empty(y.shape if mapped else 0)
-    sizes = count, keep, bias.stride(0), gain.stride(0), offset.stride(0), width, 8
-    inputs = x, y, bias, gain, offset, out, low if mapped else None
-    norm_forward[(triton.cdiv(count, 8), members)](*inputs, *sizes, num_warps=2)
+    vectors = bias, gain, offset, gain3, offset3
+    sizes = count, keep, *strides_of(*vectors), width, 8
+    norm_forward[(triton.cdiv(count, 8), members)](x, y, *vectors, out, low if mapped else None, *sizes, num_warps=2)
     return out, low
 
 
 def keep_whole(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    """Keep what `whole_gradients` needs."""
-    x, attention, project, b_project, gain1, _, up, b_up, down, b_down, gain2, _, _, _ = inputs
-    ctx.save_for_backward(x, attention, project, b_project, gain1, up, b_up, down, b_down, gain2, *output[2:])
+    """Keep what `gradient` needs."""
+    x, attention, project, b_project, gain1, _, up, b_up, down, b_down, gain2, offset2, gain3, *_ = inputs
+    weights = project, b_project, gain1, up, b_up, down, b_down, gain2, offset2, gain3
+    ctx.save_for_backward(x, attention, *weights, *output[2:])
 
 
 @torch.library.custom_op("grok_utils::rest_of_block_gradient", mutates_args=())
 def gradient(
     x: Tensor, attention: Tensor, project: Tensor, b_project: Tensor, gain1: Tensor, up: Tensor, b_up: Tensor,
-    down: Tensor, b_down: Tensor, gain2: Tensor, y1: Tensor, a: Tensor, rows: Tensor, y2: Tensor, h: Tensor,
-    y3: Tensor, d_out: Tensor, d_low: Tensor,
+    down: Tensor, b_down: Tensor, gain2: Tensor, offset2: Tensor, gain3: Tensor | None, y1: Tensor, a: Tensor,
+    rows: Tensor, y2: Tensor, h: Tensor, y3: Tensor, d_out: Tensor, d_low: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:  # fmt: skip
-    """Gradients of rows, mixed values and weights; and [M, 10 D] of the vectors, in the layers' order."""
-    x, attention = x.contiguous(), attention.contiguous()
+    """Gradients of rows, mixed values and weights; and of the vectors, side by side, for chunks of rows to be summed.
+
+    They are gain, offset and bias of the first LayerNorm, the bias of `up`, and those of the second and the final one.
+    """
+    x, attention, d_out, d_low = (t.contiguous() for t in (x, attention, d_out, d_low))
     members, count, width = x.shape
     chunks = triton.cdiv(count, CHUNK)
-    sums = x.new_empty(members, chunks, 10 * width)
-    norm1, gelu, norm2 = sums.split([3 * width, 4 * width, 3 * width], 2)
-    d_a, d_y3 = through_norm(a, y3, b_down, gain2, d_out.contiguous(), d_low.contiguous(), norm2)
-    d_y2 = products(d_y3, down)
-    sizes = count, b_up.stride(0), width, rows_of_gelu(4 * width), CHUNK
+    sums = x.new_empty(members, chunks, (10 if gain3 is None else 12) * width)
+    norm1, gelu, norm2 = sums.split([3 * width, 4 * width, sums.shape[2] - 7 * width], 2)
+    d_a, d_y3 = through_norm(a, y3, (b_down, gain2, offset2, gain3), d_out, d_low, norm2)
+    d_y2, tile = products(d_y3, down), rows_of_gelu(4 * width)
+    sizes = count, b_up.stride(0), 4 * width, tile, CHUNK, sums.shape[2]
     gelu_backward[(chunks, members)](y2, b_up, d_y2, gelu, *sizes)
-    d_x, d_y1 = through_norm(x, y1, b_project, gain1, d_a, products(d_y2, up), norm1)
+    d_x, d_y1 = through_norm(x, y1, (b_project, gain1, None, None), d_a, products(d_y2, up), norm1)
     d_up, d_down = products(d_y2.mT, rows if rows.numel() else a), products(d_y3.mT, h)
-    return d_x, products(d_y1, project), products(d_y1.mT, attention), d_up, d_down, sums.sum(1)
+    return d_x, products(d_y1, project), products(d_y1.mT, attention), d_up, d_down, sums
 
 
 @gradient.register_fake
 def gradient_shapes(x: Tensor, attention: Tensor, project: Tensor, *others: Any) -> tuple[Tensor, ...]:
     """What `gradient` gives."""
-    _, _, up, _, down, *_ = others
-    like = (t.new_empty(t.shape) for t in (x, attention, project, up, down))
-    return *like, x.new_empty(len(x), 10 * x.shape[2])
+    _, _, up, _, down, _, _, _, gain3, *_ = others
+    like, (members, count, width) = (t.new_empty(t.shape) for t in (x, attention, project, up, down)), x.shape
+    return *like, x.new_empty(members, -(-count // CHUNK), (10 if gain3 is None else 12) * width)
 
 
 def through_norm(
-    x: Tensor, y: Tensor, bias: Tensor, gain: Tensor, d_out: Tensor, d_low: Tensor, sums: Tensor
+    x: Tensor, y: Tensor, vectors: tuple[Tensor | None, ...], d_out: Tensor, d_low: Tensor, sums: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `x` and of `y`, one tensor if of one type; and into `sums` those of gain, offset and `bias`."""
+    """Gradients of `norm`'s `x` and `y`, one tensor if of one type; and into `sums` those of its vectors."""
     members, rows, width = x.shape
     d_x, d_y = torch.empty_like(x), torch.empty_like(y) if y.dtype != x.dtype else None
-    sizes = rows, d_out.shape[1], bias.stride(0), gain.stride(0), width, 4, CHUNK, d_y is not None
-    norm_backward[(sums.shape[1], members)](x, y, bias, gain, d_out, d_low, d_x, d_y, sums, *sizes, num_warps=1)
+    sizes = rows, d_out.shape[1], *strides_of(*vectors), width, 4, CHUNK, sums.stride(1)
+    norm_backward[(sums.shape[1], members)](x, y, *vectors, d_out, d_low, d_x, d_y, sums, *sizes, num_warps=1)
     return d_x, d_x if d_y is None else d_y
 
 
 def whole_gradients(ctx: Any, d_out: Tensor, d_low: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `whole`'s arguments."""
-    d_x, d_attention, d_project, d_up, d_down, vectors = gradient(*ctx.saved_tensors, d_out, d_low)
-    sizes = [width := d_x.shape[2], width, width, 4 * width, width, width, width]
-    gain1, offset1, b_project, b_up, gain2, offset2, b_down = vectors.split(sizes, 1)
+    d_x, d_attention, d_project, d_up, d_down, sums = gradient(*ctx.saved_tensors, d_out, d_low)
+    width, vectors = d_x.shape[2], sums.sum(1)
+    sizes = [width, width, width, 4 * width] + [width] * (vectors.shape[1] // width - 7)
+    gain1, offset1, b_project, b_up, gain2, offset2, b_down, *final = vectors.split(sizes, 1)
     of_first = d_x, d_attention, d_project, b_project, gain1, offset1
-    return *of_first, d_up, b_up, d_down, b_down, gain2, offset2, None, None
+    return *of_first, d_up, b_up, d_down, b_down, gain2, offset2, *(final or (None, None)), None, None
 
 
 whole.register_autograd(whole_gradients, setup_context=keep_whole)
@@ -285,8 +322,9 @@ def rest_of_block(
     layers: list[tuple[Tensor, Tensor]], x: Tensor, attention: Tensor, keep: int, _linear: Any
 ) -> tuple[Tensor, Tensor]:
     """`stack.rest_of_block`; in bf16 rows to be mapped come as such."""
-    dtype, (project, norm1, up, down, norm2) = mapped_type(x), layers
+    dtype, (project, norm1, up, down, norm2, *final) = mapped_type(x), layers
     project, up, down = ((weight.to(dtype), bias) for weight, bias in (project, up, down))
     save = torch.is_grad_enabled() or x.shape[-1] < 16  # of which tensor cores take no fewer
-    out, low, *_ = whole(x, attention.to(dtype), *project, *norm1, *up, *down, *norm2, keep, save)
+    vectors = *project, *norm1, *up, *down, *norm2, *(final[0] if final else (None, None))
+    out, low, *_ = whole(x, attention.to(dtype), *vectors, keep, save)
     return out, low

@@ -22,7 +22,8 @@ def rows_of_logits(products, offset, label, weight, B, C, WIDTH: tl.constexpr, R
     row, live = member * B + r, (r < B) & (c < C)
     z = tl.load(offset + member * C + c, c < C, -float("inf"))
     z += tl.load(products + row * C + c, live, 0.0).to(tl.float32)
-    return c, row, r < B, z, tl.load(label + row, r < B, 0), tl.load(weight + row, r < B, 0.0)
+    # Labels in 32 bits, as the classes that they are compared with.
+    return c, row, r < B, z, tl.load(label + row, r < B, 0).to(tl.int32), tl.load(weight + row, r < B, 0.0)
 
 
 @triton.jit
@@ -55,46 +56,50 @@ def loss_backward(
     tl.store(d_offset + tl.arange(0, WIDTH), tl.sum(tl.where(live, d, 0.0), 0), tl.arange(0, WIDTH) < C)
 
 
-def tile(products: Tensor) -> tuple[tuple[int, int], tuple[int, int, int, int]]:
-    """The grid of programs, and how many examples and classes there are and a program's tile of them has."""
-    members, examples, classes = products.shape
+FORWARD, BACKWARD = 512, 2048  # logits that a program takes, if they are of more than one example
+
+
+def tile(products: Tensor, numbers: int) -> tuple[int, tuple[int, int, int, int], int]:
+    """How many programs a member has; how many examples and classes, and of them a program's tile; and its warps."""
+    _, examples, classes = products.shape
     width = triton.next_power_of_2(classes)
-    rows = max(2048 // width, 1)
-    return (triton.cdiv(examples, rows), members), (examples, classes, width, rows)
+    rows = max(numbers // width, 1)
+    return -(-examples // rows), (examples, classes, width, rows), rows * width // 512
 
 
 @torch.library.custom_op("grok_utils::loss", mutates_args=())
 def loss(products: Tensor, offset: Tensor, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-    """`stack.measured`, and the logarithms [M, B] of the exponentials' sums, which gradients need."""
-    grid, sizes = tile(products)
-    sums, log_sums = offset.new_empty(grid[1], grid[0], 2), torch.empty_like(weight)
+    """`stack.measured`, for parts [M, parts, 2] to be summed; and the logarithms [M, B] of the exponentials' sums."""
+    sums, log_sums = loss_shapes(products, offset, label, weight)
+    parts, sizes, warps = tile(products, FORWARD)
     inputs = (t.contiguous() for t in (products, offset, label, weight))
-    loss_forward[grid](*inputs, sums, log_sums, *sizes)
-    return sums.sum(1), log_sums
+    loss_forward[(parts, len(products))](*inputs, sums, log_sums, *sizes, num_warps=warps)
+    return sums, log_sums
 
 
 @loss.register_fake
 def loss_shapes(products: Tensor, offset: Tensor, label: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
     """What `loss` gives."""
-    return offset.new_empty(len(offset), 2), torch.empty_like(weight)
+    return offset.new_empty(len(offset), tile(products, FORWARD)[0], 2), weight.new_empty(weight.shape)
 
 
 @torch.library.custom_op("grok_utils::loss_gradient", mutates_args=())
 def loss_gradient(
     products: Tensor, offset: Tensor, label: Tensor, weight: Tensor, log_sums: Tensor, d_sums: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Gradients of `loss`'s products and offset."""
-    grid, sizes = tile(products)
-    d_products, d_offset = torch.empty_like(products), offset.new_empty(grid[1], grid[0], offset.shape[2])
+    """Gradients of `loss`'s products and, for parts [M, parts, C] to be summed, of its offset."""
+    d_products, d_offset = loss_gradient_shapes(products, offset)
+    parts, sizes, warps = tile(products, BACKWARD)
     inputs = (t.contiguous() for t in (products, offset, label, weight, log_sums, d_sums))
-    loss_backward[grid](*inputs, d_products, d_offset, *sizes)
-    return d_products, d_offset.sum(1, keepdim=True)
+    loss_backward[(parts, len(products))](*inputs, d_products, d_offset, *sizes, num_warps=warps)
+    return d_products, d_offset
 
 
 @loss_gradient.register_fake
 def loss_gradient_shapes(products: Tensor, offset: Tensor, *_: Tensor) -> tuple[Tensor, Tensor]:
     """What `loss_gradient` gives."""
-    return torch.empty_like(products), torch.empty_like(offset)
+    parts = tile(products, BACKWARD)[0]
+    return products.new_empty(products.shape), offset.new_empty(len(offset), parts, offset.shape[2])
 
 
 def saved(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -104,7 +109,8 @@ def saved(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -
 
 def gradients(ctx: Any, d_sums: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
     """Gradients of `loss`'s arguments."""
-    return *loss_gradient(*ctx.saved_tensors, d_sums), None, None
+    d_products, d_offset = loss_gradient(*ctx.saved_tensors, d_sums[:, 0])  # of all parts the same
+    return d_products, d_offset.sum(1, keepdim=True), None, None
 
 
 loss.register_autograd(gradients, setup_context=saved)
@@ -112,4 +118,4 @@ loss.register_autograd(gradients, setup_context=saved)
 
 def measured(products: Tensor, offset: Tensor, label: Tensor, weight: Tensor) -> Tensor:
     """`stack.measured`."""
-    return loss(products, offset, label, weight)[0]
+    return loss(products, offset, label, weight)[0].sum(1)
