@@ -1,13 +1,14 @@
 """The loop on a GPU: the same updates as `Trainer`'s, recorded once as CUDA graphs and replayed.
 
 A stack of small models leaves a GPU waiting for launches. An update is captured once for each rounded-up batch size:
-rows beyond the batch repeat it and weigh zero, so they change nothing. What changes from update to update, examples,
-weights and hyper-parameters, lies in buffers that the graphs read. The host draws the next block's batches while the
-GPU trains; nothing inside a block waits for the GPU.
+rows beyond the batch repeat it and weigh zero, so they change nothing. What changes from update to update, examples
+and hyper-parameters, lies in a block's buffers, of which a graph reads what it is the turn of. The host draws the next
+block's batches while the GPU trains; nothing inside a block waits for the GPU.
 """
 
 import gc
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from grok_utils.engine.machine import does_not_fit, has_kernels, has_tf32, stack
 from grok_utils.engine.stack import PLAIN
 from grok_utils.engine.trainer import Trainer
 from grok_utils.optimizers import hyper_table
+from grok_utils.schedules import BLOCK
 from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Run, Settings
 from grok_utils.tasks import Task
 
@@ -65,27 +67,37 @@ class GraphedTrainer(Trainer):
                 self.kernels = self.kernels._replace(linear=products.linear, rest_of_block=block.rest_of_block)
         sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]
         sizes = sorted({rounded_up(int(size)) for size in sizes}, reverse=True)
-        self.buffer = torch.zeros(3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)
-        self.weight = torch.zeros(len(tasks) * sizes[0], device=path.device)
-        hyper = hyper_table(courses, 0, settings.warm_up)[0]
+        self.example = torch.arange(sizes[0], device=path.device)
+        self.drawn = BLOCK if courses.drawn else 1  # batches in a block
+        self.buffer = torch.zeros(self.drawn * 3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)
+        self.weight, self.weighs = torch.zeros(len(tasks) * sizes[0], device=path.device), 0  # for which batch size
+        hyper = hyper_table(courses, 0, settings.warm_up)
         self.hyper = torch.from_numpy(hyper).to(path.device, self.flat.dtype)
+        self.turn = torch.zeros(1, dtype=torch.int64, device=path.device)  # which update of the block
         self.snapshot, self.validated = self.flat.clone(), torch.zeros_like(self.trained)
         self.side = torch.cuda.Stream()
         self._capture(sizes)
 
     def _static(self, size: int) -> tuple[Tensor, Tensor]:
-        """The inputs that the graph of batch size `size` reads: pairs [3, M, size] and weights [M, size]."""
+        """The inputs that the graph of batch size `size` reads: pairs [10 or 1, 3, M, size] and weights [M, size]."""
         members = len(self.tasks)
-        pairs, weight = self.buffer[: 3 * members * size], self.weight[: members * size]
-        return pairs.view(3, members, size), weight.view(members, size)
+        pairs, weight = self.buffer[: self.drawn * 3 * members * size], self.weight[: members * size]
+        return pairs.view(self.drawn, 3, members, size), weight.view(members, size)
+
+    def _next_update(self, size: int) -> None:
+        """The update whose turn it is, from the buffers."""
+        pairs, weight = self._static(size)
+        own = pairs[0] if self.drawn == 1 else pairs.index_select(0, self.turn)[0]
+        self._update(own, weight, self.hyper.index_select(0, self.turn)[0])
+        self.turn.add_(1)
 
     def _capture(self, sizes: list[int]) -> None:
         """Capture a validation and an update of every size, and leave parameters and optimizer as they were."""
         main, pool = torch.cuda.Stream(priority=-1), torch.cuda.graph_pool_handle()
         self.graphs = {}
         for size in sizes:
-            update = lambda size=size: self._update(*self._static(size), self.hyper)  # noqa: E731
-            self.graphs[size] = captured(update, main, pool)
+            self.turn.zero_()
+            self.graphs[size] = captured(partial(self._next_update, size), main, pool)
         # Graphs that run at the same time share neither memory nor cuBLAS's workspace, which belongs to a stream.
         work = lambda: self.validated.copy_(self._validate(self.snapshot))  # noqa: E731
         self.validation_graph = captured(work, self.side, torch.cuda.graph_pool_handle())
@@ -100,14 +112,17 @@ class GraphedTrainer(Trainer):
     def _train_block(self, rows: Tensor, weight: Tensor, hyper: Tensor) -> None:
         size = rows.shape[-1]
         rounded = rounded_up(size)
-        static_pairs, static_weight = self._static(rounded)
+        pairs, static_weight = self._static(rounded)
         # A row that weighs zero is one of the batch's: a class of its member's (0 · inf is not 0), and not one element
         # many times, whose gradient one program would sum.
-        batches = self._pairs(self._sent(rows[..., torch.arange(rounded) % size]))
-        static_weight.copy_(self._sent(F.pad(weight, (0, rounded - size)))[self.split_of])
-        for pairs, row in zip(batches, self._sent(hyper.to(self.flat.dtype)), strict=True):
-            static_pairs.copy_(pairs)
-            self.hyper.copy_(row)
+        rows = self._sent(rows)[..., self.example[:rounded] % size]
+        pairs.copy_(self._pairs(rows)[: self.drawn])
+        if size != self.weighs:  # which is all that weights depend on
+            static_weight.copy_(self._sent(F.pad(weight, (0, rounded - size)))[self.split_of])
+            self.weighs = size
+        self.hyper.copy_(self._sent(hyper.to(self.flat.dtype)))
+        self.turn.zero_()
+        for _ in range(BLOCK):
             self.graphs[rounded].replay()
 
     def _log_validation(self) -> None:
