@@ -2,9 +2,13 @@
 
 import argparse
 import gc
+import shutil
 import statistics
+import subprocess
 import sys
+import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +136,17 @@ def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
     return table
 
 
+def seconds_of_report() -> float | None:
+    """How long the report of `paper` takes to build from its records; None where they are not."""
+    with tempfile.TemporaryDirectory() as results:
+        try:
+            shutil.copytree(Path("results", "paper", "records"), Path(results, "paper", "records"))
+        except FileNotFoundError:
+            return None
+        command = [sys.executable, "-m", "grok_utils", "report", "paper", "--results", results]
+        return seconds(partial(subprocess.run, check=True, capture_output=True), command)
+
+
 def main() -> None:
     """Measure, print what was found, and keep it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
@@ -164,9 +179,14 @@ def main() -> None:
     say(members.to_string(index=False, float_format="{:.2f}".format) + "\n")
     first = paper[0]
     begins, trains = NOTEBOOK_SECONDS + first.set_up_s.iloc[:-1].max(), first.train_s.iloc[-1]
-    sweep = members.s_a_member.min() * SWEEP / 60
-    say(f"`paper` in {PRECISIONS[0]}, its runs side by side: {begins:.0f} s until they train and {trains:.0f} s of it")
-    say(f"A sweep of {SWEEP:,} models, {Study.updates:,} updates each, in float32: {sweep:.0f} minutes at batch 512")
+    small, _ = time_stack("baseline", list(range(60)), PRECISIONS[0], np.full(8, 64))
+    sweeps = [each * SWEEP / 60 for each in (small["s_a_member"], members.s_a_member.min())]
+    takes, report = f"{begins:.0f} s until they train, {trains:.0f} s of it", seconds_of_report()
+    if report:
+        takes += f" and {report:.0f} s for the report, {begins + trains + report:.0f} s in all"
+    say(f"`paper` in {PRECISIONS[0]}, its runs side by side: {takes}")
+    minutes = "{:.0f} minutes at batch 64, {:.0f} at 512".format(*sweeps)
+    say(f"A sweep of {SWEEP:,} models, {Study.updates:,} updates each, in {PRECISIONS[0]}: {minutes}")
     found["cuda-members.csv"] = members.to_csv(index=False)
     for name, text in found.items():
         save(text, arguments.out, name)
