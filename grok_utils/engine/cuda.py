@@ -57,9 +57,13 @@ class GraphedTrainer(Trainer):
         measures: tuple[str, ...] = (),
     ) -> None:
         super().__init__(tasks, courses, path, settings, measures)
+        self.step_of_parts = None
         if has_kernels(path, settings.shape):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
-            from grok_utils.engine.gpu import attention, block, loss, products
+            from grok_utils.engine.gpu import adamw, attention, block, loss, products
+
+            if settings.optimizer == "adamw":
+                self.step_of_parts = adamw.step
 
             ways = {"first": attention.first_attention, "last": attention.last_attention, "measured": loss.measured}
             self.kernels = PLAIN._replace(**ways)
@@ -90,6 +94,18 @@ class GraphedTrainer(Trainer):
         own = pairs[0] if self.drawn == 1 else pairs.index_select(0, self.turn)[0]
         self._update(own, weight, self.hyper.index_select(0, self.turn)[0])
         self.turn.add_(1)
+
+    def _update(self, pairs: Tensor, weight: Tensor, hyper: Tensor) -> None:
+        """As the trainer's, but where a kernel takes each parameter's gradient as it lies, none is copied for it."""
+        if self.step_of_parts is None:
+            return super()._update(pairs, weight, hyper)
+        parts = {name: part.detach().requires_grad_() for name, part in self.layout.views(self.flat).items()}
+        measured = self._measure(parts, slice(None), pairs, weight)
+        gradients = torch.autograd.grad(measured, [*parts.values()], self.of_loss)
+        if self.stack.gradients:
+            self.stack.each_update(torch.cat([gradient.flatten(1) for gradient in gradients], 1))
+        self.step_of_parts(self.flat, gradients, self.state_of_rule, hyper)
+        self.trained.add_(measured.detach())
 
     def _capture(self, sizes: list[int]) -> None:
         """Capture a validation and an update of every size, and leave parameters and optimizer as they were."""

@@ -43,7 +43,7 @@ def early_end(logs: Float[np.ndarray, "logs M columns"], stop_after: int | None)
 
 def loss_and_accuracy(
     layout: Layout,
-    flat: Float[Tensor, "M P"],
+    parameters: Float[Tensor, "M P"] | dict[str, Tensor],
     x: Int64[Tensor, "M B"],
     y: Int64[Tensor, "M B"],
     label: Int64[Tensor, "M B"],
@@ -54,10 +54,10 @@ def loss_and_accuracy(
 ) -> Float[Tensor, "M 2"]:
     """Cross-entropy and correctness of each member's examples, summed by their `weight`, which broadcasts to them.
 
-    `beyond` is -inf for the classes that a member's task does not have, else 0. `distinct`, `kernels`: see
-    `stacked_rows`.
+    The parameters are as one tensor, or as its views by the decoder's names. `beyond` is -inf for the classes that a
+    member's task does not have, else 0. `distinct`, `kernels`: see `stacked_rows`.
     """
-    p = layout.views(flat)
+    p = parameters if isinstance(parameters, dict) else layout.views(parameters)
     rows = stacked_rows(layout.shape, p, x, y, distinct, kernels)
     products = kernels.linear(rows, p["head.weight"], None)
     return kernels.measured(products, p["head.bias"].unsqueeze(1) + beyond, label, weight)
@@ -135,7 +135,7 @@ class Trainer:
         for name, value in new.items():
             state[name].copy_(value)
 
-    def _measure(self, flat: Tensor, members: slice, pairs: Tensor, weight: Tensor) -> Tensor:
+    def _measure(self, parameters: Tensor | dict[str, Tensor], members: slice, pairs: Tensor, weight: Tensor) -> Tensor:
         """`loss_and_accuracy` of some members for `pairs` [3, m, B] of x, y, label, on this trainer's path: [m, 2]."""
         x, y, label = (part.contiguous() for part in pairs)
         compiled = self.path.compiled and x.shape[1] > 1  # compiled code cannot hold a batch size of 1 open
@@ -148,7 +148,7 @@ class Trainer:
             # there is one way for all batch sizes, and a GPU's kernels have no other; with 97 classes it costs little.
             distinct = compiled or x.shape[1] > self.beyond.shape[-1]
             measure = self.measure if compiled else loss_and_accuracy
-            return measure(self.layout, flat, x, y, label, weight, self.beyond[members], distinct, self.kernels)
+            return measure(self.layout, parameters, x, y, label, weight, self.beyond[members], distinct, self.kernels)
 
     def _gradient(self, members: slice, pairs: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """What `_measure` gives of some members for `pairs` [3, M, B], and their losses' gradient: [m, 2], [m, P]."""
