@@ -18,7 +18,7 @@ from torch import Tensor
 from grok_utils.engine.machine import does_not_fit, has_kernels, has_tf32, stack_size
 from grok_utils.engine.stack import PLAIN
 from grok_utils.engine.trainer import Trainer
-from grok_utils.optimizers import hyper_table
+from grok_utils.optimizers import State, hyper_table
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import PROTOCOL, Courses, ExecutionPath, Run, Settings
 from grok_utils.tasks import Task
@@ -57,23 +57,22 @@ class GraphedTrainer(Trainer):
         measures: tuple[str, ...] = (),
     ) -> None:
         super().__init__(tasks, courses, path, settings, measures)
-        self.step_of_parts = None
+        self.step_of_parts: Callable[[Tensor, tuple[Tensor, ...], State, Tensor], None] | None = None
         if has_kernels(path, settings.shape):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
             from grok_utils.engine.gpu import adamw, attention, block, loss, products
 
             if settings.optimizer == "adamw":
                 self.step_of_parts = adamw.step
-
-            ways = {"first": attention.first_attention, "last": attention.last_attention, "measured": loss.measured}
-            self.kernels = PLAIN._replace(**ways)
+            self.kernels = PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
+            self.kernels = self.kernels._replace(measured=loss.measured)
             if has_tf32():
                 self.kernels = self.kernels._replace(linear=products.linear, rest_of_block=block.rest_of_block)
         sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]
         sizes = sorted({rounded_up(int(size)) for size in sizes}, reverse=True)
         self.example = torch.arange(sizes[0], device=path.device)
-        self.drawn = BLOCK if courses.drawn else 1  # batches in a block
-        self.buffer = torch.zeros(self.drawn * 3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)
+        self.batches = BLOCK if courses.drawn else 1  # in a block
+        self.buffer = torch.zeros(self.batches * 3 * len(tasks) * sizes[0], dtype=torch.int64, device=path.device)
         self.weight, self.weighs = torch.zeros(len(tasks) * sizes[0], device=path.device), 0  # for which batch size
         hyper = hyper_table(courses, 0, settings.warm_up)
         self.hyper = torch.from_numpy(hyper).to(path.device, self.flat.dtype)
@@ -85,13 +84,13 @@ class GraphedTrainer(Trainer):
     def _static(self, size: int) -> tuple[Tensor, Tensor]:
         """The inputs that the graph of batch size `size` reads: pairs [10 or 1, 3, M, size] and weights [M, size]."""
         members = len(self.tasks)
-        pairs, weight = self.buffer[: self.drawn * 3 * members * size], self.weight[: members * size]
-        return pairs.view(self.drawn, 3, members, size), weight.view(members, size)
+        pairs, weight = self.buffer[: self.batches * 3 * members * size], self.weight[: members * size]
+        return pairs.view(self.batches, 3, members, size), weight.view(members, size)
 
     def _next_update(self, size: int) -> None:
         """The update whose turn it is, from the buffers."""
         pairs, weight = self._static(size)
-        own = pairs[0] if self.drawn == 1 else pairs.index_select(0, self.turn)[0]
+        own = pairs[0] if self.batches == 1 else pairs.index_select(0, self.turn)[0]
         self._update(own, weight, self.hyper.index_select(0, self.turn)[0])
         self.turn.add_(1)
 
@@ -132,7 +131,7 @@ class GraphedTrainer(Trainer):
         # A row that weighs zero is one of the batch's: a class of its member's (0 · inf is not 0), and not one element
         # many times, whose gradient one program would sum.
         rows = self._sent(rows)[..., self.example[:rounded] % size]
-        pairs.copy_(self._pairs(rows)[: self.drawn])
+        pairs.copy_(self._pairs(rows)[: self.batches])
         if size != self.weighs:  # which is all that weights depend on
             static_weight.copy_(self._sent(F.pad(weight, (0, rounded - size)))[self.split_of])
             self.weighs = size
