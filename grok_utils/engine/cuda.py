@@ -64,8 +64,9 @@ class GraphedTrainer(Trainer):
 
             if settings.optimizer == "adamw":
                 self.step_of_parts = adamw.step
-            self.kernels = PLAIN._replace(first=attention.first_attention, last=attention.last_attention)
-            self.kernels = self.kernels._replace(measured=loss.measured)
+            self.kernels = PLAIN._replace(
+                first=attention.first_attention, last=attention.last_attention, measured=loss.measured
+            )
             if has_tf32():
                 self.kernels = self.kernels._replace(linear=products.linear, rest_of_block=block.rest_of_block)
         sizes = courses.batch_size[:, 0] if courses.drawn else [self.train.shape[1]]

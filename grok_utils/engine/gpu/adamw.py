@@ -9,6 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from grok_utils.engine.gpu.products import step_of
 from grok_utils.optimizers import EPS, State
 
 BLOCK = tl.constexpr(1024)  # parameters of a program
@@ -45,7 +46,7 @@ def adamw(
 
 def step(flat: Tensor, gradients: tuple[Tensor, ...], state: State, hyper: Tensor) -> None:
     """`optimizers.adamw` in place, from the gradients of `Layout.views` of the parameters; `hyper` [K, M, 1]."""
-    (members, count), step = flat.shape, 8 if flat.shape[1] % 8 == 0 else 1
+    (members, count), step = flat.shape, step_of(flat.shape[1])
     inputs = flat, state["exp_avg"], state["exp_avg_sq"], tuple(gradient.contiguous() for gradient in gradients)
     starts = tuple(accumulate((gradient[0].numel() for gradient in gradients), initial=0))
     grid, sizes = (triton.cdiv(count, BLOCK.value), members), (members, count // step, starts, step, EPS)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from grok_utils.engine.gpu.products import exact, mapped_type, products
+from grok_utils.engine.gpu.products import exact, mapped_type, products, step_of
 
 CHUNK = 16  # rows that a program takes backward
 
@@ -121,7 +121,7 @@ def norm_backward(
     x, y, bias, gain, offset, gain3, d_out, d_low, d_x, d_y, sums, R, keep, of_bias, of_gain, of_offset, of_gain3,
     D: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, ALL: tl.constexpr,
 ):  # fmt: skip
-    """Gradients of CHUNK rows of LayerNorm's sum `x` + `y` + `bias`, and `sums` [D] for gain, offset, bias and final.
+    """Gradients of CHUNK rows of LayerNorm's sum `x` + `y` + `bias`, and `sums` of gain, offset, bias and both final.
 
     They go to `d_x` and, unless that is None, to `d_y`. `d_low` is the gradient of `norm_forward`'s `low`, `d_out` of
     its `keep` rows; from a chunk's sums to the next's are ALL numbers.
@@ -218,8 +218,8 @@ def whole(
     final = (gain2, offset2) if gain3 is None else (gain3, offset3)
     weights, vectors = (project, up, down), (b_project, gain1, offset1, b_up, b_down, gain2, offset2, *final)
     bm, bk, warps, stages = tile_of_block(width, low.dtype)
-    step = 8 if all(w.stride(0) % 8 == 0 for w in weights) else 1
-    strides, of_vectors = tuple(w.stride(0) // step for w in weights), tuple(v.stride(0) for v in vectors)
+    step = step_of(*strides_of(*weights))
+    strides, of_vectors = tuple(stride // step for stride in strides_of(*weights)), strides_of(*vectors)
     precision = "tf32x3" if exact(low.dtype) else "tf32"
     block_forward[(triton.cdiv(count, bm), members)](
         x, attention, weights, strides, vectors, of_vectors, out, low, count, keep,
@@ -274,13 +274,12 @@ def gradient(
     """
     x, attention, d_out, d_low = (t.contiguous() for t in (x, attention, d_out, d_low))
     members, count, width = x.shape
-    chunks = triton.cdiv(count, CHUNK)
-    sums = x.new_empty(members, chunks, (10 if gain3 is None else 12) * width)
+    sums = sums_of_vectors(x, gain3)
     norm1, gelu, norm2 = sums.split([3 * width, 4 * width, sums.shape[2] - 7 * width], 2)
     d_a, d_y3 = through_norm(a, y3, (b_down, gain2, offset2, gain3), d_out, d_low, norm2)
     d_y2, tile = products(d_y3, down), rows_of_gelu(4 * width)
     sizes = count, b_up.stride(0), 4 * width, tile, CHUNK, sums.shape[2]
-    gelu_backward[(chunks, members)](y2, b_up, d_y2, gelu, *sizes)
+    gelu_backward[(sums.shape[1], members)](y2, b_up, d_y2, gelu, *sizes)
     d_x, d_y1 = through_norm(x, y1, (b_project, gain1, None, None), d_a, products(d_y2, up), norm1)
     d_up, d_down = products(d_y2.mT, rows if rows.numel() else a), products(d_y3.mT, h)
     return d_x, products(d_y1, project), products(d_y1.mT, attention), d_up, d_down, sums
@@ -290,8 +289,13 @@ def gradient(
 def gradient_shapes(x: Tensor, attention: Tensor, project: Tensor, *others: Any) -> tuple[Tensor, ...]:
     """What `gradient` gives."""
     _, _, up, _, down, _, _, _, gain3, *_ = others
-    like, (members, count, width) = (t.new_empty(t.shape) for t in (x, attention, project, up, down)), x.shape
-    return *like, x.new_empty(members, -(-count // CHUNK), (10 if gain3 is None else 12) * width)
+    return *(t.new_empty(t.shape) for t in (x, attention, project, up, down)), sums_of_vectors(x, gain3)
+
+
+def sums_of_vectors(x: Tensor, gain3: Tensor | None) -> Tensor:
+    """Room for the gradients of a block's vectors, by chunks of rows `x`: 10 D, and 2 D of a final LayerNorm."""
+    members, count, width = x.shape
+    return x.new_empty(members, -(-count // CHUNK), (10 if gain3 is None else 12) * width)
 
 
 def through_norm(

@@ -61,6 +61,11 @@ def mapped_type(x: Tensor) -> torch.dtype:
     return torch.bfloat16 if torch.is_autocast_enabled("cuda") else x.dtype
 
 
+def step_of(*strides: int) -> int:
+    """8 if that divides all `strides`, else 1; by itself Triton looks for 16, else loads one number at a time."""
+    return 8 if all(stride % 8 == 0 for stride in strides) else 1
+
+
 @torch.library.custom_op("grok_utils::products", mutates_args=())
 def products(a: Tensor, b: Tensor) -> Tensor:
     """Each member's `a` · `b`: [G, M, N] of [G, M, K] and [G, K, N]; by cuBLAS in a lower precision than float32."""
@@ -68,7 +73,7 @@ def products(a: Tensor, b: Tensor) -> Tensor:
         return torch.bmm(a, b)
     out, (members, m, k), n = products_shape(a, b), a.shape, b.shape[2]
     bm, bn, bk, warps, stages = ALONG if a.stride(2) == b.stride(1) == 1 else ACROSS
-    grid, step = (triton.cdiv(m, bm) * triton.cdiv(n, bn), members), 8 if b.stride(0) % 8 == 0 else 1
+    grid, step = (triton.cdiv(m, bm) * triton.cdiv(n, bn), members), step_of(b.stride(0))
     strides = *a.stride(), b.stride(0) // step, *b.stride()[1:]
     tile = bm, bn, bk
     tile_of_product[grid](a, b, out, m, n, k, *strides, step, k % bk == 0, *tile, num_warps=warps, num_stages=stages)
