@@ -35,7 +35,8 @@ class Hyper(NamedTuple):
 class Optimizer(NamedTuple):
     """A rule, `(parameters, gradient, state, hyper, layout) -> parameters, state`, and the names of its state.
 
-    All tensors are [M, P], the state zero at the start; `layout.views` gives the decoder's parameters in them.
+    All tensors are [M, P], the state zero at the start; `layout.views` gives the decoder's parameters in them, and
+    `layout.joined` makes one tensor of such.
     """
 
     rule: Callable[[Tensor, Tensor, State, Hyper, Any], Moved]
@@ -86,7 +87,7 @@ def muon(parameters: OfMembers, gradient: OfMembers, state: State, hyper: Hyper,
         for name, direction in zip(alike, split, strict=True):
             matrix = start[name] * (1 - rate * decay) - rate * 0.2 * long**0.5 * direction
             parts[name] = matrix.mT if parts[name].shape[-1] < long else matrix
-    return torch.cat([part.flatten(1) for part in parts.values()], 1), new
+    return layout.joined(parts.values()), new
 
 
 def block_matrices(views: dict[str, Float[Tensor, "M ..."]]) -> dict[str, Float[Tensor, "M _ _ _"]]:

@@ -57,13 +57,15 @@ class GraphedTrainer(Trainer):
         measures: tuple[str, ...] = (),
     ) -> None:
         super().__init__(tasks, courses, path, settings, measures)
-        self.step_of_parts: Callable[[Tensor, tuple[Tensor, ...], State, Tensor], None] | None = None
+        self.step_of_parts: Callable[[Tensor, Tensor | None, tuple[Tensor, ...], State, Tensor], None] | None = None
+        self.low: Tensor | None = None  # the parameters in bf16, as maps take them: [M, P]
         if has_kernels(path, settings.shape):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
             from grok_utils.engine.gpu import adamw, attention, block, loss, products
 
             if settings.optimizer == "adamw":
                 self.step_of_parts = adamw.step
+                self.low = self.flat.bfloat16() if path.precision == "bf16" else None
             self.kernels = PLAIN._replace(
                 first=attention.first_attention, last=attention.last_attention, measured=loss.measured
             )
@@ -99,12 +101,16 @@ class GraphedTrainer(Trainer):
         """As the trainer's, but where a kernel takes each parameter's gradient as it lies, none is copied for it."""
         if self.step_of_parts is None:
             return super()._update(pairs, weight, hyper)
-        parts = {name: part.detach().requires_grad_() for name, part in self.layout.views(self.flat).items()}
+        views = self.layout.views(self.flat)
+        if self.low is not None:
+            low = self.layout.views(self.low)
+            views |= {name: low[name] for name in low if name.startswith(("blocks", "head")) and low[name].dim() == 3}
+        parts = {name: view.detach().requires_grad_() for name, view in views.items()}
         measured = self._measure(parts, slice(None), pairs, weight)
         gradients = torch.autograd.grad(measured, [*parts.values()], self.of_loss)
         if self.stack.gradients:
-            self.stack.each_update(torch.cat([gradient.flatten(1) for gradient in gradients], 1))
-        self.step_of_parts(self.flat, gradients, self.state_of_rule, hyper)
+            self.stack.each_update(self.layout.joined(gradients))
+        self.step_of_parts(self.flat, self.low, gradients, self.state_of_rule, hyper)
         self.trained.add_(measured.detach())
 
     def _capture(self, sizes: list[int]) -> None:
@@ -137,6 +143,8 @@ class GraphedTrainer(Trainer):
             static_weight.copy_(self._sent(F.pad(weight, (0, rounded - size)))[self.split_of])
             self.weighs = size
         self.hyper.copy_(self._sent(hyper.to(self.flat.dtype)))
+        if self.low is not None:
+            self.low.copy_(self.flat)
         self.turn.zero_()
         for _ in range(BLOCK):
             self.graphs[rounded].replay()

@@ -23,25 +23,33 @@ Elements = Int64[Tensor, "M B"]  # of each member's examples
 
 
 class Layout:
-    """Where each of the decoder's parameters lies in a member's row of a flat [M, P]; smaller tasks are padded."""
+    """Where each of the decoder's parameters lies in a member's row of a flat [M, P]; smaller tasks are padded.
 
-    def __init__(self, tasks: list[Task], shape: Shape = PROTOCOL.shape) -> None:
+    So is the row, to a multiple of `multiple` numbers.
+    """
+
+    def __init__(self, tasks: list[Task], shape: Shape = PROTOCOL.shape, multiple: int = 1) -> None:
         self.shape = shape
         with torch.random.fork_rng(devices=[]):  # shapes alone; without numbers ("meta") PyTorch loads its compiler
             largest = Decoder(max(t.vocabulary for t in tasks), max(t.elements for t in tasks), shape)
         self.shapes = {name: p.shape for name, p in largest.named_parameters()}
         self.sizes = [shape.numel() for shape in self.shapes.values()]
+        self.padding = -sum(self.sizes) % multiple
 
     def pack(self, decoders: Iterable[nn.Module]) -> Float[Tensor, "M P"]:
         """The parameters of M plain decoders as one tensor; rows that a smaller task lacks are zero."""
         of = [zip(decoder.parameters(), self.sizes, strict=True) for decoder in decoders]
         rows = [[F.pad(p.detach().flatten(), (0, size - p.numel())) for p, size in parameters] for parameters in of]
-        return torch.stack([torch.cat(row) for row in rows])
+        return F.pad(torch.stack([torch.cat(row) for row in rows]), (0, self.padding))
 
     def views(self, flat: Float[Tensor, "M P"]) -> dict[str, Float[Tensor, "M ..."]]:
         """Views into `flat`, by the plain decoder's parameter names."""
-        chunks = flat.split(self.sizes, dim=1)
-        return {n: c.unflatten(1, shape) for (n, shape), c in zip(self.shapes.items(), chunks, strict=True)}
+        chunks = flat.split([*self.sizes, self.padding] if self.padding else self.sizes, dim=1)
+        return {n: c.unflatten(1, shape) for (n, shape), c in zip(self.shapes.items(), chunks, strict=False)}
+
+    def joined(self, views: Iterable[Float[Tensor, "M ..."]]) -> Float[Tensor, "M P"]:
+        """Tensors such as `views` gives, in its order, as one."""
+        return F.pad(torch.cat([view.flatten(1) for view in views], 1), (0, self.padding))
 
 
 def linear(

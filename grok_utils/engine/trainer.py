@@ -85,7 +85,8 @@ class Trainer:
         self.splits, places = list(own.values()), {name: i for i, name in enumerate(own)}
         self.split_of = torch.tensor([places[t.operation, t.seed] for t in tasks], device=path.device)
         self.train = pad_sequence([t.train for t in self.splits], batch_first=True).to(path.device)
-        self.layout = Layout(tasks, settings.shape)
+        # A GPU loads several numbers at a time where it knows that rows begin at multiples of 16.
+        self.layout = Layout(tasks, settings.shape, multiple=16 if path.device == "cuda" else 1)
         starts = (initial_decoder(t, settings.shape) for t in self.splits)
         self.flat = self.layout.pack(starts).to(path.device)[self.split_of]
         optimizer = OPTIMIZERS[settings.optimizer]
@@ -225,7 +226,9 @@ class Trainer:
 
     def state(self) -> dict[str, Tensor]:
         """Everything that changes while training; with the constructor's arguments, all that a resumed run needs."""
-        return {"parameters": self.flat, "logs": self.logged()} | self.state_of_rule
+        rows = {"parameters": self.flat} | self.state_of_rule
+        count = sum(self.layout.sizes)  # without what a row is padded with
+        return {name: value[:, :count] for name, value in rows.items()} | {"logs": self.logged()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
         """Go on from `state`, as an uninterrupted run would; captured graphs hold the addresses, so all is copied."""

@@ -289,6 +289,22 @@ def test_in_a_replayed_graph_a_rule_is_pytorchs_optimizer_to_rounding(compiled, 
     assert (own - expected).abs().max() < 5e-6
 
 
+@pytest.mark.parametrize("low", [False, True])
+def test_the_kernel_of_adamw_is_pytorchs_to_rounding(low):
+    """From gradients of which some lie in a larger tensor, as a block's vectors do."""
+    from grok_utils.engine.gpu import adamw
+
+    def step(parameters, gradient, state, hyper):
+        copy = torch.empty_like(parameters, dtype=torch.bfloat16)
+        parts = tuple(part.clone() if part.dim() == 3 else part for part in LAYOUT.views(gradient).values())
+        assert not all(part.is_contiguous() for part in parts)
+        adamw.step(parameters, copy if low else None, parts, state, hyper.to("cuda", torch.float32))
+        assert not low or torch.equal(copy, parameters.bfloat16())
+
+    own, expected = trajectories(step, torch.float32, "cuda")
+    assert (own - expected).abs().max() < 5e-6
+
+
 @pytest.mark.parametrize("changed", ["decay", "beta1", "beta2"])
 def test_what_changes_between_blocks_changes_in_the_replayed_graph(changed):
     path = ExecutionPath("cuda", "float32", compiled=False, threads=1)

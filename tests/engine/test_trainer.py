@@ -9,6 +9,7 @@ from support.oracle import step
 from support.studies import run_of
 
 from grok_utils.engine.examples import draw_batches
+from grok_utils.engine.stack import Layout
 from grok_utils.engine.trainer import Trainer
 from grok_utils.model import initial_decoder
 from grok_utils.optimizers import OPTIMIZERS
@@ -152,6 +153,23 @@ def test_going_on_from_a_state_is_bit_identical(optimizer):
     logs_after(second, 2)
     np.testing.assert_array_equal(second.logged().numpy(), expected)
     assert torch.equal(second.flat, whole.flat)
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_rows_padded_as_for_a_gpu_train_the_same_and_leave_checkpoints_as_they_are(optimizer, monkeypatch):
+    tasks, courses = tasks_of(("x_plus_y", 0), ("x_minus_y", 3)), varied([4, 16, 7], 2)
+    arguments = tasks, courses, EAGER, Settings(optimizer=optimizer, width=32, heads=2)
+    plain = Trainer(*arguments)
+    monkeypatch.setattr("grok_utils.engine.trainer.Layout", lambda tasks, shape, multiple: Layout(tasks, shape, 16))
+    padded, resumed = Trainer(*arguments), Trainer(*arguments)
+    count = plain.flat.shape[1]
+    assert padded.flat.shape[1] == -(-count // 16) * 16 > count
+    np.testing.assert_allclose(logs_after(padded, 2), logs_after(plain, 2), rtol=1e-5)
+    resumed.restore({name: t.clone() for name, t in plain.state().items()})
+    for name, value in padded.state().items():
+        torch.testing.assert_close(value, resumed.state()[name], rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(logs_after(resumed, 1), logs_after(plain, 1), rtol=1e-5)
+    assert (resumed.flat[:, count:] == 0).all() and (padded.flat[:, count:] == 0).all()
 
 
 def test_start_split_and_stream_are_the_same_under_every_arm(tmp_path):

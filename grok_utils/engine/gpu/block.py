@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from grok_utils.engine.gpu.products import exact, mapped_type, products, step_of
+from grok_utils.engine.gpu.products import exact, mapped_type, products
 
 CHUNK = 16  # rows that a program takes backward
 
@@ -51,21 +51,17 @@ def phi(z):
 @triton.jit
 def block_forward(
     x, attention, weights, strides, vectors, of_vectors, out, low, R, keep,
-    D: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, STEP: tl.constexpr, PRECISION: tl.constexpr,
-    FINAL: tl.constexpr,
+    D: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr, FINAL: tl.constexpr,
 ):  # fmt: skip
-    """BM rows through the rest of a block: all as `low`, with a FINAL LayerNorm or not, and the last `keep` as `out`.
-
-    From one member's weights to the next's are `strides` times STEP numbers, 1 or 8: so much is known of alignment.
-    """
+    """BM rows through the rest of a block: all as `low`, through a FINAL LayerNorm or not, the last `keep` as `out`."""
     member, c, k = tl.program_id(1).to(tl.int64), tl.arange(0, D)[None, :], tl.arange(0, BK)
     r = tl.program_id(0) * BM + tl.arange(0, BM)[:, None]
     live, row = r < R, member * R + r
     project, up, down = weights
     b_project, gain1, offset1, b_up, b_down, gain2, offset2, gain3, offset3 = vectors
-    project += member * strides[0] * STEP
-    up += member * strides[1] * STEP
-    down += member * strides[2] * STEP
+    project += member * strides[0]
+    up += member * strides[1]
+    down += member * strides[2]
     y = tl.load(x + row * D + c, live, 0.0) + tl.load(b_project + member * of_vectors[0] + c)
     for i in range(0, D, BK):
         left = tl.load(attention + row * D + i + k[None, :], live, 0.0)
@@ -218,12 +214,10 @@ def whole(
     final = (gain2, offset2) if gain3 is None else (gain3, offset3)
     weights, vectors = (project, up, down), (b_project, gain1, offset1, b_up, b_down, gain2, offset2, *final)
     bm, bk, warps, stages = tile_of_block(width, low.dtype)
-    step = step_of(*strides_of(*weights))
-    strides, of_vectors = tuple(stride // step for stride in strides_of(*weights)), strides_of(*vectors)
     precision = "tf32x3" if exact(low.dtype) else "tf32"
     block_forward[(triton.cdiv(count, bm), members)](
-        x, attention, weights, strides, vectors, of_vectors, out, low, count, keep,
-        width, bm, bk, step, precision, gain3 is not None, num_warps=warps, num_stages=stages,
+        x, attention, weights, strides_of(*weights), vectors, strides_of(*vectors), out, low, count, keep,
+        width, bm, bk, precision, gain3 is not None, num_warps=warps, num_stages=stages,
     )  # fmt: skip
     return out, low, *nothing
 

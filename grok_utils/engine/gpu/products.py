@@ -25,19 +25,16 @@ ALONG, ACROSS = (128, 64, 32, 4, 3), (64, 64, 16, 2, 4)
 @triton.jit
 def tile_of_product(
     a, b, out, M, N, K, a_member, a_row, a_column, b_member, b_row, b_column,
-    STEP: tl.constexpr, WHOLE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
+    WHOLE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
-    """A tile of one member's `out` [M, N] = `a` [M, K] · `b` [K, N]; WHOLE says that BK divides K.
-
-    From one member's `b` to the next's are `b_member` times STEP numbers, a power of 2: so much is known of alignment.
-    """
+    """A tile of one member's `out` [M, N] = `a` [M, K] · `b` [K, N]; WHOLE says that BK divides K."""
     member, across = tl.program_id(1).to(tl.int64), tl.cdiv(N, BN)
     m = tl.program_id(0) // across * BM + tl.arange(0, BM)
     n = tl.program_id(0) % across * BN + tl.arange(0, BN)
     k = tl.arange(0, BK)
     # Rows past the last are the first ones again: loads need no mask.
     a += member * a_member + (m % M)[:, None] * a_row + k[None, :] * a_column
-    b += member * b_member * STEP + k[:, None] * b_row + (n % N)[None, :] * b_column
+    b += member * b_member + k[:, None] * b_row + (n % N)[None, :] * b_column
     acc = tl.zeros([BM, BN], tl.float32)
     for start in range(0, K, BK):
         if WHOLE:
@@ -61,11 +58,6 @@ def mapped_type(x: Tensor) -> torch.dtype:
     return torch.bfloat16 if torch.is_autocast_enabled("cuda") else x.dtype
 
 
-def step_of(*strides: int) -> int:
-    """8 if that divides all `strides`, else 1; by itself Triton looks for 16, else loads one number at a time."""
-    return 8 if all(stride % 8 == 0 for stride in strides) else 1
-
-
 @torch.library.custom_op("grok_utils::products", mutates_args=())
 def products(a: Tensor, b: Tensor) -> Tensor:
     """Each member's `a` · `b`: [G, M, N] of [G, M, K] and [G, K, N]; by cuBLAS in a lower precision than float32."""
@@ -73,10 +65,8 @@ def products(a: Tensor, b: Tensor) -> Tensor:
         return torch.bmm(a, b)
     out, (members, m, k), n = products_shape(a, b), a.shape, b.shape[2]
     bm, bn, bk, warps, stages = ALONG if a.stride(2) == b.stride(1) == 1 else ACROSS
-    grid, step = (triton.cdiv(m, bm) * triton.cdiv(n, bn), members), step_of(b.stride(0))
-    strides = *a.stride(), b.stride(0) // step, *b.stride()[1:]
-    tile = bm, bn, bk
-    tile_of_product[grid](a, b, out, m, n, k, *strides, step, k % bk == 0, *tile, num_warps=warps, num_stages=stages)
+    grid, sizes = (triton.cdiv(m, bm) * triton.cdiv(n, bn), members), (*a.stride(), *b.stride(), k % bk == 0)
+    tile_of_product[grid](a, b, out, m, n, k, *sizes, bm, bn, bk, num_warps=warps, num_stages=stages)
     return out
 
 
