@@ -318,7 +318,7 @@ def test_what_changes_between_blocks_changes_in_the_replayed_graph(changed):
     cpu = Trainer(tasks(), courses_of([64] * 4, 4, **schedule), EAGER)
     assert torch.allclose(after[..., [0, 2]], trained(cpu)[..., [0, 2]], rtol=5e-3)
     # Key biases have a gradient of rounding alone, which AdamW makes as large as any: a hundredth, of a fifth.
-    assert relative(other.flat.cpu(), cpu.flat) < 1e-2
+    assert relative(other.state()["parameters"].cpu(), cpu.flat) < 1e-2
 
 
 def test_rates_of_every_member_are_those_of_the_cpu(path, settings):
