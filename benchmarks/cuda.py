@@ -2,6 +2,7 @@
 
 import argparse
 import gc
+import itertools
 import shutil
 import statistics
 import subprocess
@@ -136,6 +137,15 @@ def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
     return table
 
 
+def time_sweep(sizes: list[int]) -> pd.DataFrame:
+    """How many models an hour go through 7,500 updates, a row a precision and a column a batch size."""
+    table = pd.DataFrame(index=pd.Index(PRECISIONS, name="precision"), columns=sizes, dtype=float)
+    for precision, size in itertools.product(PRECISIONS, sizes):
+        row, _ = time_stack("baseline", list(range(60)), precision, np.full(8, size))
+        table.loc[precision, size] = 3600 / row["s_a_member"]
+    return table
+
+
 def seconds_of_report() -> float | None:
     """How long the report of `paper` takes to build from its records; None where they are not."""
     with tempfile.TemporaryDirectory() as results:
@@ -177,16 +187,19 @@ def main() -> None:
     found["cuda-measures.csv"] = costs.to_csv(index=False)
     members = time_members([4, 12, 60, 240, 960])
     say(members.to_string(index=False, float_format="{:.2f}".format) + "\n")
+    sweep = time_sweep([64, 512])
+    say("models an hour, 240 of them in a stack, by batch size:")
+    say(sweep.to_string(float_format="{:,.0f}".format) + "\n")
+    found["cuda-sweep.csv"] = sweep.to_csv()
     first = paper[0]
     begins, trains = NOTEBOOK_SECONDS + first.set_up_s.iloc[:-1].max(), first.train_s.iloc[-1]
-    small, _ = time_stack("baseline", list(range(60)), PRECISIONS[0], np.full(8, 64))
-    sweeps = [each * SWEEP / 60 for each in (small["s_a_member"], members.s_a_member.min())]
     takes, report = f"{begins:.0f} s until they train, {trains:.0f} s of it", seconds_of_report()
     if report:
         takes += f" and {report:.0f} s for the report, {begins + trains + report:.0f} s in all"
     say(f"`paper` in {PRECISIONS[0]}, its runs side by side: {takes}")
-    minutes = "{:.0f} minutes at batch 64, {:.0f} at 512".format(*sweeps)
-    say(f"A sweep of {SWEEP:,} models, {Study.updates:,} updates each, in {PRECISIONS[0]}: {minutes}")
+    for precision, an_hour in sweep.iterrows():
+        minutes = " and ".join(f"{60 * SWEEP / each:.0f} minutes at batch {size}" for size, each in an_hour.items())
+        say(f"A sweep of {SWEEP:,} models, {Study.updates:,} updates each, in {precision}: {minutes}")
     found["cuda-members.csv"] = members.to_csv(index=False)
     for name, text in found.items():
         save(text, arguments.out, name)

@@ -8,6 +8,7 @@ block's batches while the GPU trains; nothing inside a block waits for the GPU.
 
 import gc
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import partial
 from typing import Any
 
@@ -59,10 +60,12 @@ class GraphedTrainer(Trainer):
         super().__init__(tasks, courses, path, settings, measures)
         self.step_of_parts: Callable[[Tensor, Tensor | None, tuple[Tensor, ...], State, Tensor], None] | None = None
         self.low: Tensor | None = None  # the parameters in bf16, as maps take them: [M, P]
+        self.compiled_ahead: Callable[[], AbstractContextManager[None]] | None = None
         if has_kernels(path, settings.shape):
             # Triton is where PyTorch can compile for a GPU, and perhaps only there.
-            from grok_utils.engine.gpu import adamw, attention, block, loss, products
+            from grok_utils.engine.gpu import adamw, attention, block, launch, loss, products
 
+            self.compiled_ahead = launch.compiled_ahead
             if settings.optimizer == "adamw":
                 self.step_of_parts = adamw.step
                 self.low = self.flat.bfloat16() if path.precision == "bf16" else None
@@ -116,6 +119,13 @@ class GraphedTrainer(Trainer):
     def _capture(self, sizes: list[int]) -> None:
         """Capture a validation and an update of every size, and leave parameters and optimizer as they were."""
         main, pool = torch.cuda.Stream(priority=-1), torch.cuda.graph_pool_handle()
+        if self.compiled_ahead is not None:
+            main.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(main), self.compiled_ahead():
+                for size in sizes:
+                    self.turn.zero_()
+                    self._next_update(size)
+                self._validate(self.snapshot)
         self.graphs = {}
         for size in sizes:
             self.turn.zero_()

@@ -305,6 +305,22 @@ def test_the_kernel_of_adamw_is_pytorchs_to_rounding(low):
     assert (own - expected).abs().max() < 5e-6
 
 
+def test_kernels_are_compiled_ahead_and_side_by_side(monkeypatch):
+    """In a shape that no other test has: what a process has compiled it does not compile again."""
+    import triton
+
+    from grok_utils.engine.gpu import launch
+
+    compiled = []
+    hook = lambda fn, **_: compiled.append((fn.name, fn.module, launch.ahead.get())) and None  # noqa: E731
+    monkeypatch.setattr(triton.knobs.runtime, "jit_post_compile_hook", hook)
+    whole = trained(trainer(ExecutionPath("cuda", "float32", True, 1), settings=Settings(width=64, heads=16)))
+    ours = [(name, ahead) for name, module, ahead in compiled if module.startswith("grok_utils")]
+    assert {name for name, _ in ours} >= {"adamw", "block_forward", "norm_backward", "first_elements", "last_elements"}
+    assert all(ahead for _, ahead in ours)
+    assert whole.isfinite().all()
+
+
 @pytest.mark.parametrize("changed", ["decay", "beta1", "beta2"])
 def test_what_changes_between_blocks_changes_in_the_replayed_graph(changed):
     path = ExecutionPath("cuda", "float32", compiled=False, threads=1)

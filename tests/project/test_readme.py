@@ -363,17 +363,18 @@ def test_the_times_on_a_gpu_are_those_of_the_bench():
     assert row_of(ALL, "models in the stack") == [f"{m}" for m in members.index]
     assert list(members.index) == [4, 12, 60, 240, 960]
     made = (bench / "cuda-make.txt").read_text(encoding="utf-8")
-    whole = re.findall(r"([\d.]+)(?: and [\d.]+)? s from the command", made)
-    cold, warm, shared, sweep, _ = (f"{round(float(s)) // 60}:{round(float(s)) % 60:02}" for s in whole)
+    whole = re.findall(r"([\d.]+) s from the command", made)
+    cold, warm, shared, sweep = (f"{round(float(s)) // 60}:{round(float(s)) % 60:02}" for s in whole)
     trained = re.findall(r"the longest ([\d.]+)", made)
     of_cold, of_warm, of_shared = (f"{float(seconds):.0f}" for seconds in trained)
     said = " ".join(ALL.split())
-    assert f"{cold} minutes from that command to its report, and {warm} where all has been compiled before" in said
-    assert f"of which {of_warm} s are training" in said and of_cold == of_warm
+    assert f"{cold} minutes from that command to its report on a machine that has just started" in said
+    assert f"and {warm} where all has been compiled before" in said
+    assert f"of which {of_warm} s are training" in said and float(of_cold) <= float(of_warm)
     assert f"{of_shared} s of training instead of {of_warm}, and {shared} in all" in said
-    assert f"1,120 models, rate × decay at four batch sizes in tf32, takes {sweep} minutes" in said
-    rates = re.findall(r"([\d,]+) models an hour", made)
-    assert len(rates) == 2 and all(f"{rate} models an hour" in said for rate in rates)
+    assert f"1,024 models, rate × decay at four batch sizes in tf32, takes {sweep} minutes" in said
+    rate = re.search(r"([\d,]+) models an hour", made)[1]
+    assert f"{rate} models an hour" in said
     share = re.search(r"(\d+) % of the time after the first minute", made)[1]
     assert f"{share} % of the time after the first minute is training" in said
 

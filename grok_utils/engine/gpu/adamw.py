@@ -10,12 +10,13 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from grok_utils.engine.gpu.launch import kernel
 from grok_utils.optimizers import EPS, State
 
 BLOCK = tl.constexpr(1024)  # parameters of a program
 
 
-@triton.jit
+@kernel()
 def adamw(
     flat, first, second, low, parts, hyper, members, P, STARTS: tl.constexpr, ROWS: tl.constexpr, EPS: tl.constexpr
 ):  # fmt: skip

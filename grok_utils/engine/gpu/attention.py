@@ -18,6 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from grok_utils.engine.gpu.launch import kernel
 from grok_utils.engine.gpu.products import mapped_type
 
 SPAN = tl.constexpr(512)  # examples that a program looks through at a time
@@ -91,7 +92,7 @@ def first_rows(qkv, position, ix, iy, live, n, HEADS: tl.constexpr, SIZE: tl.con
     return q, k, v, softmax(q, k, key <= position)
 
 
-@triton.jit
+@kernel("n", "B")
 def first_forward(rows, qkv, x, y, residual, out, n, B, HEADS: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr):
     """A tile of rows of block 1: the embedded token, and what its position's attention mixes."""
     D: tl.constexpr = HEADS * SIZE
@@ -124,7 +125,7 @@ def add_row(sums, qkv, d_residual, d_out, position, ix, iy, example, n, B):
     return d_q + tl.where(own, of_q, 0.0), d_k + of_k, d_v + of_v, d_row + tl.where(own, of_row, 0.0)
 
 
-@triton.jit
+@kernel()
 def first_elements(
     qkv, x, y, d_residual, d_out, d_rows, d_qkv, shared, n, B, HEADS: tl.constexpr, SIZE: tl.constexpr
 ):  # fmt: skip
@@ -157,7 +158,7 @@ def first_elements(
         store(shared + i * D, part, (key % 2 == 1) & is_x, sums[i])
 
 
-@triton.jit
+@kernel()
 def sum_shared(shared, d_rows, d_qkv, n, D: tl.constexpr, COLUMNS: tl.constexpr):
     """Some COLUMNS of the gradients of the operator or the equals sign: `shared` [n, 2, 4D] summed over elements."""
     member, which, part = tl.program_id(2).to(tl.int64), tl.program_id(1), tl.program_id(0)
@@ -248,7 +249,7 @@ def last_rows(query, kv, bias, ix, b, live, n, B, HEADS: tl.constexpr, SIZE: tl.
     return q, k, v, softmax(q, k, at >= 0), at
 
 
-@triton.jit
+@kernel("n", "B")
 def last_forward(query, kv, bias, x, out, n, B, stride, HEADS: tl.constexpr, SIZE: tl.constexpr, ROWS: tl.constexpr):
     """What the last position mixes, for a tile of examples."""
     D: tl.constexpr = HEADS * SIZE
@@ -261,7 +262,7 @@ def last_forward(query, kv, bias, x, out, n, B, stride, HEADS: tl.constexpr, SIZ
     store(out + examples, b * D, live, mix(w, v))
 
 
-@triton.jit
+@kernel()
 def last_elements(
     query, kv, bias, x, d_out, d_query, d_kv, d_bias, n, B, stride, HEADS: tl.constexpr, SIZE: tl.constexpr
 ):  # fmt: skip

@@ -15,6 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from grok_utils.engine.gpu.launch import kernel
 from grok_utils.engine.gpu.products import exact, mapped_type, products
 
 CHUNK = 16  # rows that a program takes backward
@@ -48,7 +49,7 @@ def phi(z):
     return tl.where(z > 0, 1 - below, below)
 
 
-@triton.jit
+@kernel("R", "keep")
 def block_forward(
     x, attention, weights, strides, vectors, of_vectors, out, low, R, keep,
     D: tl.constexpr, BM: tl.constexpr, BK: tl.constexpr, PRECISION: tl.constexpr, FINAL: tl.constexpr,
@@ -83,7 +84,7 @@ def block_forward(
     tl.store(low + row * D + c, value, live)
 
 
-@triton.jit
+@kernel("R", "keep")
 def norm_forward(
     x, y, bias, gain, offset, gain3, offset3, out, low, R, keep, of_bias, of_gain, of_offset, of_gain3, of_offset3,
     D: tl.constexpr, ROWS: tl.constexpr,
@@ -112,7 +113,7 @@ def through_normal(d, s, scale, D: tl.constexpr):
     return scale * (d - tl.sum(d, 1, keep_dims=True) / D - s * (tl.sum(d * s, 1, keep_dims=True) / D))
 
 
-@triton.jit
+@kernel("R", "keep")
 def norm_backward(
     x, y, bias, gain, offset, gain3, d_out, d_low, d_x, d_y, sums, R, keep, of_bias, of_gain, of_offset, of_gain3,
     D: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, ALL: tl.constexpr,
@@ -153,7 +154,7 @@ def norm_backward(
         tl.store(sums + 4 * D, tl.sum(d_offset3, 0))
 
 
-@triton.jit
+@kernel("R")
 def gelu_forward(y, bias, out, R, of_bias, C: tl.constexpr, ROWS: tl.constexpr):
     """ROWS rows of GELU(`y` + `bias`)."""
     member, c = tl.program_id(1).to(tl.int64), tl.arange(0, C)[None, :]
@@ -163,7 +164,7 @@ def gelu_forward(y, bias, out, R, of_bias, C: tl.constexpr, ROWS: tl.constexpr):
     tl.store(out + at, z * phi(z), r < R)
 
 
-@triton.jit
+@kernel("R")
 def gelu_backward(
     y, bias, d, sums, R, of_bias, C: tl.constexpr, ROWS: tl.constexpr, CHUNK: tl.constexpr, ALL: tl.constexpr
 ):  # fmt: skip

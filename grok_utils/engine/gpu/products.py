@@ -16,13 +16,14 @@ import triton.language as tl
 from torch import Tensor
 
 from grok_utils.engine import stack
+from grok_utils.engine.gpu.launch import kernel
 
 # A program's tile of the output, [M, N], how much of the sum it takes at a time, its warps and its stages of loading.
 # An H100 multiplies fastest by four warps together, if both factors lie along the sum, else by each on its own.
 ALONG, ACROSS = (128, 64, 32, 4, 3), (64, 64, 16, 2, 4)
 
 
-@triton.jit
+@kernel("M", "N", "K")
 def tile_of_product(
     a, b, out, M, N, K, a_member, a_row, a_column, b_member, b_row, b_column,
     WHOLE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,

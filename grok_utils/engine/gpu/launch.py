@@ -1,0 +1,45 @@
+"""Our kernels: each launched where it is met; or none, and all that a pass would launch compiled side by side."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from contextvars import ContextVar
+from functools import partial, update_wrapper
+from typing import Any
+
+import torch
+import triton
+
+ahead = ContextVar("ahead", default=False)
+
+
+@contextmanager
+def compiled_ahead() -> Iterator[None]:
+    """Of a pass within it no `kernel` is launched, so its numbers are void; they are compiled, many at a time.
+
+    Compiled one after another, as a pass meets them, they take a fresh machine some 20 s.
+    """
+    before = ahead.set(True)
+    try:
+        # PyTorch would go backward in a thread of its own, where these contexts do not hold.
+        one_thread, pool = torch.autograd.set_multithreading_enabled(False), ThreadPoolExecutor()
+        with one_thread, pool, triton.AsyncCompileMode(pool):
+            yield
+    finally:
+        ahead.reset(before)
+
+
+class Kernel:
+    """A kernel of Triton's, launched by `kernel[grid](...)` unless it is `compiled_ahead`."""
+
+    def __init__(self, function: Callable[..., None], sizes: tuple[str, ...]) -> None:
+        self.jitted = triton.jit(do_not_specialize=sizes)(function)
+        update_wrapper(self, function)
+
+    def __getitem__(self, grid: tuple[int, ...]) -> Callable[..., Any]:
+        return partial(self.jitted.warmup, grid=grid) if ahead.get() else self.jitted[grid]
+
+
+def kernel(*sizes: str) -> Callable[[Callable[..., None]], Kernel]:
+    """What makes a function a `Kernel`: compiled once for all of these `sizes`, of which alignment says nothing."""
+    return lambda function: Kernel(function, sizes)
