@@ -92,16 +92,26 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
         elif a.command == "evidence":
             from grok_utils.evidence import index, members
             from grok_utils.page.prose import lacking
+            from grok_utils.pipeline.execution import from_notebooks
+            from grok_utils.pipeline.kernel import Kernel
             from grok_utils.tuned_page.reading import studies_of
 
             pages = {"evidence": map(load_study, members.STUDIES), "tuned": chain(*studies_of().values())}
-            for page, studies in pages.items():  # each reads tables of the one before
-                if waits_for := lacking(studies, a.results):
-                    yield f"{page}: no page yet, it waits for {waits_for}"
-                    break
-                yield f"{page}: read {build.build_page(a.results, page, kernel=kernel)}"
-                kernel = None
-                write_text(a.results / "README.md", index.index(a.results))
+            waits = {page: lacking(studies, a.results) for page, studies in pages.items()}
+            kernels: dict[str, Kernel | None] = {"evidence": kernel}
+            if not any(waits.values()):  # its records are read while the first page is built
+                read = f"reading.read_ahead({from_notebooks(a.results)!r}, reading.Path('studies'))"
+                kernels["tuned"] = Kernel(ahead=f"from grok_utils.tuned_page import reading; {read}; del reading")
+            try:
+                for page, waits_for in waits.items():  # each reads tables of the one before
+                    if waits_for:
+                        yield f"{page}: no page yet, it waits for {waits_for}"
+                        break
+                    yield f"{page}: read {build.build_page(a.results, page, kernel=kernels[page])}"
+                    write_text(a.results / "README.md", index.index(a.results))
+            finally:
+                if second := kernels.get("tuned"):
+                    second.stop()
         else:
             many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study
             of = a.study if many else load_study(a.study, a.precision)

@@ -155,12 +155,17 @@ class Arm:
         if any(cell.values for cell in self.cells):
             found["cells"] = {o: sorted(c.name for c in self.cells if o in c.operations) for o in s.operations}
         for name in HYPER:
-            courses = {m: [f"{v:.12g}" for v in of] for m, of in self.courses(name, updates).items()}
+            courses = {m: _written(of) for m, of in self.courses(name, updates).items()}
             numbers = {v for of in courses.values() for v in of}
             lines = sorted(f"{o} {cell.name}: {','.join(of)}" for (o, cell), of in courses.items())
             number = int if name == "batch_size" else float
             found[name] = number(numbers.pop()) if len(numbers) == 1 else _digest("\n".join(lines).encode())
         return found | ({"batch_size": "all"} if s.batch_size == "all" else {})
+
+
+def _written(course: OfBlocks) -> list[str]:
+    first = course[:1]
+    return [f"{v:.12g}" for v in first] * len(course) if (course == first).all() else [f"{v:.12g}" for v in course]
 
 
 def _digest(content: bytes) -> str:

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+from numpy.lib.stride_tricks import sliding_window_view
 from scipy import stats
 
 from grok_utils.analysis.crossings import GROUP, MEMBER, by_cell, crossings, ended_early, measured
@@ -178,10 +179,17 @@ def crossings_by_examples(frame: pd.DataFrame, horizon: int = EXAMPLES_HORIZON) 
 
 def sustained_crossings(frame: pd.DataFrame, logs: int = 10) -> pd.DataFrame:
     """`crossings` at the first of the first `logs` logs in a row above 99 %; a run may end before they do."""
-    backwards = measured(frame, "val_accuracy").sort_values([*MEMBER, "update"], ascending=False, ignore_index=True)
-    least = backwards.groupby(MEMBER)["val_accuracy"].rolling(logs).min().droplevel(MEMBER)  # of this log and the next
-    least = least.fillna(0).where(backwards["val_accuracy"].notna())  # too few are left; beyond an early end, none
-    return crossings(backwards.assign(val_accuracy=least))
+    frame = measured(frame, "val_accuracy")
+    member = frame.groupby(MEMBER).ngroup().to_numpy()
+    order = np.lexsort([frame["update"], member])
+    frame, member = frame.iloc[order], member[order]
+    accuracy = frame["val_accuracy"].to_numpy()
+    beyond = np.full(logs - 1, np.nan, accuracy.dtype)
+    least = sliding_window_view(np.concatenate([accuracy, beyond]), logs).min(axis=1)  # of this log and the next
+    whole = np.append(member[logs - 1 :], beyond) == member
+    least = np.where(whole & ~np.isnan(least), least, 0)  # too few are left
+    least[np.isnan(accuracy)] = np.nan  # beyond an early end there are none
+    return crossings(frame.assign(val_accuracy=least))
 
 
 def instability(frame: pd.DataFrame) -> pd.DataFrame:

@@ -122,10 +122,10 @@ class GraphedTrainer(Trainer):
         if self.compiled_ahead is not None:
             main.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(main), self.compiled_ahead():
+                self._validate(self.snapshot)  # first, as its kernels take longest
                 for size in sizes:
                     self.turn.zero_()
                     self._next_update(size)
-                self._validate(self.snapshot)
         self.graphs = {}
         for size in sizes:
             self.turn.zero_()

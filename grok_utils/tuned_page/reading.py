@@ -1,5 +1,6 @@
 """The tuned answer's studies, each record reduced to a row a member, and what lacks before there is an answer."""
 
+from contextlib import suppress
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -43,6 +44,9 @@ class Tuned(NamedTuple):
         return {arm.name: arm for study in self.loaded.values() for arm in study.arms}
 
 
+READ: dict[tuple[str, str], Tuned] = {}  # by `read_ahead`
+
+
 def studies_of(folder: Path = STUDIES) -> dict[str, list[Study]]:
     """The studies of each of STAGES, whose files are in `folder`."""
     return {
@@ -51,11 +55,19 @@ def studies_of(folder: Path = STUDIES) -> dict[str, list[Study]]:
     }
 
 
+def read_ahead(results: Path | str, folder: Path) -> None:
+    """Have the next `read_tuned` of the same find it read: by a kernel, before its notebook begins."""
+    with suppress(Damaged):  # which the notebook then says
+        READ[str(results), str(folder)] = read_tuned(results, folder)
+
+
 def read_tuned(results: Path | str, folder: Path = STUDIES) -> Tuned:
     """The studies of part two, whose files are in `folder`, from `results`. Raises Damaged on a bad or absent record.
 
     `noise` records are read where they are asked for: what they measure is a course, and no member's one number.
     """
+    if read := READ.pop((str(results), str(folder)), None):
+        return read
     of_stages = studies_of(folder)
     loaded = {study.name: study for study in chain(*of_stages.values())}
     if waits_for := lacking(loaded.values(), results):

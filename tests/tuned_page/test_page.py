@@ -23,7 +23,7 @@ from grok_utils.pipeline.study_files import load_study
 from grok_utils.store.records import read_study
 from grok_utils.studies import runs_of
 from grok_utils.tuned import choices
-from grok_utils.tuned_page import answer, further, laws, words
+from grok_utils.tuned_page import answer, further, laws, reading, words
 from grok_utils.tuned_page.further import S5
 from grok_utils.tuned_page.reading import CONTROLS, Tuned, read_tuned
 
@@ -209,6 +209,19 @@ def test_without_every_record_there_is_no_answer_and_one_line_names_what_lacks(w
     shutil.copytree(results, tmp_path / "results", symlinks=True, ignore=but)
     with pytest.raises(Damaged, match=r"waits for `tuned-2000-60` \(143 of 144 records\)$"):
         read_tuned(tmp_path / "results", studies)
+
+
+def test_what_is_read_ahead_is_read_once_and_a_page_that_is_not_read_says_why_itself(world, tmp_path, monkeypatch):
+    studies, results = world
+    reading.read_ahead(results, studies)
+    with monkeypatch.context() as patched:
+        patched.setattr(reading, "read_study", None)
+        assert len(read_tuned(results, studies).metadata)
+        with pytest.raises(TypeError):  # what changes later is read
+            read_tuned(results, studies)
+    reading.read_ahead(tmp_path, studies)
+    with pytest.raises(Damaged, match="waits for"):
+        read_tuned(tmp_path, studies)
 
 
 @pytest.mark.parametrize("there", [(), STUDIES], ids=["nothing", "the claims"])
