@@ -29,8 +29,8 @@ def compiled_ahead() -> Iterator[None]:
         ahead.reset(before)
 
 
-class Kernel:
-    """A kernel of Triton's, launched by `kernel[grid](...)` unless it is `compiled_ahead`."""
+class TritonKernel:
+    """A function of Triton's, launched by `kernel[grid](...)` unless it is `compiled_ahead`."""
 
     def __init__(self, function: Callable[..., None], sizes: tuple[str, ...]) -> None:
         self.jitted = triton.jit(do_not_specialize=sizes)(function)
@@ -40,6 +40,6 @@ class Kernel:
         return partial(self.jitted.warmup, grid=grid) if ahead.get() else self.jitted[grid]
 
 
-def kernel(*sizes: str) -> Callable[[Callable[..., None]], Kernel]:
-    """What makes a function a `Kernel`: compiled once for all of these `sizes`, of which alignment says nothing."""
-    return lambda function: Kernel(function, sizes)
+def kernel(*sizes: str) -> Callable[[Callable[..., None]], TritonKernel]:
+    """What makes a function a kernel: compiled once for all of these `sizes`, of which alignment says nothing."""
+    return lambda function: TritonKernel(function, sizes)
