@@ -98,7 +98,7 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
 
             pages = {"evidence": map(load_study, members.STUDIES), "tuned": chain(*studies_of().values())}
             waits = {page: lacking(studies, a.results) for page, studies in pages.items()}
-            kernels: dict[str, Kernel | None] = {"evidence": kernel}
+            kernels = {"evidence": kernel, "tuned": None}
             if not any(waits.values()):  # its records are read while the first page is built
                 read = f"reading.read_ahead({from_notebooks(a.results)!r}, reading.Path('studies'))"
                 kernels["tuned"] = Kernel(ahead=f"from grok_utils.tuned_page import reading; {read}; del reading")
@@ -110,8 +110,8 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
                     yield f"{page}: read {build.build_page(a.results, page, kernel=kernels[page])}"
                     write_text(a.results / "README.md", index.index(a.results))
             finally:
-                if second := kernels.get("tuned"):
-                    second.stop()
+                if kernels["tuned"]:
+                    kernels["tuned"].stop()
         else:
             many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study
             of = a.study if many else load_study(a.study, a.precision)

@@ -40,7 +40,7 @@ class Layout:
         """The parameters of M plain decoders as one tensor; rows that a smaller task lacks are zero."""
         of = [zip(decoder.parameters(), self.sizes, strict=True) for decoder in decoders]
         rows = [[F.pad(p.detach().flatten(), (0, size - p.numel())) for p, size in parameters] for parameters in of]
-        return F.pad(torch.stack([torch.cat(row) for row in rows]), (0, self.padding))
+        return self.joined(torch.stack(of_members) for of_members in zip(*rows, strict=True))
 
     def views(self, flat: Float[Tensor, "M P"]) -> dict[str, Float[Tensor, "M ..."]]:
         """Views into `flat`, by the plain decoder's parameter names."""

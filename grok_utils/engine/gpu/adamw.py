@@ -10,7 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from grok_utils.engine.gpu.launch import kernel
+from grok_utils.engine.gpu.launch import kernel, strides_of
 from grok_utils.optimizers import EPS, State
 
 BLOCK = tl.constexpr(1024)  # parameters of a program
@@ -55,7 +55,6 @@ def step(flat: Tensor, low: Tensor | None, gradients: tuple[Tensor, ...], state:
     members, count = flat.shape
     parts = tuple(part if part[0].is_contiguous() else part.contiguous() for part in gradients)
     starts = tuple(accumulate((part[0].numel() for part in parts), initial=0))
-    rows = tuple(part.stride(0) for part in parts)
     inputs = flat, state["exp_avg"], state["exp_avg_sq"], low, parts, hyper.contiguous()
     grid = triton.cdiv(count, BLOCK.value), members
-    adamw[grid](*inputs, members, count, starts, rows, EPS)
+    adamw[grid](*inputs, members, count, starts, strides_of(*parts), EPS)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from grok_utils.engine.gpu.launch import kernel
+from grok_utils.engine.gpu.launch import kernel, strides_of
 from grok_utils.engine.gpu.products import exact, mapped_type, products
 
 CHUNK = 16  # rows that a program takes backward
@@ -230,11 +230,6 @@ def whole_shapes(x: Tensor, attention: Tensor, *others: Any) -> tuple[Tensor, ..
     size, wide = ((members, count, width), (members, count, 4 * width)) if save else ((0,), (0,))
     out, low, a = x.new_empty(members, keep, width), like(members, count, width), x.new_empty(size)
     return out, low, like(size), a, like(size if x.dtype != attention.dtype else 0), like(wide), like(wide), like(size)
-
-
-def strides_of(*vectors: Tensor | None) -> tuple[int, ...]:
-    """How many numbers lie between a member's of each of `vectors` and the next's."""
-    return tuple(0 if vector is None else vector.stride(0) for vector in vectors)
 
 
 def norm(

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import triton
+from torch import Tensor
 
 ahead = ContextVar("ahead", default=False)
 
@@ -43,3 +44,8 @@ class TritonKernel:
 def kernel(*sizes: str) -> Callable[[Callable[..., None]], TritonKernel]:
     """What makes a function a kernel: compiled once for all of these `sizes`, of which alignment says nothing."""
     return lambda function: TritonKernel(function, sizes)
+
+
+def strides_of(*tensors: Tensor | None) -> tuple[int, ...]:
+    """How many numbers lie between a member's of each of `tensors` and the next's."""
+    return tuple(0 if tensor is None else tensor.stride(0) for tensor in tensors)
