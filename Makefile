@@ -66,11 +66,12 @@ quick: ## see it: small but real: results/quick/report.html
 
 all: $(STAMP) ## make it: every missing run of STUDY, then its report
 	@runs=$$("$(PY)" -m grok_utils plan $(COMMON) $(PLANNED) --seeds-per-run "$(SEEDS_PER_RUN)") || exit $$?; \
-	if [ -z "$$runs" ]; then echo "$(STUDY): all records found in $(RESULTS)"; exit; fi; \
-	set -- $$runs; jobs=$(if $(GIVEN),,$$1); shift; echo "$(STUDY): runs to make: $$#"; \
-	echo "make status STUDY=$(STUDY) tells how they fare; whatever stops them, the next make goes on from there"; \
-	exec $(MAKE) -k $$jobs runs RUNS="$$*"
-	@exec "$(PY)" -m grok_utils report $(COMMON)
+	if [ -z "$$runs" ]; then set --; echo "$(STUDY): all records found in $(RESULTS)"; else \
+		set -- $$runs; jobs=$(if $(GIVEN),,$$1); shift; echo "$(STUDY): runs to make: $$#"; \
+		echo "make status STUDY=$(STUDY) tells how they fare; whatever stops them, the next make goes on from there"; \
+		set -- --after $(MAKE) -k $$jobs runs RUNS="$$*"; \
+	fi; \
+	exec "$(PY)" -m grok_utils report $(COMMON) "$$@"
 
 runs: $(RUNS)
 

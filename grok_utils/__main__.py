@@ -63,7 +63,9 @@ def parser() -> Parser:
     run = command("run", of_runs, "make the records of one arm and its seeds by executing run.ipynb")
     run.add_argument("--schedule", required=True, help="the arm")
     run.add_argument("--seeds", required=True, help="such as 0, 0,1,2 or 0..9")
-    command("report", of_study, "build report.html from the study's records")
+    report = command("report", of_study, "build report.html from the study's records")
+    after = "a command to carry out first, which makes the records; if it fails, there is no report"
+    report.add_argument("--after", nargs=argparse.REMAINDER, metavar="COMMAND", help=after)
     command("pdf", of_study, "print report.html, built where absent, as report.pdf (also of `tuned` and `evidence`)")
     command("status", of_study, "say what is done, running, failed and missing, and how long is left")
     verify = command("verify", of_study, "check the records and their code, and train one of them again for a minute")
@@ -101,7 +103,8 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
             kernels = {"evidence": kernel, "tuned": None}
             if not any(waits.values()):  # its records are read while the first page is built
                 read = f"reading.read_ahead({from_notebooks(a.results)!r}, reading.Path('studies'))"
-                kernels["tuned"] = Kernel(ahead=f"from grok_utils.tuned_page import reading; {read}; del reading")
+                ahead = f"from grok_utils.tuned_page import reading; {read}; del reading"
+                kernels["tuned"] = Kernel(ahead=ahead).start()
             try:
                 for page, waits_for in waits.items():  # each reads tables of the one before
                     if waits_for:
@@ -143,6 +146,26 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
         yield from plan.status_lines(study, a.results, a.study)
 
 
+def begin(a: argparse.Namespace, kernel: "Kernel") -> int:
+    """Start `kernel`: for a report after a command, once what is left of its work has begun; returns its exit code."""
+    from grok_utils.pipeline.kernel import wait_for
+
+    def nearly() -> bool:
+        from grok_utils.pipeline import plan
+        from grok_utils.pipeline.study_files import load_study
+
+        return plan.all_begun(load_study(a.study, a.precision), a.results)
+
+    def get_ready() -> None:
+        kernel.start()
+        import grok_utils.page.export  # noqa: F401
+
+    code = wait_for(a.after, nearly, get_ready) if getattr(a, "after", None) else 0
+    if not code:
+        kernel.start()
+    return code
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Carry out one command; 0 if all went well, else one line on stderr and 2 for bad input, 1 for a failure."""
     a, kernel = parser().parse_args(arguments), None
@@ -151,7 +174,10 @@ def main(arguments: list[str] | None = None) -> int:
         if a.command in ("run", "report", "evidence"):
             from grok_utils.pipeline.kernel import Kernel
 
-            kernel = Kernel(getattr(a, "threads", None))
+            wake = "import grok_utils.engine.machine; grok_utils.engine.machine.wake({!r})"
+            kernel = Kernel(a.threads, wake.format(a.device)) if a.command == "run" else Kernel()
+            if code := begin(a, kernel):
+                return code
         for line in carried_out(a, kernel):
             print(line)
     except BadInput as error:

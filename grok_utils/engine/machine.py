@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -30,6 +31,15 @@ PROCESS_BYTES = 3 * 2**29  # that a process takes of a GPU before its stack: CUD
 def on_cuda(device: str) -> bool:
     """Whether `device` (auto, cpu or cuda) is a GPU here: `auto` takes one where PyTorch sees one."""
     return device != "cpu" and torch.cuda.is_available()
+
+
+def wake(device: str) -> None:
+    """Have a GPU set up for this process where `device` is one, beside what else it does: a first use waits for that.
+
+    Many processes that begin at once wait for seconds.
+    """
+    if on_cuda(device):
+        threading.Thread(target=torch.zeros, args=(1,), kwargs={"device": "cuda"}, daemon=True).start()
 
 
 def cores() -> int:
@@ -164,7 +174,7 @@ def stack_size(run: Run) -> tuple[int, int]:
 def require_fit(run: Run) -> None:
     """Raise BadInput unless the run's stack fits into this machine's memory, or into the GPU's were it free."""
     (members, each), cuda = stack_size(run), on_cuda(run.device)
-    memory = torch.cuda.mem_get_info()[1] - PROCESS_BYTES if cuda else psutil.virtual_memory().total
+    memory = torch.cuda.get_device_properties(0).total_memory - PROCESS_BYTES if cuda else psutil.virtual_memory().total
     if members * each > memory:
         raise does_not_fit(members, len(run.seeds), each, memory)
 

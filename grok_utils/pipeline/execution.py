@@ -76,7 +76,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, object], kernel: 
     options |= {"parameters": parameters, "autosave_cell_every": SAVE_SECONDS}
     with graceful_stop() as received:
         try:
-            kernel = kernel or Kernel()
+            kernel = (kernel or Kernel()).start()
             for start in range(1, STARTS + 1):
                 try:
                     papermill.execute_notebook(NOTEBOOKS / notebook, part, km=kernel.manager, **options)
@@ -86,7 +86,7 @@ def execute(notebook: str, output: Path, parameters: dict[str, object], kernel: 
                         raise
                 finally:
                     kernel.stop()
-                kernel = Kernel(kernel.threads)
+                kernel = Kernel(kernel.threads).start()
         except Exception as error:
             if received:
                 raise SystemExit(128 + received[0]) from None

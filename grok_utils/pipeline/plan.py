@@ -100,6 +100,13 @@ def planned_runs(study: Study, results: Path, seeds_per_run: int = 1, device: st
     return sorted(runs, key=lambda run: -run.courses.batch_size.sum())
 
 
+def all_begun(study: Study, results: Path) -> bool:
+    """Whether each record of the study is there or at work."""
+    working = at_work(results / study.name)
+    records = (run.record(seed) for run in runs_of(study, results) for seed in run.seeds)
+    return all(record.stem in working or record.exists() for record in records)
+
+
 def side_by_side(runs: list[Run], threads: int) -> int:
     """How many of the runs go on at a time: as a GPU's memory holds, each with a core; else one for `threads` cores."""
     if on_cuda(runs[0].device):

@@ -32,11 +32,13 @@ from grok_utils.page.export import export_html
 from grok_utils.page.notebook import Progress
 from grok_utils.pipeline import execution, plan
 from grok_utils.pipeline.execution import NOTEBOOKS, execute, execute_run, graceful_stop
+from grok_utils.pipeline.kernel import Kernel, wait_for
 from grok_utils.pipeline.locks import at_work, locked
 from grok_utils.pipeline.parameters import make_run
-from grok_utils.pipeline.plan import left_to_do, planned_runs, status_lines
+from grok_utils.pipeline.plan import all_begun, left_to_do, planned_runs, status_lines
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.store import checkpoints, files
+from grok_utils.store.files import write_text
 from grok_utils.store.records import read_record
 
 
@@ -588,6 +590,71 @@ def test_a_kernel_that_did_not_start_is_started_again(tmp_path, monkeypatch, fai
     with contextlib.nullcontext() if made else pytest.raises(Failed, match="Kernel died before replying"):
         execute_run(run, path)
     assert (run.notebook.exists(), starts) == (made, ["2"] * 3)
+
+
+# --- a command to wait for -------------------------------------------------------------------------------------------
+
+SLOW = "import sys, time; time.sleep(2.5); sys.exit(3)"
+
+
+def test_what_is_to_be_ready_is_begun_once_beside_a_command_that_is_nearly_done():
+    begun = []
+    looks = iter([False, True, True])
+    start = time.monotonic()
+    code = wait_for([sys.executable, "-c", SLOW], lambda: next(looks), lambda: begun.append(time.monotonic() - start))
+    assert code == 3
+    assert len(begun) == 1 and begun[0] < 2.5
+    assert wait_for([sys.executable, "-c", ""], lambda: True, lambda: begun.append(0)) == 0
+    assert len(begun) == 1
+
+
+def test_a_command_that_is_waited_for_outlives_what_goes_wrong_beside_it():
+    def damaged():
+        raise Damaged("a study file that has been changed since")
+
+    start = time.monotonic()
+    with pytest.raises(Damaged):
+        wait_for([sys.executable, "-c", SLOW], damaged, list)
+    assert time.monotonic() - start >= 2.5
+
+
+ENDS_BY = """import signal, sys, time
+signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))
+print(flush=True)
+time.sleep(60)"""
+
+
+def waits(numbers):
+    """Wait for a command, and get these signals while it runs."""
+    signals = threading.Thread(target=lambda: [(time.sleep(1.5), os.kill(os.getpid(), n)) for n in numbers])
+    signals.start()
+    sys.exit(wait_for([sys.executable, "-c", ENDS_BY], lambda: False, list))
+
+
+def test_an_interrupt_is_left_to_the_command_and_sigterm_passed_on():
+    process = CONTEXT.Process(target=waits, args=([2, 15],))
+    process.start()
+    process.join()
+    assert process.exitcode == 7
+
+
+def test_a_report_that_waits_has_its_kernel_once_all_records_are_there_or_at_work(tmp_path):
+    path = write_study(tmp_path)
+    study, results = load_study(path), tmp_path / "results"
+    first, *others = (make_run(path, arm.name, study.seeds, str(results)) for arm in study.arms)
+    assert not all_begun(study, results)
+    with contextlib.ExitStack() as stack:
+        for run in others:
+            stack.enter_context(locked(run))
+        assert not all_begun(study, results)
+        for seed in study.seeds:
+            write_text(first.record(seed), "")
+        assert all_begun(study, results)
+    assert not all_begun(study, results)
+
+
+def test_a_kernel_that_was_never_started_can_be_stopped():
+    Kernel().stop()
 
 
 def test_a_kernel_that_died_is_told_with_what_to_do():

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 import time
 
 import nbformat
@@ -133,7 +134,8 @@ def test_ctrl_c_before_any_notebook_leaves_no_traceback(tmp_path):
 
 def test_sigterm_to_make_alone_reaches_what_it_started(tmp_path):
     python = tmp_path / "python"
-    python.write_text('#!/bin/sh\nif [ "$3" = plan ]; then echo run/linear/0; else exec sleep 300; fi\n')
+    plan, report = "plan) echo -j1 run/linear/0;;", f'report) exec {sys.executable} "$@";;'
+    python.write_text(f"#!/bin/sh\ncase $3 in {plan} {report} *) exec sleep 300;; esac\n")
     python.chmod(0o755)
     process = started("all", results=tmp_path, STUDY="quick", PYTHON=python)
     wait_until(lambda: process_of(tmp_path, "sleep"), process)

@@ -1,7 +1,7 @@
 """Our kernels: each launched where it is met; or none, and all that a pass would launch compiled side by side."""
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial, update_wrapper
@@ -14,6 +14,20 @@ from torch import Tensor
 ahead = ContextVar("ahead", default=False)
 
 
+class Loading(ThreadPoolExecutor):
+    """Threads that compile kernels and load each on the GPU, for which Triton calls a C compiler once more."""
+
+    def submit(self, compiled: Callable[[], Any]) -> Future[Any]:  # type: ignore[override]
+        """The kernel that `compiled()` gives, once it can be launched."""
+
+        def loaded() -> Any:
+            kernel = compiled()
+            kernel.run  # noqa: B018
+            return kernel
+
+        return super().submit(loaded)
+
+
 @contextmanager
 def compiled_ahead() -> Iterator[None]:
     """Of a pass within it no `kernel` is launched, so its numbers are void; they are compiled, many at a time.
@@ -23,7 +37,7 @@ def compiled_ahead() -> Iterator[None]:
     before = ahead.set(True)
     try:
         # PyTorch would go backward in a thread of its own, where these contexts do not hold.
-        one_thread, pool = torch.autograd.set_multithreading_enabled(False), ThreadPoolExecutor()
+        one_thread, pool = torch.autograd.set_multithreading_enabled(False), Loading()
         with one_thread, pool, triton.AsyncCompileMode(pool):
             yield
     finally:
