@@ -116,6 +116,12 @@ class GraphedTrainer(Trainer):
         self.step_of_parts(self.flat, self.low, gradients, self.state_of_rule, hyper)
         self.trained.add_(measured.detach())
 
+    def _validate(self, flat: Tensor) -> Tensor:
+        """As the trainer's, but not compiled where nearly all of it is kernels of ours: that takes seconds for nothing."""
+        ours = self.kernels.rest_of_block is not PLAIN.rest_of_block and self.settings.blocks <= 2
+        with torch.compiler.set_stance("force_eager" if ours else "default"):
+            return super()._validate(flat)
+
     def _capture(self, sizes: list[int]) -> None:
         """Capture a validation and an update of every size, and leave parameters and optimizer as they were."""
         main, pool = torch.cuda.Stream(priority=-1), torch.cuda.graph_pool_handle()

@@ -28,7 +28,7 @@ def rows_of_logits(products, offset, label, weight, B, C, WIDTH: tl.constexpr, R
     return c, row, r < B, z, tl.load(label + row, r < B, 0).to(tl.int32), tl.load(weight + row, r < B, 0.0)
 
 
-@kernel("B")
+@kernel()
 def loss_forward(
     products, offset, label, weight, sums, log_sums, B, C, WIDTH: tl.constexpr, ROWS: tl.constexpr
 ):  # fmt: skip
@@ -44,7 +44,7 @@ def loss_forward(
     tl.store(sums + 1, tl.sum(tl.where(predicted == own, w, 0.0)))
 
 
-@kernel("B")
+@kernel()
 def loss_backward(
     products, offset, label, weight, log_sums, d_sums, d_products, d_offset, B, C,
     WIDTH: tl.constexpr, ROWS: tl.constexpr,

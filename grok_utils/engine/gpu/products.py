@@ -23,7 +23,7 @@ from grok_utils.engine.gpu.launch import kernel
 ALONG, ACROSS = (128, 64, 32, 4, 3), (64, 64, 16, 2, 4)
 
 
-@kernel("M", "N", "K")
+@kernel()
 def tile_of_product(
     a, b, out, M, N, K, a_member, a_row, a_column, b_member, b_row, b_column,
     WHOLE: tl.constexpr, BM: tl.constexpr, BN: tl.constexpr, BK: tl.constexpr,
