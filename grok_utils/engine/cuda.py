@@ -117,7 +117,7 @@ class GraphedTrainer(Trainer):
         self.trained.add_(measured.detach())
 
     def _validate(self, flat: Tensor) -> Tensor:
-        """As the trainer's, but not compiled where nearly all of it is kernels of ours: that takes seconds for nothing."""
+        """As the trainer's; not compiled where nearly all of it is kernels of ours, as it takes seconds for nothing."""
         ours = self.kernels.rest_of_block is not PLAIN.rest_of_block and self.settings.blocks <= 2
         with torch.compiler.set_stance("force_eager" if ours else "default"):
             return super()._validate(flat)
