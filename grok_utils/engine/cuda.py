@@ -124,6 +124,9 @@ class GraphedTrainer(Trainer):
 
     def _capture(self, sizes: list[int]) -> None:
         """Capture a validation and an update of every size, and leave parameters and optimizer as they were."""
+        # Compiled code may hang on the size that it is first met with. PyTorch's cache does not ask for that: a rerun
+        # would get what another arm left there.
+        torch.compiler.config.cache_key_tag += f", batch size {sizes[0]}"
         main, pool = torch.cuda.Stream(priority=-1), torch.cuda.graph_pool_handle()
         if self.compiled_ahead is not None:
             main.wait_stream(torch.cuda.current_stream())
