@@ -120,7 +120,7 @@ test-readme: $(STAMP) ## check it: the commands of README and docs, on tiny stud
 	"$(PY)" -m pytest -q tests/commands
 
 test-browser: $(STAMP) $(DRIVER) chromium ## check it: pages and JupyterLab in Chromium; installs it
-	"$(PY)" -m pytest -q tests/browser
+	"$(PY)" -m pytest -q -n logical --maxprocesses 2 tests/browser
 
 test-faults: $(STAMP) ## check it: kills, full disks, bad input; 20 minutes
 	"$(PY)" -m pytest -q tests/faults

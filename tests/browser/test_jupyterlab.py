@@ -15,6 +15,7 @@ from support.project import copy_project, environment, shrink
 from grok_utils.page.export import export_html
 from grok_utils.store.records import read_record
 
+PATIENCE = 240  # seconds until a wait is given up: a training and another process's Chromium share the cores with this
 PARAMETERS = {"operation": "x_plus_y", "modulus": 31, "updates": 500, "device": "cpu"}
 LIVE = ".jp-Cell:has-text('Progress(updates') .jp-OutputArea-output"
 
@@ -67,7 +68,7 @@ def address(project, tmp_path_factory):
         yield told + token
     finally:
         server.terminate()
-        server.wait(30)
+        server.wait(PATIENCE)
 
 
 def answers(url):
@@ -78,9 +79,9 @@ def answers(url):
         return False
 
 
-def wait_for(condition, server, log, seconds=90):
+def wait_for(condition, server, log):
     """Wait until `condition` holds; the server's log where it ended or takes too long."""
-    deadline = time.monotonic() + seconds
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert server.poll() is None and time.monotonic() < deadline, log.read_text()
         time.sleep(0.2)
@@ -90,12 +91,13 @@ def wait_for(condition, server, log, seconds=90):
 def lab(browser, address):
     """The notebook, open in JupyterLab with its kernel idle; the window is high, so that every cell is drawn."""
     context = browser.new_context(viewport={"width": 1300, "height": 3200})
+    context.set_default_timeout(1000 * PATIENCE)
     asked = []
     context.on("request", lambda request: asked.append(request.url))
     page = context.new_page()
     page.asked = asked
     page.goto(address)  # which opens explore.ipynb
-    page.locator(LIVE.split(" .")[0]).wait_for(timeout=90_000)
+    page.locator(LIVE.split(" .")[0]).wait_for()
     decline = page.get_by_role("button", name="No", exact=True)  # to news from jupyter.org
     page.wait_for_timeout(1000)
     if decline.is_visible():
@@ -106,7 +108,7 @@ def lab(browser, address):
 
 
 def until_idle(page):
-    page.locator("[data-status='idle'].jp-Notebook-ExecutionIndicator").wait_for(timeout=120_000)
+    page.locator("[data-status='idle'].jp-Notebook-ExecutionIndicator").wait_for()
 
 
 def choose(page, menu, item):
@@ -122,9 +124,9 @@ def put(page, cell, text):
     page.keyboard.insert_text(text)
 
 
-def watched(page, enough, seconds=240):
+def watched(page, enough):
     """The distinct states of progress and figure, in order, until `enough` of them says that it is."""
-    states, deadline = [], time.monotonic() + seconds
+    states, deadline = [], time.monotonic() + PATIENCE
     while not enough(states):
         assert time.monotonic() < deadline, states
         texts = page.locator(f"{LIVE} pre").all_inner_texts()
@@ -160,7 +162,7 @@ def test_it_runs_to_the_end_and_the_figure_changes_while_it_trains(lab):
 
 def test_what_it_saves_exports_to_a_page_without_scripts(lab, explore):
     choose(lab, "File", "Save Notebook")
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while "image/svg+xml" not in explore.read_text() or "crossings" not in explore.read_text():
         assert time.monotonic() < deadline
         lab.wait_for_timeout(200)
@@ -236,10 +238,10 @@ def test_what_its_one_cell_varies_trains_anew_and_nothing_is_red(lab, explore):
 
 def test_run_ipynb_opened_by_hand_leaves_what_papermill_leaves(lab, address, project):
     lab.goto(address.replace("explore.ipynb?", "run.ipynb?reset&"))
-    lab.locator(".jp-Cell:has-text('write_records(result)')").first.wait_for(timeout=90_000)
+    lab.locator(".jp-Cell:has-text('write_records(result)')").first.wait_for()
     until_idle(lab)
     choose(lab, "Run", "Run All Cells$")
-    lab.locator(".jp-Cell:has-text('crossings(frame)') table").wait_for(timeout=120_000)
+    lab.locator(".jp-Cell:has-text('crossings(frame)') table").wait_for()
     until_idle(lab)
     assert lab.locator("[data-mime-type='application/vnd.jupyter.stderr']").count() == 0
     make = ["make", "run", "STUDY=quick", "SCHEDULE=linear", "SEED=0", "RESULTS=elsewhere"]
