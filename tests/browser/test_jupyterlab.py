@@ -108,7 +108,10 @@ def lab(browser, address):
 
 
 def until_idle(page):
-    page.locator("[data-status='idle'].jp-Notebook-ExecutionIndicator").wait_for()
+    """Wait until a kernel is there and idle: without one yet it says idle too, and cells run then are let fall."""
+    kernel = page.locator(".jp-KernelName", has_not_text="No Kernel")
+    bar = page.locator(".jp-NotebookPanel-toolbar", has=kernel)
+    bar.locator("[data-status='idle'].jp-Notebook-ExecutionIndicator").wait_for()
 
 
 def choose(page, menu, item):
