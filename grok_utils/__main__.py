@@ -6,13 +6,14 @@ import io
 import signal
 import sys
 from collections.abc import Iterator
-from functools import partial
+from functools import cache, partial
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 if TYPE_CHECKING:
     from grok_utils.pipeline.kernel import Kernel
+    from grok_utils.studies import Study
 
 if __name__ == "__main__":  # before what takes seconds to load: Ctrl-C ends it without a traceback
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # while a notebook runs, `execution` handles it
@@ -101,11 +102,11 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
 
             pages = {"evidence": map(load_study, members.STUDIES), "tuned": chain(*studies_of().values())}
             waits = {page: lacking(studies, a.results) for page, studies in pages.items()}
-            kernels = {"evidence": kernel, "tuned": None}
+            read = f"reading.read_ahead({from_notebooks(a.results)!r}, reading.Path('studies'))"
+            second = Kernel(ahead=f"from grok_utils.tuned_page import reading; {read}; del reading")
             if not any(waits.values()):  # its records are read while the first page is built
-                read = f"reading.read_ahead({from_notebooks(a.results)!r}, reading.Path('studies'))"
-                ahead = f"from grok_utils.tuned_page import reading; {read}; del reading"
-                kernels["tuned"] = Kernel(ahead=ahead).start()
+                second.start()
+            kernels = {"evidence": kernel, "tuned": second}
             try:
                 for page, waits_for in waits.items():  # each reads tables of the one before
                     if waits_for:
@@ -114,8 +115,7 @@ def carried_out(a: argparse.Namespace, kernel: "Kernel | None") -> Iterator[str]
                     yield f"{page}: read {build.build_page(a.results, page, kernel=kernels[page])}"
                     write_text(a.results / "README.md", index.index(a.results))
             finally:
-                if kernels["tuned"]:
-                    kernels["tuned"].stop()
+                second.stop()
         else:
             many = a.command == "pdf" and a.study in build.PAGES  # a page of many studies is of no one study
             of = a.study if many else load_study(a.study, a.precision)
@@ -151,11 +151,16 @@ def begin(a: argparse.Namespace, kernel: "Kernel") -> int:
     """Start `kernel`: for a report after a command, once what is left of its work has begun; returns its exit code."""
     from grok_utils.pipeline.kernel import wait_for
 
-    def nearly() -> bool:
-        from grok_utils.pipeline import plan
+    @cache
+    def study() -> "Study":
         from grok_utils.pipeline.study_files import load_study
 
-        return plan.all_begun(load_study(a.study, a.precision), a.results)
+        return load_study(a.study, a.precision)
+
+    def nearly() -> bool:
+        from grok_utils.pipeline.plan import all_begun
+
+        return all_begun(study(), a.results)
 
     def get_ready() -> None:
         kernel.start()
