@@ -1,15 +1,11 @@
-"""This engine on one GPU: time of all runs of `paper`, beside the usual loop and the floor, and of other stacks."""
+"""One GPU: `make all`; then all runs of `paper` in one process, beside the usual loop and the floor; other stacks."""
 
 import argparse
 import gc
 import itertools
-import shutil
 import statistics
-import subprocess
 import sys
-import tempfile
 import time
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +13,10 @@ import numpy as np
 import pandas as pd
 import torch
 
-from benchmarks.cpu import NOTEBOOK_SECONDS, SWEEP, UsualLoop, at_sizes, block_cost, ceiling, seconds
+from benchmarks.commands import time_commands
+from benchmarks.cpu import SWEEP, UsualLoop, at_sizes, block_cost, ceiling, seconds
 from grok_utils.engine.cuda import GraphedTrainer
-from grok_utils.engine.machine import has_tf32, set_up
+from grok_utils.engine.machine import cores, has_tf32, set_up
 from grok_utils.measures import MEASURES
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
@@ -146,63 +143,55 @@ def time_sweep(sizes: list[int]) -> pd.DataFrame:
     return table
 
 
-def seconds_of_report() -> float | None:
-    """How long the report of `paper` takes to build from its records; None where they are not."""
-    with tempfile.TemporaryDirectory() as results:
-        try:
-            shutil.copytree(Path("results", "paper", "records"), Path(results, "paper", "records"))
-        except FileNotFoundError:
-            return None
-        command = [sys.executable, "-m", "grok_utils", "report", "paper", "--results", results]
-        return seconds(partial(subprocess.run, check=True, capture_output=True), command)
-
-
 def main() -> None:
     """Measure, print what was found, and keep it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text and tables there")
     arguments = parser.parse_args()
-    found: dict[str, str] = {"cuda.txt": ""}
+    text = ""
 
-    def say(text: str) -> None:
-        print(text, flush=True)
-        found["cuda.txt"] += f"{text}\n"
+    def say(more: str) -> None:
+        nonlocal text
+        print(more, flush=True)
+        text += f"{more}\n"
+        save(text, arguments.out, "cuda.txt")
 
-    limits, run, about = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda"), provenance("cuda")
-    say(f"{about['device_name']}, " + ", ".join(f"{k} {about['versions'][k]}" for k in ("driver", "torch", "cuda")))
+    def keep(name: str, table: pd.DataFrame, digits: int = 2, index: bool = False) -> None:
+        save(table.to_csv(index=index), arguments.out, f"cuda-{name}.csv")
+        say(table.to_string(index=index, float_format=f"{{:,.{digits}f}}".format) + "\n")
+
+    rows = []
+    for row in time_commands():
+        print("make all, {study}, {how}: {to_page_s:.1f} s".format(**row), file=sys.stderr, flush=True)
+        rows.append(row)
+    about, commands = provenance("cuda"), pd.DataFrame(rows)
+    versions = ", ".join(f"{name} {about['versions'][name]}" for name in ("driver", "torch", "cuda"))
+    say(f"{about['device_name']}, {versions}; {cores()} CPU cores; commit {about['commit']}\n")
+    say("make all, seconds from the command on, and per cent of the time after the first minute in which a run trains:")
+    keep("make", commands.round(1), digits=1)
+    limits, run = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda")
     say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
     usual = UsualLoop(run.tasks()[0], "cuda")
     block = statistics.median([seconds(usual.run_block, 512) for _ in range(6)][1:])
     say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
-    paper = []
-    for precision in PRECISIONS:
-        paper.append(time_paper(precision, [0, 1, 2], limits))
-        say(paper[-1].to_string(index=False, float_format="{:.2f}".format))
-        one_by_one, together = paper[-1].train_s.iloc[:-1].sum(), paper[-1].train_s.iloc[-1]
-        say(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side\n")
-    found["cuda-paper.csv"] = pd.concat(paper).to_csv(index=False)
-    costs = time_measures("float32", [0, 1, 2])
-    say("measures, each alone and all, 12 members in float32:")
-    say(costs.to_string(index=False, float_format="{:.2f}".format) + "\n")
-    found["cuda-measures.csv"] = costs.to_csv(index=False)
-    members = time_members([4, 12, 60, 240, 960])
-    say(members.to_string(index=False, float_format="{:.2f}".format) + "\n")
-    sweep = time_sweep([64, 512])
+    paper = pd.concat(time_paper(precision, [0, 1, 2], limits) for precision in PRECISIONS)
+    say("all runs of `paper` in one process, an arm in a stack:")
+    keep("paper", paper)
+    for precision, arms in paper.groupby("precision", sort=False):
+        one_by_one, together = arms["train_s"].iloc[:-1].sum(), arms["train_s"].iloc[-1]
+        say(f"all 60 runs in {precision}: {one_by_one:.1f} s arm by arm, {together:.1f} s side by side")
+    say("\nmeasures, each alone and all, 12 members in float32:")
+    keep("measures", time_measures("float32", [0, 1, 2]))
+    say("models in a stack at batch 512 in float32:")
+    keep("members", time_members([4, 12, 60, 240, 960]))
     say("models an hour, 240 of them in a stack, by batch size:")
-    say(sweep.to_string(float_format="{:,.0f}".format) + "\n")
-    found["cuda-sweep.csv"] = sweep.to_csv()
-    first = paper[0]
-    begins, trains = NOTEBOOK_SECONDS + first.set_up_s.iloc[:-1].max(), first.train_s.iloc[-1]
-    takes, report = f"{begins:.0f} s until they train, {trains:.0f} s of it", seconds_of_report()
-    if report:
-        takes += f" and {report:.0f} s for the report, {begins + trains + report:.0f} s in all"
-    say(f"`paper` in {PRECISIONS[0]}, its runs side by side: {takes}")
+    keep("sweep", sweep := time_sweep([64, 512]), digits=0, index=True)
+    for study, each in commands.groupby("study", sort=False):
+        times = ", ".join(f"{row.to_page_s:.0f} s {row.how}" for row in each.itertuples())
+        say(f"`{study}`, {each['models'].iloc[0]:,} models, from `make all` to its page: {times}")
     for precision, an_hour in sweep.iterrows():
-        minutes = " and ".join(f"{60 * SWEEP / each:.0f} minutes at batch {size}" for size, each in an_hour.items())
+        minutes = " and ".join(f"{60 * SWEEP / rate:.0f} minutes at batch {size}" for size, rate in an_hour.items())
         say(f"A sweep of {SWEEP:,} models, {Study.updates:,} updates each, in {precision}: {minutes}")
-    found["cuda-members.csv"] = members.to_csv(index=False)
-    for name, text in found.items():
-        save(text, arguments.out, name)
 
 
 if __name__ == "__main__":

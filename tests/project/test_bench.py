@@ -1,13 +1,15 @@
-"""The bench's count of operations against one by hand, its courses, and its reference loop."""
+"""The bench's count of operations against one by hand, its courses, its reference loop, and its times of `make all`."""
 
 import math
 import random
+import subprocess
 
 import numpy as np
 import pandas as pd
 import pytest
-from support.studies import run_of
+from support.studies import run_of, write_study
 
+from benchmarks import commands
 from benchmarks.cpu import Examples, UsualLoop, at_sizes, costs_of_measures, forward_cost
 from grok_utils.engine.trainer import Trainer
 from grok_utils.measures import MEASURES
@@ -64,3 +66,23 @@ def test_every_measure_has_a_cost(tmp_path):
     assert list(costs.index) == [*MEASURES, " ".join(MEASURES)] and (costs > 0).all(axis=None)
     assert costs["ms"].iloc[-1] == pytest.approx(costs["ms"].iloc[:-1].sum())
     assert np.allclose(costs["percent_32"], 2 * costs["ms"]) and np.allclose(costs["percent_512"], costs["ms"] / 2)
+
+
+def test_a_make_all_is_timed_from_the_command_to_its_page(tmp_path, monkeypatch):
+    monkeypatch.setattr(commands, "FIRST", 0)
+    monkeypatch.setenv("MAKEFLAGS", "DEVICE=nothing")  # as under `make bench`
+    found = commands.time_all(
+        write_study(tmp_path, arms={"baseline": {}}, seeds=[0]), tmp_path / "there", {}, DEVICE="cpu"
+    )
+    assert (found["study"], found["models"]) == ("tiny", 2)
+    assert (tmp_path / "there" / "tiny" / "report.html").exists()
+    assert 0 < found["trains_from_s"] < found["trains_to_s"] < found["to_page_s"]
+    assert found["longest_run_s"] == pytest.approx(found["trains_to_s"] - found["trains_from_s"])
+    assert found["percent"] == pytest.approx(100 * found["longest_run_s"] / found["to_page_s"], abs=2)
+    assert found["models_an_hour"] == pytest.approx(2 * 3600 / found["to_page_s"])
+
+
+def test_a_make_all_that_fails_says_what_make_said(tmp_path, capfdbinary):
+    with pytest.raises(subprocess.CalledProcessError):
+        commands.time_all("nowhere.yaml", tmp_path, {})
+    assert b"nowhere.yaml" in capfdbinary.readouterr().err
