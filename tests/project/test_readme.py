@@ -362,21 +362,22 @@ def test_the_times_on_a_gpu_are_those_of_the_bench():
     assert row_of(ALL, "seconds a model") == [f"{seconds:.2f}" for seconds in members]
     assert row_of(ALL, "models in the stack") == [f"{m}" for m in members.index]
     assert list(members.index) == [4, 12, 60, 240, 960]
-    made = (bench / "cuda-make.txt").read_text(encoding="utf-8")
-    whole = re.findall(r"([\d.]+) s from the command", made)
-    cold, warm, shared, sweep = (f"{round(float(s)) // 60}:{round(float(s)) % 60:02}" for s in whole)
-    trained = re.findall(r"the longest ([\d.]+)", made)
-    of_cold, of_warm, of_shared = (f"{float(seconds):.0f}" for seconds in trained)
-    said = " ".join(ALL.split())
+    sweep = pd.read_csv(bench / "cuda-sweep.csv").set_index("precision")
+    for size in ("64", "512"):
+        assert row_of(ALL, f"at batch {size}") == [f"{sweep.loc[p, size]:,.0f}" for p in ("float32", "tf32", "bf16")]
+
+
+def test_the_times_of_make_all_on_a_gpu_are_those_of_the_bench():
+    made, said = pd.read_csv(ROOT / "results" / "bench" / "cuda-make.csv").set_index("how"), " ".join(ALL.split())
+    cold, warm, shared, sweep = (f"{round(s) // 60}:{round(s) % 60:02}" for s in made["to_page_s"])
+    assert list(made.index) == ["nothing compiled before", "compiled before", "under MPS", "under MPS, tf32"]
     assert f"{cold} minutes from that command to its report on a machine that has just started" in said
-    assert f"and {warm} where all has been compiled before" in said
-    assert f"of which {of_warm} s are training" in said and float(of_cold) <= float(of_warm)
-    assert f"{of_shared} s of training instead of {of_warm}, and {shared} in all" in said
-    assert f"1,024 models, rate × decay at four batch sizes in tf32, takes {sweep} minutes" in said
-    rate = re.search(r"([\d,]+) models an hour", made)[1]
-    assert f"{rate} models an hour" in said
-    share = re.search(r"(\d+) % of the time after the first minute", made)[1]
-    assert f"{share} % of the time after the first minute is training" in said
+    of_warm, of_shared = made.loc[["compiled before", "under MPS"], "longest_run_s"]
+    assert f"and {warm} where all has been compiled before, of which {of_warm:.0f} s are training" in said
+    assert f"{of_shared:.0f} s of training instead of {of_warm:.0f}, and {shared} in all" in said
+    last = made.iloc[-1]
+    assert f"{last['models']:,} models, rate × decay at four batch sizes in tf32, takes {sweep} minutes under MPS" in said
+    assert f"{last['models_an_hour']:,.0f} models an hour, and {last['percent']:.0f} % of the time" in said
 
 
 def test_what_measures_cost_on_a_gpu_is_what_the_bench_found():
