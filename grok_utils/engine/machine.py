@@ -16,6 +16,7 @@ import torch
 from jaxtyping import Float64
 
 from grok_utils.engine import products
+from grok_utils.engine.beside import compile_beside
 from grok_utils.errors import BadInput
 from grok_utils.schedules import BLOCK
 from grok_utils.studies import PROTOCOL, ExecutionPath, Run, Shape
@@ -93,6 +94,8 @@ def set_up(path: ExecutionPath) -> None:
         # On a CPU one C++ file a graph, not one a kernel, for which headers would be precompiled first: half a minute.
         torch._inductor.config.cpp_wrapper = path.device == "cpu"
         torch._inductor.config.cpp_cache_precompile_headers = path.device != "cpu"
+        if path.device == "cpu":
+            compile_beside()
         if path.device == "cpu" and has_avx512():  # else Inductor compiles to see what it can: 5 s of a first run
             torch._inductor.config.cpp.vec_isa_ok = True
         torch._inductor.config.deterministic = path.device == "cuda"  # no benchmarking that could choose other code

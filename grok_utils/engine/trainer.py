@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from grok_utils.engine import products
+from grok_utils.engine.beside import compile_for
 from grok_utils.engine.examples import draw_batches, validation_chunks
 from grok_utils.engine.machine import one_by_one, set_up
 from grok_utils.engine.stack import PLAIN, Kernels, Layout, stacked_rows
@@ -123,8 +124,8 @@ class Trainer:
         The examples lie in memory as a block's do: where they lay otherwise, the first block compiled all once more.
         """
         pairs = self._pairs(torch.zeros(1, len(self.splits), 509, dtype=torch.int64))[0]
-        self._gradient(self.apart[0], pairs, torch.ones(len(self.tasks), 509))
-        self._validate(self.flat)
+        compile_for(self._gradient, self.apart[0], pairs, torch.ones(len(self.tasks), 509))
+        compile_for(self._validate, self.flat)
 
     def step_by_rule(
         self, parameters: OfMembers, gradient: OfMembers, state: State, hyper: Float[Tensor, "K M 1"]
