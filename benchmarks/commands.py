@@ -33,7 +33,7 @@ def time_all(study: str, folder: Path, environment: dict[str, str], **settings: 
     """Carry out `make all` of a study into `folder` and say when, in seconds from the command on, its runs trained.
 
     `percent` is the share of the time after the first minute in which at least one did; 0 where it took no minute.
-    Raises CalledProcessError where make fails, after what it said.
+    Raises SystemExit with make's exit code where it fails, after what it said.
     """
     given = [f"{name}={value}" for name, value in {"DEVICE": "cuda", **settings}.items()]
     # What calls this may be a make itself, and its settings would go before the environment's.
@@ -44,7 +44,7 @@ def time_all(study: str, folder: Path, environment: dict[str, str], **settings: 
     took = time.time() - started
     if done.returncode:
         sys.stderr.buffer.write(done.stdout)
-        done.check_returncode()
+        sys.exit(done.returncode)
     runs = list(runs_of(loaded := load_study(study), folder))
     records = [run.record(seed) for run in runs for seed in loaded.seeds]
     lengths = np.array([sum(made["seconds"] for made in read_record(path)[1]["made"]) for path in records])
