@@ -23,8 +23,8 @@ SECONDS = 60.0  # of training a record again: a short one whole, of a longer one
 CODE = [
     *("tasks", "schedules", "studies", "model", "optimizers", "measures", "training", "store/records"),
     *("engine/stack", "engine/examples", "engine/machine", "engine/trainer", "engine/cuda", "engine/products"),
-    *("engine/gpu/adamw", "engine/gpu/attention", "engine/gpu/block", "engine/gpu/launch", "engine/gpu/loss"),
-    *("engine/gpu/products", "pipeline/settings", "pipeline/study_files"),
+    *("engine/beside", "engine/gpu/adamw", "engine/gpu/attention", "engine/gpu/block", "engine/gpu/launch"),
+    *("engine/gpu/loss", "engine/gpu/products", "pipeline/settings", "pipeline/study_files"),
 ]
 MEND = "check out the code that made it, or move it away and let this code make it anew"
 ROUNDING = {"float32": 1e-3, "tf32": 1e-2, "bf16": 3e-2}  # relative, of the first log's losses, by precision
