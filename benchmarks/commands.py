@@ -32,7 +32,7 @@ FIRST = 60  # seconds, after which as good as all of a sweep's time should be tr
 def time_all(study: str, folder: Path, environment: dict[str, str], **settings: object) -> dict[str, Any]:
     """Carry out `make all` of a study into `folder` and say when, in seconds from the command on, its runs trained.
 
-    `percent` is the share of the time after the first minute in which at least one did; 0 where it took no minute.
+    `percent` is the share of the time after the first minute in which at least one did; NaN if it took below two.
     Raises SystemExit with make's exit code where it fails, after what it said.
     """
     given = [f"{name}={value}" for name, value in {"DEVICE": "cuda", **settings}.items()]
@@ -40,11 +40,17 @@ def time_all(study: str, folder: Path, environment: dict[str, str], **settings: 
     env = {name: value for name, value in os.environ.items() if name not in ("MAKEFLAGS", "MFLAGS", "MAKELEVEL")}
     command = ["make", "all", f"STUDY={study}", f"RESULTS={folder}", "VENV=", f"PYTHON={sys.executable}", *given]
     started = time.time()
-    done = subprocess.run(command, cwd=ROOT, env=env | environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    with subprocess.Popen(command, cwd=ROOT, env=env | environment, **pipes) as made:
+        try:
+            said, _ = made.communicate()
+        except BaseException:  # make passes it on, and the runs leave a checkpoint
+            made.terminate()
+            raise
     took = time.time() - started
-    if done.returncode:
-        sys.stderr.buffer.write(done.stdout)
-        sys.exit(done.returncode)
+    if made.returncode:
+        sys.stderr.buffer.write(said)
+        sys.exit(made.returncode)
     runs = list(runs_of(loaded := load_study(study), folder))
     records = [run.record(seed) for run in runs for seed in loaded.seeds]
     lengths = np.array([sum(made["seconds"] for made in read_record(path)[1]["made"]) for path in records])
@@ -54,32 +60,39 @@ def time_all(study: str, folder: Path, environment: dict[str, str], **settings: 
     models = sum(len(run.members) for run in runs)
     row = {"study": loaded.name, "models": models, "to_page_s": took, "longest_run_s": lengths.max()}
     row |= {"trains_from_s": (ends - lengths).min(), "trains_to_s": ends.max()}
-    return row | {"percent": 100 * training.mean() if took > FIRST else 0, "models_an_hour": 3600 * models / took}
+    return row | {
+        "percent": 100 * training.mean() if took > 2 * FIRST else np.nan,
+        "models_an_hour": 3600 * models / took,
+    }
 
 
 @contextlib.contextmanager
 def shared_card(folder: Path) -> Iterator[dict[str, str]]:
-    """NVIDIA's MPS, with its sockets in `folder`; yields the environment in which a process has it."""
+    """NVIDIA's MPS, with its sockets in `folder`; yields the environment for it, empty where it does not start."""
     environment = {"CUDA_MPS_PIPE_DIRECTORY": f"{folder}/pipe", "CUDA_MPS_LOG_DIRECTORY": f"{folder}/log"}
     for path in environment.values():
         Path(path).mkdir(parents=True)
-    subprocess.run([MPS, "-d"], env=os.environ | environment, check=True)
+    if shutil.which(MPS) is None or subprocess.run([MPS, "-d"], env=os.environ | environment).returncode:
+        yield {}
+        return
     try:
         yield environment
     finally:
-        subprocess.run([MPS], input=b"quit", env=os.environ | environment, check=False)
+        subprocess.run([MPS], input=b"quit", env=os.environ | environment)
 
 
 def time_commands() -> Iterator[dict[str, Any]]:
     """One row a `make all`, as soon as it is done; `how` says in what they differ. Without MPS none is under it."""
-    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+    with tempfile.TemporaryDirectory() as name:
         folder, how = Path(name), "alone"
-        environment = {f"{of}_CACHE_DIR": f"{folder}/{of}" for of in ("TORCHINDUCTOR", "TRITON")}
+        caches = {f"{of}_CACHE_DIR": f"{folder}/{of}" for of in ("TORCHINDUCTOR", "TRITON")}
         for before in ("nothing compiled before", "compiled before"):
-            yield {"how": before} | time_all("paper", folder / before, environment, SEEDS_PER_RUN=3)
-        if shutil.which(MPS):
-            environment |= stack.enter_context(shared_card(folder / "mps"))
-            yield {"how": (how := "under MPS")} | time_all("paper", folder / how, environment, SEEDS_PER_RUN=3)
+            yield {"how": before} | time_all("paper", folder / before, caches, SEEDS_PER_RUN=3)
         sweep = folder / "sweep.yaml"
         sweep.write_text(yaml.safe_dump(SWEPT), encoding="utf-8")
-        yield {"how": f"{how}, tf32"} | time_all(f"{sweep}", folder, environment, SEEDS_PER_RUN=8, PRECISION="tf32")
+        with shared_card(folder / "mps") as shared:
+            if shared:
+                how = "under MPS"
+                yield {"how": how} | time_all("paper", folder / how, caches | shared, SEEDS_PER_RUN=3)
+            settings = {"SEEDS_PER_RUN": 8, "PRECISION": "tf32"}
+            yield {"how": f"{how}, tf32"} | time_all(f"{sweep}", folder, caches | shared, **settings)

@@ -3,6 +3,7 @@
 import argparse
 import gc
 import itertools
+import signal
 import statistics
 import sys
 import time
@@ -14,7 +15,7 @@ import pandas as pd
 import torch
 
 from benchmarks.commands import time_commands
-from benchmarks.cpu import SWEEP, UsualLoop, at_sizes, block_cost, ceiling, seconds
+from benchmarks.cpu import BATCH_SIZES, SWEEP, UsualLoop, at_sizes, block_cost, ceiling, hours, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import cores, has_tf32, set_up
 from grok_utils.measures import MEASURES
@@ -23,10 +24,12 @@ from grok_utils.pipeline.parameters import make_run
 from grok_utils.pipeline.study_files import load_study
 from grok_utils.schedules import BLOCK
 from grok_utils.store.provenance import provenance
-from grok_utils.studies import ExecutionPath, Study
+from grok_utils.studies import ExecutionPath, Run, Study, runs_of
+from grok_utils.tasks import Task
 
 PRECISIONS = ("float32", "tf32", "bf16")
 EVERY = 10  # blocks of which one is timed: a tenth of each schedule, the same mix of batch sizes
+BLOCKS = Study.updates // BLOCK  # of a whole run
 STATE_BYTES = 8 * 4  # AdamW reads and writes parameter and two moments, and the gradient is written and read
 
 
@@ -72,8 +75,18 @@ def time_blocks(engines: list[GraphedTrainer]) -> float:
     return seconds(run_blocks, engines[0].blocks)
 
 
+def floors(engine: GraphedTrainer, precision: str, limits: dict[str, float]) -> dict[str, float]:
+    """Seconds that 7,500 updates with their validation take at least, by the `ceilings` of what must be done."""
+    costs = [block_cost(engine, int(size)) for size in engine.courses.batch_size[:, 0]]
+    flops, numbers = BLOCKS * np.mean(costs, axis=0)
+    moved = {"state": BLOCKS * BLOCK * STATE_BYTES * engine.flat.numel()}
+    moved["elementwise"] = numbers * (2 if precision == "bf16" else 4)
+    of_bytes = {f"{what}_floor_s": count / limits["copy"] for what, count in moved.items()}
+    return {"flops_floor_s": flops / limits[precision]} | of_bytes
+
+
 def time_stack(
-    arm: str, seeds: list[int], precision: str, sizes: np.ndarray | None = None
+    arm: str, seeds: list[int], precision: str, limits: dict[str, float], sizes: np.ndarray | None = None
 ) -> tuple[dict[str, Any], GraphedTrainer]:
     """What is to be said of a `trainer`, its seconds as of 7,500 updates, and the trainer."""
     gc.collect()  # stacks of earlier measurements
@@ -82,9 +95,11 @@ def time_stack(
     before, start = torch.cuda.memory_allocated(), time.perf_counter()
     engine = trainer(arm, seeds, precision, sizes)
     row: dict[str, Any] = {"precision": precision, "arm": arm, "members": len(engine.tasks)}
-    row |= {"set_up_s": time.perf_counter() - start, "train_s": time_blocks([engine]) / engine.blocks * 750}
+    row |= {"set_up_s": time.perf_counter() - start, "train_s": time_blocks([engine]) / engine.blocks * BLOCKS}
     row |= {"s_a_member": row["train_s"] / row["members"]}
     row |= {"peak_gib": (torch.cuda.max_memory_allocated() - before) / 2**30}
+    row |= (least := floors(engine, precision, limits))
+    row |= {"times_floor": row["train_s"] / sum(least.values())}
     print("{precision} {arm}, {members} members: {train_s:.1f} s".format(**row), file=sys.stderr, flush=True)
     return row, engine
 
@@ -92,14 +107,8 @@ def time_stack(
 def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd.DataFrame:
     """One row an arm of `paper`, all seeds in one stack, beside its floors; and a row of all arms side by side."""
     arms = [arm.name for arm in load_study("paper").arms]
-    rows, engines = zip(*(time_stack(arm, seeds, precision) for arm in arms), strict=True)
+    rows, engines = zip(*(time_stack(arm, seeds, precision, limits) for arm in arms), strict=True)
     table = pd.DataFrame(rows)
-    costs = [[block_cost(engine, int(size)) for size in engine.courses.batch_size[:, 0]] for engine in engines]
-    flops, numbers = np.array(costs).sum(1).T
-    state = [engine.blocks * BLOCK * STATE_BYTES * engine.flat.numel() for engine in engines]
-    table["flops_floor_s"] = EVERY * flops / limits[precision]
-    table["state_floor_s"] = EVERY * np.array(state) / limits["copy"]
-    table["elementwise_floor_s"] = EVERY * numbers * (2 if precision == "bf16" else 4) / limits["copy"]
     together = dict(table.sum(numeric_only=True)) | {"train_s": EVERY * time_blocks([*engines])}
     table.loc[len(table)] = {"precision": precision, "arm": "all side by side", **together}
     table["s_a_member"] = table.train_s / table.members
@@ -107,16 +116,16 @@ def time_paper(precision: str, seeds: list[int], limits: dict[str, float]) -> pd
     return table
 
 
-def time_members(counts: list[int]) -> pd.DataFrame:
+def time_members(counts: list[int], limits: dict[str, float]) -> pd.DataFrame:
     """One row a number of members, until the card is full: seconds of 7,500 updates at batch 512 a member, float32."""
     rows = []
     for count in counts:
         try:
-            rows.append(time_stack("baseline", list(range(count // 4)), "float32", np.full(8, 512))[0])
+            rows.append(time_stack("baseline", list(range(count // 4)), "float32", limits, np.full(8, 512))[0])
         except torch.OutOfMemoryError:
             print(f"{count} members do not fit", file=sys.stderr)
             break
-    return pd.DataFrame(rows)[["members", "train_s", "s_a_member", "peak_gib"]]
+    return pd.DataFrame(rows)[["members", "train_s", "s_a_member", "peak_gib", "times_floor"]]
 
 
 def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
@@ -126,7 +135,7 @@ def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
         row: dict[str, object] = {"measures": " ".join(measures) or "none"}
         for size in (32, 512):
             engine = trainer("baseline", seeds, precision, np.full(40, size), measures)
-            row[f"train_s_{size}"] = min(time_blocks([engine]) for _ in range(3)) / 40 * 750
+            row[f"train_s_{size}"] = min(time_blocks([engine]) for _ in range(3)) / 40 * BLOCKS
         rows.append(row)
     table = pd.DataFrame(rows)
     for size in (32, 512):
@@ -134,13 +143,23 @@ def time_measures(precision: str, seeds: list[int]) -> pd.DataFrame:
     return table
 
 
-def time_sweep(sizes: list[int]) -> pd.DataFrame:
-    """How many models an hour go through 7,500 updates, a row a precision and a column a batch size."""
-    table = pd.DataFrame(index=pd.Index(PRECISIONS, name="precision"), columns=sizes, dtype=float)
+def time_sweep(sizes: list[int], limits: dict[str, float]) -> pd.DataFrame:
+    """How many models an hour go through 7,500 updates, 240 in a stack: a row a precision and batch size."""
+    rows = []
     for precision, size in itertools.product(PRECISIONS, sizes):
-        row, _ = time_stack("baseline", list(range(60)), precision, np.full(8, size))
-        table.loc[precision, size] = 3600 / row["s_a_member"]
-    return table
+        row, _ = time_stack("baseline", list(range(60)), precision, limits, np.full(8, size))
+        rows.append(row | {"batch_size": size, "models_an_hour": 3600 / row["s_a_member"]})
+    return pd.DataFrame(rows)[["precision", "batch_size", "members", "models_an_hour", "times_floor"]]
+
+
+def time_usual_loop(task: Task, runs: list[Run]) -> pd.DataFrame:
+    """Seconds of a block of the usual loop, a row a batch size, medians of five; and of all models of `runs`."""
+    loop, rows = UsualLoop(task, "cuda"), []
+    for size in BATCH_SIZES:
+        block = statistics.median([seconds(loop.run_block, size) for _ in range(6)][1:])
+        rows.append({"batch_size": size, "engine_ms": 1e3 * block})
+    table = pd.DataFrame(rows)
+    return table.assign(whole_s=3600 * sum(hours(table, run.batch_sizes) * len(run.members) for run in runs))
 
 
 def main() -> None:
@@ -148,6 +167,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text and tables there")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was begun is ended
     text = ""
 
     def say(more: str) -> None:
@@ -156,24 +176,25 @@ def main() -> None:
         text += f"{more}\n"
         save(text, arguments.out, "cuda.txt")
 
-    def keep(name: str, table: pd.DataFrame, digits: int = 2, index: bool = False) -> None:
-        save(table.to_csv(index=index), arguments.out, f"cuda-{name}.csv")
-        say(table.to_string(index=index, float_format=f"{{:,.{digits}f}}".format) + "\n")
+    def keep(name: str, table: pd.DataFrame) -> None:
+        save(table.to_csv(index=False), arguments.out, f"cuda-{name}.csv")
+        say(table.to_string(index=False, float_format="{:,.2f}".format) + "\n")
 
     rows = []
     for row in time_commands():
         print("make all, {study}, {how}: {to_page_s:.1f} s".format(**row), file=sys.stderr, flush=True)
         rows.append(row)
+        save(pd.DataFrame(rows).round(1).to_csv(index=False), arguments.out, "cuda-make.csv")  # what follows may fail
     about, commands = provenance("cuda"), pd.DataFrame(rows)
     versions = ", ".join(f"{name} {about['versions'][name]}" for name in ("driver", "torch", "cuda"))
     say(f"{about['device_name']}, {versions}; {cores()} CPU cores; commit {about['commit']}\n")
     say("make all, seconds from the command on, and per cent of the time after the first minute in which a run trains:")
-    keep("make", commands.round(1), digits=1)
+    say(commands.to_string(index=False, float_format="{:,.1f}".format) + "\n")
     limits, run = ceilings(), make_run("paper", "baseline", [0, 1, 2], device="cuda")
     say("ceilings: " + ", ".join(f"{k} {v / 1e12:.3g} T{'B' if k == 'copy' else 'FLOP'}/s" for k, v in limits.items()))
-    usual = UsualLoop(run.tasks()[0], "cuda")
-    block = statistics.median([seconds(usual.run_block, 512) for _ in range(6)][1:])
-    say(f"the usual loop: {block:.3f} s a block of 10 updates at batch 512, {60 * 750 * block:,.0f} s for 60 runs\n")
+    usual = time_usual_loop(run.tasks()[0], [*runs_of(run.study, Path())])
+    blocks = ", ".join(f"{row.engine_ms:.0f} at batch {row.batch_size}" for row in usual.itertuples())
+    say(f"the usual loop: {blocks} ms a block of 10 updates, {usual['whole_s'].iloc[0]:,.0f} s for 60 runs\n")
     paper = pd.concat(time_paper(precision, [0, 1, 2], limits) for precision in PRECISIONS)
     say("all runs of `paper` in one process, an arm in a stack:")
     keep("paper", paper)
@@ -183,15 +204,19 @@ def main() -> None:
     say("\nmeasures, each alone and all, 12 members in float32:")
     keep("measures", time_measures("float32", [0, 1, 2]))
     say("models in a stack at batch 512 in float32:")
-    keep("members", time_members([4, 12, 60, 240, 960]))
-    say("models an hour, 240 of them in a stack, by batch size:")
-    keep("sweep", sweep := time_sweep([64, 512]), digits=0, index=True)
+    keep("members", time_members([4, 12, 60, 240, 960], limits))
+    say("models an hour, 240 of them in a stack:")
+    keep("sweep", sweep := time_sweep([64, 512], limits))
     for study, each in commands.groupby("study", sort=False):
         times = ", ".join(f"{row.to_page_s:.0f} s {row.how}" for row in each.itertuples())
         say(f"`{study}`, {each['models'].iloc[0]:,} models, from `make all` to its page: {times}")
-    for precision, an_hour in sweep.iterrows():
-        minutes = " and ".join(f"{60 * SWEEP / rate:.0f} minutes at batch {size}" for size, rate in an_hour.items())
-        say(f"A sweep of {SWEEP:,} models, {Study.updates:,} updates each, in {precision}: {minutes}")
+    for precision, rates in sweep.groupby("precision", sort=False):
+        minutes = [
+            f"{60 * SWEEP / row.models_an_hour:.0f} minutes at batch {row.batch_size}" for row in rates.itertuples()
+        ]
+        say(
+            f"{SWEEP:,} models of a sweep train, {Study.updates:,} updates each in {precision}: {' and '.join(minutes)}"
+        )
 
 
 if __name__ == "__main__":

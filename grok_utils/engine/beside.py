@@ -5,7 +5,9 @@ PyTorch waits for g++ after each graph, and with `torch.compile` nothing is comp
 
 import contextlib
 from collections.abc import Callable
+from concurrent.futures import Future
 from contextvars import ContextVar
+from threading import Thread
 from typing import Any
 
 only_compile = ContextVar("only_compile", default=False)
@@ -15,13 +17,26 @@ class NotYet(Exception):
     """Code was called that is only to be compiled."""
 
 
+def begun(task: Callable[[], object]) -> Future[None]:
+    """The end of `task`, in a thread of its own. What fails PyTorch tries again, and says why, when it is needed."""
+    ended: Future[None] = Future()
+
+    def work() -> None:
+        with contextlib.suppress(Exception):
+            task()
+        ended.set_result(None)
+
+    Thread(target=work, daemon=True).start()
+    return ended
+
+
 def compile_beside() -> None:
     """Have PyTorch's compiled code for a CPU wait for g++ when it is called, not when its graph has been traced."""
-    from torch._inductor.async_compile import AsyncCompile  # the compiler is seconds of imports
-    from torch._inductor.codecache import CppWrapperCodeCache
+    from torch._inductor.codecache import CppWrapperCodeCache  # seconds of imports
 
     def load(cls: type[CppWrapperCodeCache], *arguments: Any, **options: Any) -> Callable[..., Any]:
-        options["submit_fn"] = AsyncCompile.submit
+        # Not PyTorch's own pool, which with one thread does all at once, in a lock that it waits for again.
+        options["submit_fn"] = begun
         loaded = cls.load_pybinding_async(*arguments, **options)
 
         def call(*inputs: Any) -> Any:

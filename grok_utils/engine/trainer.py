@@ -125,7 +125,7 @@ class Trainer:
         """
         pairs = self._pairs(torch.zeros(1, len(self.splits), 509, dtype=torch.int64))[0]
         compile_for(self._gradient, self.apart[0], pairs, torch.ones(len(self.tasks), 509))
-        compile_for(self._validate, self.flat)
+        self._validate(self.flat)
 
     def step_by_rule(
         self, parameters: OfMembers, gradient: OfMembers, state: State, hyper: Float[Tensor, "K M 1"]

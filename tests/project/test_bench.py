@@ -85,3 +85,23 @@ def test_a_make_all_that_fails_says_what_make_said(tmp_path, capfdbinary):
     with pytest.raises(SystemExit, match="2"):
         commands.time_all("nowhere.yaml", tmp_path, {})
     assert b"nowhere.yaml" in capfdbinary.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 1])
+def test_mps_is_there_for_what_comes_after_the_first_and_is_ended(tmp_path, monkeypatch, code):
+    calls, given = tmp_path / "calls", []
+    told = 'echo "$CUDA_MPS_PIPE_DIRECTORY $1$(test "$1" || cat)"'
+    (tmp_path / commands.MPS).write_text(f"#!/bin/sh\n{told} >> {calls}\nexit {code}\n")
+    (tmp_path / commands.MPS).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/usr/bin:/bin")
+    monkeypatch.setattr(commands, "time_all", lambda study, folder, env, **_: given.append(env) or {"study": study})
+    hows = [row["how"] for row in commands.time_commands()]
+    under = [env.get("CUDA_MPS_PIPE_DIRECTORY") for env in given]
+    first = ["nothing compiled before", "compiled before"]
+    if code:
+        assert hows == [*first, "alone, tf32"] and under == [None] * 3
+        assert calls.read_text().split()[1:] == ["-d"]
+    else:
+        assert hows == [*first, "under MPS", "under MPS, tf32"] and under == [None, None, under[2], under[2]]
+        assert calls.read_text().split() == [under[2], "-d", under[2], "quit"]
+    assert len({env["TRITON_CACHE_DIR"] for env in given}) == 1
