@@ -27,6 +27,7 @@ from grok_utils.model import initial_decoder
 from grok_utils.page.notebook import save
 from grok_utils.pipeline.parameters import make_run
 from grok_utils.schedules import BLOCK
+from grok_utils.store.provenance import provenance
 from grok_utils.studies import DEFAULTS, HYPER, Courses, ExecutionPath, Run, Shape, Study, runs_of
 from grok_utils.tasks import EQUALS, OPERATOR, SPECIAL_TOKENS, Task, make_task
 
@@ -137,10 +138,10 @@ def seconds(f: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - start
 
 
-def ceiling(precision: str, n: int = 1024, device: str = "cpu") -> float:
-    """Operations a second in a product of two n × n matrices, multiplied as the engine does: the best of five."""
+def ceiling(precision: str, n: int = 1024, device: str = "cpu", own: bool = True) -> float:
+    """Operations a second in a product of two n × n matrices, as the engine multiplies, or by torch.mm: best of 5."""
     a = torch.randn(n, n, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
-    own = device == "cpu" and precision == "float32" and products.AVAILABLE
+    own = own and device == "cpu" and precision == "float32" and products.AVAILABLE
     times = [seconds(products.product, a, a, None) if own else seconds(torch.mm, a, a) for _ in range(5)]
     return 2 * n**3 / min(times)
 
@@ -149,24 +150,25 @@ def measure(usual: list[UsualLoop], engines: dict[str, Trainer], sizes: list[int
     """Times of a block of the whole stack, by turns: the usual loop, each engine; then the same again.
 
     `sizes` are the engines' batch sizes, block by block. One row for each precision and batch size: medians, the
-    rounds' range of the ratio, and the share of the ceiling that the engine reaches.
+    rounds' range of the ratio, and the share that the engine reaches of the ceiling, and of that of torch.mm.
     """
     rows = []
     for i, size in enumerate(sizes):
         theirs = sum(seconds(loop.run_block, size) for loop in usual)
         for precision, engine in engines.items():
-            rows.append((precision, size, theirs, seconds(engine.run_block), ceiling(precision)))
+            ours = seconds(engine.run_block)
+            rows.append((precision, size, theirs, ours, ceiling(precision), ceiling(precision, own=False)))
         print(f"round {i + 1} of {len(sizes)} done (batch {size})", file=sys.stderr)
-    rounds = pd.DataFrame(rows, columns=["precision", "batch_size", "usual", "engine", "ceiling"])
+    rounds = pd.DataFrame(rows, columns=["precision", "batch_size", "usual", "engine", "ceiling", "mm"])
     rounds = rounds[rounds.groupby(["precision", "batch_size"]).cumcount() > 0]  # the first of each was a warm-up
     stacks = rounds.assign(ratio=rounds.usual / rounds.engine).groupby(["precision", "batch_size"], sort=False)
     table = stacks[["usual", "engine"]].median().add_suffix("_ms") * 1e3 / len(usual)
     table = table.assign(n=stacks.size(), times_faster=table.usual_ms / table.engine_ms)
     table = table.assign(lowest=stacks.ratio.min(), highest=stacks.ratio.max())
-    table = table.assign(ceiling_gflops=stacks.ceiling.max() / 1e9).reset_index()
+    table = table.assign(ceiling_gflops=stacks.ceiling.max() / 1e9, mm_gflops=stacks.mm.max() / 1e9).reset_index()
     done = [block_cost(engines[row.precision], row.batch_size)[0] / len(usual) for row in table.itertuples()]
     table["gflops"] = done / table.engine_ms / 1e6
-    return table.assign(reached=table.gflops / table.ceiling_gflops)
+    return table.assign(reached=table.gflops / table.ceiling_gflops, of_mm=table.gflops / table.mm_gflops)
 
 
 def costs_of_measures(engine: Trainer, rounds: int, blocks: pd.Series) -> pd.DataFrame:
@@ -199,6 +201,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the tables there")
     arguments = parser.parse_args()
+    text = ""
+
+    def say(more: str) -> None:
+        nonlocal text
+        print(more, flush=True)
+        text += f"{more}\n"
+        save(text, arguments.out, "cpu.txt")
 
     set_up(ExecutionPath("cpu", "float32", compiled=False, threads=1))
     sizes = [size for size in BATCH_SIZES for _ in range(ROUNDS + 1)]
@@ -213,21 +222,26 @@ def main() -> None:
     usual = [UsualLoop(task) for task in tasks]
     summary = measure(usual, engines, sizes)
 
-    print(f"A block of {BLOCK} updates with its validation, ms a model: medians of n rounds by turns, one thread,")
-    print(f"{len(tasks)} models, torch {torch.__version__}, {torch.backends.cpu.get_cpu_capability()}.\n")
-    print(summary.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
+    about = provenance("cpu")
+    say(
+        f"{about['device_name']}, {torch.backends.cpu.get_cpu_capability()}; torch {torch.__version__}; {about['commit']}\n"
+    )
+    say(
+        f"A block of {BLOCK} updates with its validation, ms a model of {len(tasks)}: medians of n rounds by turns, one thread"
+    )
+    say(summary.to_string(index=False, float_format="{:.2f}".format) + "\n")
     blocks = summary[summary["precision"] == "float32"].set_index("batch_size")["engine_ms"]
     costs = costs_of_measures(engines["float32"], ROUNDS, blocks)
-    print("Measures add to a block, a model: ms, and per cent at batch 32 and 512:")
-    print(costs.to_string(index=False, float_format="{:.2f}".format), end="\n\n")
+    say("Measures add to a block, a model: ms, and per cent at batch 32 and 512:")
+    say(costs.to_string(index=False, float_format="{:.2f}".format) + "\n")
     for precision, rows in summary.groupby("precision", sort=False):
         trains = sum(hours(rows, run.batch_sizes) * len(run.members) for run in runs_of(study, Path()))
         begins = len(study.arms) * len(study.seeds) * start[precision] / 3600
         models = SWEEP * Study.updates / BLOCK / cores()
         sweeps = [f"{models * hours(rows, size):.1f} h at batch {size}" for size in (64, 512)]
         after = f"(a run begins after {start[precision]:.0f} s)"
-        print(f"On {cores()} cores in {precision}: `paper` takes {(trains + begins) / cores():.2f} h {after},")
-        print(f"a sweep of {SWEEP:,} models of {Study.updates:,} updates {' and '.join(sweeps)}.")
+        say(f"On {cores()} cores in {precision}: `paper` takes {(trains + begins) / cores():.2f} h {after},")
+        say(f"a sweep of {SWEEP:,} models of {Study.updates:,} updates {' and '.join(sweeps)}.")
     save(summary.to_csv(index=False), arguments.out, "cpu.csv")
     save(costs.to_csv(index=False), arguments.out, "cpu-measures.csv")
 

@@ -40,9 +40,14 @@ def captured(work: Callable[[], object], stream: torch.cuda.Stream, pool: Any) -
             work()
     torch.cuda.synchronize()
     torch.cuda.empty_cache()  # the graph takes as much again for its own
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool, stream=stream):
-        work()
+    graph, collects = torch.cuda.CUDAGraph(), gc.isenabled()
+    gc.disable()  # Python would end an earlier trainer's graphs whenever it collects: a capture does not survive that
+    try:
+        with torch.cuda.graph(graph, pool=pool, stream=stream):
+            work()
+    finally:
+        if collects:
+            gc.enable()
     return graph
 
 

@@ -1,5 +1,6 @@
 """The engine on a GPU. Skipped where there is none; `make test` on a GPU machine runs them."""
 
+import gc
 import re
 from types import SimpleNamespace
 
@@ -287,6 +288,29 @@ def test_in_a_replayed_graph_a_rule_is_pytorchs_optimizer_to_rounding(compiled, 
 
     own, expected = trajectories(replayed, torch.float32, "cuda", name)
     assert (own - expected).abs().max() < 5e-6
+
+
+def test_an_earlier_graph_is_not_destroyed_during_a_capture():
+    from grok_utils.engine.cuda import captured
+
+    x, calls = torch.zeros(3, device="cuda"), []
+    earlier = [captured(lambda: x.add_(1), torch.cuda.Stream(), None)]
+
+    def work():
+        calls.append(x.mul_(2))
+        if len(calls) == 3:  # the one that is captured
+            holder = SimpleNamespace(graph=earlier.pop())
+            holder.itself = holder  # which only a collection ends
+            del holder
+            garbage = [[] for _ in range(10_000)]  # in the midst of which Python would collect
+            assert len(garbage) == 10_000 and not gc.isenabled()
+            x.add_(1)
+
+    graph = captured(work, torch.cuda.Stream(), None)
+    assert gc.isenabled()
+    x.fill_(1)
+    graph.replay()
+    assert x.tolist() == [3] * 3
 
 
 @pytest.mark.parametrize("low", [False, True])

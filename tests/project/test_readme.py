@@ -355,16 +355,20 @@ def test_the_times_on_a_gpu_are_those_of_the_bench():
     for precision in ("float32", "tf32", "bf16"):
         one, all_ = (paper[which & (paper["precision"] == precision)] for which in (~together, together))
         floor = all_.filter(like="_floor_s").sum(axis=1).item()
-        assert f"| {precision} | {one['train_s'].sum():.1f} | {all_['train_s'].item():.1f} | {floor:.1f} |\n" in ALL
+        seconds = one["train_s"].sum(), all_["train_s"].item(), floor, all_["times_floor"].item()
+        assert "| {} | {:.1f} | {:.1f} | {:.1f} | {:.1f} |\n".format(precision, *seconds) in ALL
     usual = re.search(r"([\d,]+) s for 60 runs", (bench / "cuda.txt").read_text(encoding="utf-8"))[1]
-    assert f"| the usual loop, float32 | {usual} | | |\n" in ALL
-    members = pd.read_csv(bench / "cuda-members.csv").set_index("members")["s_a_member"]
-    assert row_of(ALL, "seconds a model") == [f"{seconds:.2f}" for seconds in members]
-    assert row_of(ALL, "models in the stack") == [f"{m}" for m in members.index]
+    assert f"| the usual loop, float32 | {usual} | | | |\n" in ALL
+    members = pd.read_csv(bench / "cuda-members.csv").set_index("members")
     assert list(members.index) == [4, 12, 60, 240, 960]
-    sweep = pd.read_csv(bench / "cuda-sweep.csv").set_index("precision")
-    for size in ("64", "512"):
-        assert row_of(ALL, f"at batch {size}") == [f"{sweep.loc[p, size]:,.0f}" for p in ("float32", "tf32", "bf16")]
+    assert row_of(ALL, "models in the stack") == [f"{m}" for m in members.index]
+    assert row_of(ALL, "seconds a model") == [f"{seconds:.2f}" for seconds in members["s_a_member"]]
+    assert row_of(ALL, "of these stacks, times the floor") == [f"{times:.1f}" for times in members["times_floor"]]
+    assert f"960 need {members['peak_gib'].iloc[-1]:.0f} GiB" in ALL
+    sweep = pd.read_csv(bench / "cuda-sweep.csv")
+    for size, rows in sweep.groupby("batch_size"):
+        told = [f"{row.models_an_hour:,.0f} ({row.times_floor:.1f})" for row in rows.itertuples()]
+        assert row_of(ALL, f"at batch {size}") == told and set(rows["members"]) == {240}
 
 
 def test_the_times_of_make_all_on_a_gpu_are_those_of_the_bench():
@@ -380,11 +384,13 @@ def test_the_times_of_make_all_on_a_gpu_are_those_of_the_bench():
     assert f"{last['models_an_hour']:,.0f} models an hour, and {last['percent']:.0f} % of the time" in said
 
 
-def test_what_measures_cost_on_a_gpu_is_what_the_bench_found():
-    costs = pd.read_csv(ROOT / "results" / "bench" / "cuda-measures.csv").set_index("measures")
-    _, *alone, together = costs.index  # the first has none
+@pytest.mark.parametrize(("device", "column", "digits"), [("cpu", 0, 2), ("cuda", 1, 1)])
+def test_what_measures_cost_is_what_the_bench_found(device, column, digits):
+    table = pd.read_csv(ROOT / "results" / "bench" / f"{device}-measures.csv").set_index("measures")
+    costs = table.drop(index="none", errors="ignore")
+    *alone, together = costs.index
     assert {"weight_norm", "gradient_noise", "fourier_concentration"} <= set(alone) <= measures.MEASURES.keys()
     assert together.split() == alone
     for name, told in [*((name, f"`{name}`") for name in alone), (together, "all three")]:
-        percent = costs.loc[name, ["percent_32", "percent_512"]]
-        assert row_of(ALL, told)[-1] == "{:.1f} and {:.1f} %".format(*percent), name
+        small, large = (f"{costs.loc[name, percent]:.{digits}f}" for percent in ("percent_32", "percent_512"))
+        assert row_of(ALL, told)[column] == f"{small} and {large} %", name
