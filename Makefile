@@ -122,7 +122,7 @@ test-readme: $(STAMP) ## check it: the commands of README and docs, on tiny stud
 test-browser: $(STAMP) $(DRIVER) chromium ## check it: pages and JupyterLab in Chromium; installs it
 	"$(PY)" -m pytest -q -n logical --maxprocesses 2 tests/browser
 
-test-faults: $(STAMP) ## check it: kills, full disks, bad input; 20 minutes
+test-faults: $(STAMP) ## check it: kills, full disks, bad input; 10 minutes
 	"$(PY)" -m pytest -q tests/faults
 
 $(VENV)/driver: requirements-browser.txt $(STAMP)

@@ -225,7 +225,7 @@ def main() -> None:
     about = provenance("cpu")
     able = torch.backends.cpu.get_cpu_capability()
     say(f"{about['device_name']}, {able}; torch {torch.__version__}; commit {about['commit']}\n")
-    say(f"A block of {BLOCK} updates with its validation, ms a model of {len(tasks)}: medians of n by turns, one thread")
+    say(f"A block of {BLOCK} updates and its validation, ms a model of {len(tasks)}; medians of n by turns, one thread")
     say(summary.to_string(index=False, float_format="{:.2f}".format) + "\n")
     blocks = summary[summary["precision"] == "float32"].set_index("batch_size")["engine_ms"]
     costs = costs_of_measures(engines["float32"], ROUNDS, blocks)
