@@ -238,7 +238,7 @@ def main() -> None:
         sweeps = [f"{models * hours(rows, size):.1f} h at batch {size}" for size in (64, 512)]
         after = f"(a run begins after {start[precision]:.0f} s)"
         say(f"On {cores()} cores in {precision}: `paper` takes {(trains + begins) / cores():.2f} h {after},")
-        say(f"a sweep of {SWEEP:,} models of {Study.updates:,} updates {' and '.join(sweeps)}.")
+        say(f"{SWEEP:,} models of a sweep, {Study.updates:,} updates each, train for {' and '.join(sweeps)}.")
     save(summary.to_csv(index=False), arguments.out, "cpu.csv")
     save(costs.to_csv(index=False), arguments.out, "cpu-measures.csv")
 

@@ -8,6 +8,7 @@ import statistics
 import sys
 import time
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -162,12 +163,18 @@ def time_usual_loop(task: Task, runs: list[Run]) -> pd.DataFrame:
     return table.assign(whole_s=3600 * sum(hours(table, run.batch_sizes) * len(run.members) for run in runs))
 
 
+def end(number: int, frame: FrameType | None) -> None:
+    """End, and with it what was begun. A signal to the whole group comes again, from make: that is not heeded."""
+    signal.signal(number, signal.SIG_IGN)
+    sys.exit(128 + number)
+
+
 def main() -> None:
     """Measure, print what was found, and keep it where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cuda", description=__doc__)
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text and tables there")
     arguments = parser.parse_args()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that what was begun is ended
+    signal.signal(signal.SIGTERM, end)
     text = ""
 
     def say(more: str) -> None:

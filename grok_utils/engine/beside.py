@@ -22,9 +22,11 @@ def begun(task: Callable[[], object]) -> Future[None]:
     ended: Future[None] = Future()
 
     def work() -> None:
-        with contextlib.suppress(Exception):
-            task()
-        ended.set_result(None)
+        try:
+            with contextlib.suppress(Exception):
+                task()
+        finally:
+            ended.set_result(None)
 
     Thread(target=work, daemon=True).start()
     return ended
