@@ -196,18 +196,24 @@ def hours(rows: pd.DataFrame, batch_sizes: np.ndarray | int) -> float:
     return float(np.interp(batch_sizes, rows.batch_size, rows.engine_ms).sum() / 3.6e6)
 
 
+def kept_in(folder: Path | None, name: str) -> Callable[[str], None]:
+    """What prints a text, and keeps all that it has printed in `folder`/`name`; nowhere without a folder."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        print(text, flush=True)
+        said.append(f"{text}\n")
+        save("".join(said), folder, name)
+
+    return say
+
+
 def main() -> None:
     """Measure, print the tables, and write them where --out says."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.cpu", description=__doc__.split(":")[0])
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the tables there")
     arguments = parser.parse_args()
-    text = ""
-
-    def say(more: str) -> None:
-        nonlocal text
-        print(more, flush=True)
-        text += f"{more}\n"
-        save(text, arguments.out, "cpu.txt")
+    say = kept_in(arguments.out, "cpu.txt")
 
     set_up(ExecutionPath("cpu", "float32", compiled=False, threads=1))
     sizes = [size for size in BATCH_SIZES for _ in range(ROUNDS + 1)]

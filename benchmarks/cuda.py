@@ -16,7 +16,7 @@ import pandas as pd
 import torch
 
 from benchmarks.commands import time_commands
-from benchmarks.cpu import BATCH_SIZES, SWEEP, UsualLoop, at_sizes, block_cost, ceiling, hours, seconds
+from benchmarks.cpu import BATCH_SIZES, SWEEP, UsualLoop, at_sizes, block_cost, ceiling, hours, kept_in, seconds
 from grok_utils.engine.cuda import GraphedTrainer
 from grok_utils.engine.machine import cores, has_tf32, set_up
 from grok_utils.measures import MEASURES
@@ -175,13 +175,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, metavar="FOLDER", help="also write the text and tables there")
     arguments = parser.parse_args()
     signal.signal(signal.SIGTERM, end)
-    text = ""
-
-    def say(more: str) -> None:
-        nonlocal text
-        print(more, flush=True)
-        text += f"{more}\n"
-        save(text, arguments.out, "cuda.txt")
+    say = kept_in(arguments.out, "cuda.txt")
 
     def keep(name: str, table: pd.DataFrame) -> None:
         save(table.to_csv(index=False), arguments.out, f"cuda-{name}.csv")
